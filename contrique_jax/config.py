@@ -3,8 +3,6 @@
 The dataclasses are mutable because `ml_collections.config_flags` sets fields from the command line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -13,6 +11,16 @@ from typing import Any
 from contrique_jax.errors import UserError
 
 ENCODERS = ("resnet18", "resnet34", "resnet50")
+LOADERS = ("auto", "tfdata", "threads")
+DTYPES = ("bfloat16", "float32")
+DECAY_MASKS = ("no_norm", "original", "all")
+# fields of `train` that say what is written when, and so may differ between a run and its continuation
+FREE_FIELDS = ("train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "data.workers", "data.prefetch")
+
+
+def _require(holds: bool, name: str, value: Any, what: str) -> None:
+    if not holds:
+        raise UserError(f"config.{name} = {value!r}: must be {what}.")
 
 
 @dataclass
@@ -25,13 +33,32 @@ class DataConfig:
     height: int = 384  # pristine photographs are brought to height x width before they are distorted [pixels]
     width: int = 512
     view_size: int = 256  # side of a view [pixels]
-    pristine_share: float = 1 / 126  # share of the synthetic half left undistorted, in [0, 1)
-    type_weights: str = ""  # e.g. "1:2,10:0.5": weight of a distortion type, 0 leaves it out; "" is uniform
+    pristine_share: float = 1 / 126  # share of the synthetic half left undistorted, in [0, 1]
+    type_weights: tuple[float, ...] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform over all there are
     minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
     prefetch: int = 2  # batches kept ready on the host
     max_pixels: int = 200_000_000  # an image with more pixels counts as broken
+
+    def validate(self) -> None:
+        _require(self.batch_size >= 4 and self.batch_size % 2 == 0, "data.batch_size", self.batch_size, "even, at least 4")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            _require(value >= 64 and value % 32 == 0, f"data.{name}", value, "a multiple of 32, at least 64")
+        _require(
+            self.view_size >= 32 and self.view_size % 32 == 0, "data.view_size", self.view_size, "a multiple of 32, at least 32"
+        )
+        _require(0 <= self.pristine_share <= 1, "data.pristine_share", self.pristine_share, "between 0 and 1")
+        _require(len(self.type_weights) in (0, 25), "data.type_weights", self.type_weights, "25 numbers, one a type, or ()")
+        _require(
+            all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
+            "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
+        )  # fmt: skip
+        _require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
+        _require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
+        _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
+        _require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
 
 
 @dataclass
@@ -41,9 +68,16 @@ class ModelConfig:
     encoder: str = "resnet50"  # one of ENCODERS
     base_width: int = 64  # channels after the stem; 64 is torchvision's
     patches: int = 2  # the last map is pooled to patches x patches local vectors
-    projection_dim: int = 128  # width of the projections the loss compares
+    projection_dim: int = 128  # width of the projections that the loss compares
     compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters, statistics and loss are always float32
-    views_in_one_forward: bool = False  # True: both views share one BatchNorm batch; False: one forward a view, as the original
+    views_in_one_forward: bool = False  # True: both views share one BatchNorm batch; False: a forward each, as the original
+
+    def validate(self) -> None:
+        _require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
+        _require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
+        _require(self.patches >= 1, "model.patches", self.patches, "at least 1")
+        _require(self.projection_dim >= 2, "model.projection_dim", self.projection_dim, "at least 2")
+        _require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
 
 
 @dataclass
@@ -53,6 +87,10 @@ class LossConfig:
     temperature: float = 0.1  # similarities are divided by this, > 0
     block_size: int = 1024  # columns of the similarity matrix held at a time
 
+    def validate(self) -> None:
+        _require(self.temperature > 0, "loss.temperature", self.temperature, "above 0")
+        _require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
+
 
 @dataclass
 class OptimConfig:
@@ -61,8 +99,15 @@ class OptimConfig:
     learning_rate: float = 0.6  # peak, not scaled by the batch
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    decay_mask: str = "no_norm"  # "no_norm": all but BatchNorm; "original": also decays the BatchNorms the original's names miss; "all"
+    decay_mask: str = "no_norm"  # "no_norm": all but BatchNorm; "original": also the BatchNorms its names miss; "all"
     warmup_share: float = 0.1  # share of the steps spent in linear warm-up, in [0, 1)
+
+    def validate(self) -> None:
+        _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and under 1")
+        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        _require(self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}")
+        _require(0 <= self.warmup_share < 1, "optim.warmup_share", self.warmup_share, "at least 0 and under 1")
 
 
 @dataclass
@@ -71,18 +116,50 @@ class TrainConfig:
 
     steps: int = 0  # 0: `epochs` decides
     epochs: int = 25  # an epoch ends with the shorter source
-    seed: int = 0
+    seed: int = 0  # every random choice of a run comes from it
     checkpoint_every: int = 1000  # steps
     keep_checkpoints: int = 2  # the last ones kept
     log_every: int = 20  # steps between reads of the metrics from the devices
 
+    def validate(self) -> None:
+        _require(self.steps >= 0, "train.steps", self.steps, "at least 0 (0: train.epochs decides)")
+        _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        _require(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2^31 - 1")
+        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
+            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+
 
 @dataclass
 class Config:
-    """Everything a training run depends on."""
+    """Everything that a training run depends on."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def validate(self) -> None:
+        """Raises UserError with one sentence naming the first field that is off."""
+        for part in dataclasses.fields(self):
+            getattr(self, part.name).validate()
+        _require(
+            self.model.patches <= self.data.view_size // 32, "model.patches", self.model.patches,
+            f"at most data.view_size / 32 = {self.data.view_size // 32}",
+        )  # fmt: skip
+
+
+def to_json(config: Any) -> str:
+    """A config dataclass as text that is the same for equal configs."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def first_difference(config: Config, stored: dict[str, Any]) -> str | None:
+    """The first field, named with both values, in which `config` differs from a stored run's; FREE_FIELDS may differ."""
+    ours = json.loads(to_json(config))
+    for part in sorted(set(ours) | set(stored)):
+        mine, theirs = ours.get(part, {}), stored.get(part, {})
+        for name in sorted(set(mine) | set(theirs)):
+            if f"{part}.{name}" not in FREE_FIELDS and mine.get(name) != theirs.get(name):
+                return f"config.{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
+    return None

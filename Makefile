@@ -1,0 +1,41 @@
+# From nothing but make and Python 3.11 to 3.13:
+#   make demo   trains a small encoder on procedural scenes, scores images, draws a picture (demo_out/)
+#   make test   runs every test
+# Each makes a virtual environment of its own the first time.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+TEST_EXTRA ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint types clean
+
+demo: .venv-demo/installed
+	.venv-demo/bin/python demo.py --out demo_out
+
+test: .venv-test/installed
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+
+types: .venv-test/installed
+	.venv-test/bin/mypy contrique_jax
+
+.venv-demo/installed: setup.cfg pyproject.toml
+	$(call environment,.venv-demo,.[demo])
+
+.venv-test/installed: setup.cfg pyproject.toml
+	$(call environment,.venv-test,.[test] $(TEST_EXTRA))
+
+define environment
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one or say make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --upgrade pip
+	$(1)/bin/python -m pip install --quiet --editable $(2)
+	touch $@
+endef
+
+clean:
+	rm -rf .venv-demo .venv-test demo_out

@@ -1,0 +1,143 @@
+"""Training checkpoints through Orbax: asynchronous, atomic, with the step and the config inside.
+
+A checkpoint holds plain nested dicts of arrays, so that a new release of Flax or Optax cannot break it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import jax
+import orbax.checkpoint as ocp
+
+from contrique_jax.config import Config, ModelConfig, to_json
+from contrique_jax.errors import UserError
+
+FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted", "disk quota")
+
+
+class Checkpoints:
+    """The checkpoints of a run, in one folder; the last `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
+        )
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint; half-written ones do not count."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, config: Config) -> None:
+        """Starts writing `state` (any pytree of arrays) as of `step`; it appears whole or not at all.
+
+        Raises UserError where the disk is full; earlier checkpoints stay.
+        """
+        tree = flax.serialization.to_state_dict(state)
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        free = shutil.disk_usage(self.folder).free
+        if free < needed * 1.1:
+            raise UserError(
+                f"{self.folder}: a checkpoint needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; "
+                "free some space and run the same command again."
+            )
+        with full_disk_as_user_error(self.folder):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(tree), config=ocp.args.JsonSave(json.loads(to_json(config)))
+                ),
+            )
+
+    def config(self, step: int) -> dict[str, Any]:
+        """The config a checkpoint was written under, as plain values."""
+        return dict(self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"])
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state of `step`, shaped, typed and placed as the leaves of `like`.
+
+        Raises UserError where the checkpoint is of another architecture, naming arrays that do not fit.
+        """
+        wanted = flax.serialization.to_state_dict(like)
+        self.check_fits(step, wanted)
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        return flax.serialization.from_state_dict(like, restored["state"])
+
+    def check_fits(self, step: int, wanted: Any) -> None:
+        """Raises UserError naming arrays on one side only, or of another shape."""
+        stored = shapes(self._manager.item_metadata(step)["state"].tree)
+        ours = shapes(wanted)
+        wrong = sorted(name for name in ours.keys() & stored.keys() if ours[name] != stored[name])
+        missing, extra = sorted(ours.keys() - stored.keys()), sorted(stored.keys() - ours.keys())
+        if wrong or missing or extra:
+            examples = [f"{name} is {stored[name]} there and {ours[name]} here" for name in wrong[:2]]
+            examples += [f"{name} is missing there" for name in missing[:2]]
+            examples += [f"{name} is not known here" for name in extra[:2]]
+            raise UserError(
+                f"{self.folder / str(step)}: a checkpoint of another architecture ({'; '.join(examples)}); "
+                "use the config it was trained with or another --workdir."
+            )
+
+    def restore_plain(self, step: int) -> Any:
+        """The state of `step` as nested dicts of host arrays, whatever its architecture."""
+        metadata = self._manager.item_metadata(step)["state"].tree
+        host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), metadata)
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
+        return jax.device_get(restored["state"])
+
+    def wait(self) -> None:
+        """Returns once everything saved is on disk. Raises UserError where the disk is full."""
+        with full_disk_as_user_error(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+class full_disk_as_user_error:  # noqa: N801 - reads as a statement
+    """Context: the several ways in which Orbax reports a full disk -> one sentence."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and any(words in str(error).lower() for words in FULL):
+            raise UserError(
+                f"{self.folder}: no space left for a checkpoint; the earlier ones are untouched; "
+                "free some space and run the same command again."
+            ) from error
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Dotted name -> shape of every array in a nested dict."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {".".join(str(part.key) for part in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The network in a workdir, its `checkpoints` folder or one checkpoint -> (architecture, variables on the host)."""
+    path = Path(path).absolute()
+    if path.name.isdigit() and (path / "state").is_dir():
+        folder, step = path.parent, int(path.name)
+    else:
+        folder, step = (path / "checkpoints" if (path / "checkpoints").is_dir() else path), -1
+    if not folder.is_dir() or not any(child.name.isdigit() for child in folder.iterdir()):
+        raise UserError(f"{path}: neither a model folder nor a run's workdir with a checkpoint in it; check --model.")
+    checkpoints = Checkpoints(folder, keep=1_000_000)
+    step = checkpoints.latest() if step < 0 else step  # type: ignore[assignment]
+    known = {part.name for part in dataclasses.fields(ModelConfig)}
+    model = {name: value for name, value in checkpoints.config(step)["model"].items() if name in known}
+    state = checkpoints.restore_plain(step)
+    checkpoints.close()
+    return ModelConfig(**model), {"params": state["params"], "batch_stats": state["batch_stats"]}

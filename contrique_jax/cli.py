@@ -1,0 +1,49 @@
+"""`contrique-jax VERB ...`: every verb also runs as `python -m contrique_jax.VERB`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from contrique_jax.errors import UserError, run_verb
+
+VERBS = {
+    "train": ("main", "train an encoder from a config; the same command again resumes"),
+    "features": ("features", "two-scale features of images -> F.npz"),
+    "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
+    "score": ("score", "quality scores of files and folders"),
+}
+
+
+def usage() -> str:
+    lines = [f"  {verb:<10}{says}" for verb, (_, says) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: contrique-jax VERB ...   (contrique-jax VERB --help has an example)",
+            "",
+            *lines,
+            "",
+            "Example: contrique-jax score --model runs/first --probe probe.npz ~/photos --out scores.csv",
+        ]
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Hands the rest of the command line to the verb named first."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    verb, *rest = argv
+    if verb not in VERBS:
+        raise UserError(f"{verb!r} is no verb; there are {', '.join(VERBS)}.")
+    importlib.import_module(f"contrique_jax.{VERBS[verb][0]}").main(rest)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(run_verb(main))
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,192 @@
+"""Order -> load -> decode -> [distort -> views] -> this process's rows of each global batch.
+
+Two ways with the same images: tf.data, where the JAX functions run through jax2tf, and plain threads, which need no
+TensorFlow. Both give batches in order, from any first step.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from contrique_jax.config import DataConfig
+from contrique_jax.data.order import Draws, Order
+from contrique_jax.data.rows import BrokenLog, authentic_views, load_canvas, load_crops, synthetic_views
+from contrique_jax.data.sources import Source
+from contrique_jax.errors import UserError
+from contrique_jax.views import ViewDraw
+
+
+class Batch(NamedTuple):
+    """This process's rows of one global batch, synthetic and authentic in turn."""
+
+    views: UInt8[np.ndarray, "2 rows size size 3"]
+    classes: Int[np.ndarray, " rows"]
+
+
+class Pipeline:
+    """Batches of a run as this process sees them: `pipeline.batches(first, last)`."""
+
+    def __init__(self, data: DataConfig, *, pristine: Source, authentic: Source, seed: int, rows: range, broken: BrokenLog):
+        """`rows`: this process's share of the global batch, an even number, starting at an even row."""
+        self.data, self.pristine, self.authentic, self.broken = data, pristine, authentic, broken
+        self.order = Order(
+            seed=seed,
+            pristine=len(pristine),
+            authentic=len(authentic),
+            batch_size=data.batch_size,
+            rows=rows,
+            pristine_share=data.pristine_share,
+            type_weights=data.type_weights,
+        )
+        self.workers = data.workers or os.cpu_count() or 1
+        self.synthetic_views = functools.partial(
+            synthetic_views, size=data.view_size, types=self.order.types, minmax=data.minmax
+        )
+
+    def canvas(self, record: int) -> UInt8[np.ndarray, "height width 3"]:
+        return load_canvas(self.pristine, int(record), self.data.height, self.data.width, self.broken)
+
+    def crops(self, record: int, views: ViewDraw) -> UInt8[np.ndarray, "2 size size 3"]:
+        return load_crops(self.authentic, int(record), views, self.data.view_size, self.broken)
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of steps first..last-1. Raises UserError where a source as a whole cannot be read."""
+        loader = self.data.loader
+        if loader == "auto":
+            loader = "tfdata" if importlib.util.find_spec("tensorflow") else "threads"
+        return tfdata_batches(self, first, last) if loader == "tfdata" else thread_batches(self, first, last)
+
+
+def interleave(synthetic: np.ndarray, authentic: np.ndarray) -> np.ndarray:
+    """[n, ...] and [n, ...] -> [2n, ...], in turn."""
+    return np.stack([synthetic, authentic], axis=1).reshape(-1, *synthetic.shape[1:])
+
+
+def assemble(views: tuple[np.ndarray, np.ndarray], classes: tuple[np.ndarray, np.ndarray]) -> Batch:
+    """(synthetic, authentic) views [n, 2, size, size, 3] and classes [n] -> the batch, views first."""
+    return Batch(np.ascontiguousarray(interleave(*views).swapaxes(0, 1)), interleave(*classes))
+
+
+def one_row(views: ViewDraw, row: int) -> ViewDraw:
+    return ViewDraw(*(part[row] for part in views))
+
+
+def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
+    """The plain way: a pool of threads, each row decoded by Pillow and finished by a compiled function on the CPU."""
+    host = jax.local_devices(backend="cpu")[0]
+    finish_synthetic, finish_authentic = jax.jit(pipeline.synthetic_views), jax.jit(authentic_views)
+
+    def synthetic_row(draws: Draws, row: int) -> np.ndarray:
+        canvas = pipeline.canvas(draws.record[row])
+        with jax.default_device(host):
+            done = finish_synthetic(draws.key[row], canvas, draws.class_id[row], one_row(draws.views, row))
+        return np.asarray(done)
+
+    def authentic_row(draws: Draws, row: int) -> np.ndarray:
+        views = one_row(draws.views, row)
+        crops = pipeline.crops(draws.record[row], views)
+        with jax.default_device(host):
+            return np.asarray(finish_authentic(crops, views))
+
+    pool = ThreadPoolExecutor(pipeline.workers, thread_name_prefix="rows")
+    waiting: collections.deque[tuple[tuple[Draws, Draws], list[list[Future[np.ndarray]]]]] = collections.deque()
+    step = first
+    try:
+        while step < last or waiting:
+            while step < last and len(waiting) <= pipeline.data.prefetch:
+                draws = pipeline.order(step)
+                work: list[tuple[Callable[..., np.ndarray], Draws]] = [(synthetic_row, draws[0]), (authentic_row, draws[1])]
+                waiting.append((draws, [[pool.submit(f, d, row) for row in range(len(d.record))] for f, d in work]))
+                step += 1
+            draws, (synthetic, authentic) = waiting.popleft()
+            views = np.stack([f.result() for f in synthetic]), np.stack([f.result() for f in authentic])
+            yield assemble(views, (draws[0].class_id, draws[1].class_id))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
+    """The same through tf.data: rows decoded by Pillow in parallel, distorted and viewed by jax2tf, one branch a row."""
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    tf.config.set_visible_devices([], "GPU")  # the accelerators belong to the training step
+    size, canvas_shape = pipeline.data.view_size, (pipeline.data.height, pipeline.data.width, 3)
+    failures: list[UserError] = []
+
+    def told(function: Callable[..., Any]) -> Callable[..., Any]:
+        """tf.data hides exceptions behind its own; this keeps the user's sentence."""
+
+        def call(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except UserError as error:
+                failures.append(error)
+                raise
+
+        return call
+
+    def in_graph(function: Callable[..., Any]) -> Callable[..., Any]:
+        return tf.function(jax2tf.convert(function, with_gradient=False), autograph=False, jit_compile=False)
+
+    finish_synthetic, finish_authentic = in_graph(pipeline.synthetic_views), in_graph(authentic_views)
+
+    def draws(step: Any, role: int) -> tuple[Any, ...]:
+        chosen = pipeline.order(int(step))[role]
+        return (chosen.record.astype(np.int64), chosen.class_id, chosen.key, *chosen.views)
+
+    types = (tf.int64, tf.int32, tf.uint32, tf.int32, tf.float32, tf.float32, tf.int32, tf.bool)
+    shapes = ((), (), (2,), *[(2,)] * len(ViewDraw._fields))
+
+    def rows_of(role: int) -> Any:
+        def planned(step: Any) -> Any:
+            return tf.numpy_function(told(functools.partial(draws, role=role)), [step], types)
+
+        def shaped(*parts: Any) -> tuple[Any, ...]:
+            return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
+
+        return tf.data.Dataset.range(first, last).map(planned).unbatch().map(shaped)
+
+    def synthetic(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
+        canvas = tf.ensure_shape(tf.numpy_function(told(pipeline.canvas), [record], tf.uint8), canvas_shape)
+        return finish_synthetic(key, canvas, class_id, ViewDraw(*views)), class_id
+
+    def authentic(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
+        def crops(record: Any, *views: Any) -> np.ndarray:
+            return pipeline.crops(record, ViewDraw(*views))
+
+        cut = tf.ensure_shape(tf.numpy_function(told(crops), [record, *views], tf.uint8), (2, size, size, 3))
+        return finish_authentic(cut, ViewDraw(*views)), class_id
+
+    half = len(pipeline.order.rows) // 2
+    halves = [
+        rows_of(role).map(function, num_parallel_calls=pipeline.workers, deterministic=True).batch(half, drop_remainder=True)
+        for role, function in ((0, synthetic), (1, authentic))
+    ]
+    dataset = tf.data.Dataset.zip(tuple(halves)).prefetch(pipeline.data.prefetch)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.max_intra_op_parallelism = 1  # a row is one thread's work; rows run side by side
+    options.threading.private_threadpool_size = pipeline.workers + 2
+    iterator = iter(dataset.with_options(options).as_numpy_iterator())
+    while True:
+        try:
+            synthetic_rows, authentic_rows = next(iterator)
+        except StopIteration:
+            return
+        except tf.errors.OpError:
+            if failures:
+                raise failures[0] from None
+            raise
+        views, classes = zip(synthetic_rows, authentic_rows, strict=True)
+        yield assemble(views, classes)

@@ -1,0 +1,95 @@
+"""One row of a batch: its pixels from the source, and what becomes of them (distort, two views)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt8, UInt32
+
+from contrique_jax.data.decode import authentic_view, to_canvas
+from contrique_jax.data.sources import Source
+from contrique_jax.distort import bank
+from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.views import ViewDraw, finish_view, two_views
+
+TRIES = 100  # broken images in a row before the source as a whole is called broken
+
+
+class BrokenLog:
+    """Counts and names the images that could not be read, each once; safe to call from many threads."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, quiet: bool = False):
+        """`path`: a text file that gets a line for each, or None. `quiet`: nothing on stderr."""
+        self._path, self._quiet = path, quiet
+        self._lock = threading.Lock()
+        self._names: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self._names)
+
+    def add(self, broken: BrokenImage) -> None:
+        with self._lock:
+            if broken.name in self._names:
+                return
+            self._names.add(broken.name)
+            if not self._quiet and self.count <= 10:
+                more = " (further ones are only counted)" if self.count == 10 and self._path is None else ""
+                print(f"warning: skipped a broken image: {broken}{more}", file=sys.stderr)
+            if self._path is not None:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(f"{broken}\n")
+
+
+def load(source: Source, record: int, broken: BrokenLog) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a record; in place of a broken one, the next that can be read."""
+    for offset in range(min(TRIES, len(source))):
+        try:
+            return source.load((record + offset) % len(source))
+        except BrokenImage as error:
+            broken.add(error)
+            last = error
+    raise UserError(f"{source.name}: {min(TRIES, len(source))} images in a row cannot be read, the last is {last}")
+
+
+def load_canvas(
+    source: Source, record: int, height: int, width: int, broken: BrokenLog
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A clean photograph at the size at which it is distorted."""
+    return to_canvas(load(source, record, broken), height, width)
+
+
+def load_crops(
+    source: Source, record: int, views: ViewDraw, size: int, broken: BrokenLog
+) -> UInt8[np.ndarray, "2 size size 3"]:
+    """The two crops of an authentic photograph of any size, each taken over the whole image; fields of `views` [2]."""
+    image = load(source, record, broken)
+    crops = [
+        authentic_view(image, int(div), float(y), float(x), size)
+        for div, y, x in zip(views.div, views.y, views.x, strict=True)
+    ]
+    return np.stack(crops)
+
+
+def synthetic_views(
+    key: UInt32[Array, "2"],
+    canvas: UInt8[Array, "height width 3"],
+    class_id: Int[Array, ""],
+    views: ViewDraw,
+    *,
+    size: int,
+    types: tuple[int, ...],
+    minmax: bool,
+) -> UInt8[Array, "2 size size 3"]:
+    """The canvas under its distortion, at full size, then its two views."""
+    return two_views(bank.distort(key, canvas, class_id, types=types, minmax=minmax), views, size)
+
+
+def authentic_views(crops: UInt8[Array, "2 size size 3"], views: ViewDraw) -> UInt8[Array, "2 size size 3"]:
+    """Colour space and flip of both crops; written out, because a mapped switch would run every branch."""
+    first, second = (ViewDraw(*(part[view] for part in views)) for view in (0, 1))
+    return jnp.stack([finish_view(crops[0], first), finish_view(crops[1], second)])

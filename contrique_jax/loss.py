@@ -1,0 +1,112 @@
+"""Multi-positive NT-Xent (arXiv 2110.13266, equations 2 and 3): a dense reference, and the blockwise loss training uses.
+
+For an anchor i among all N = 2 views x images x patches, with s_ik = z_i.z_k / temperature and positives p that share its
+class: log sum_{k != i} exp(s_ik) - mean_p s_ip; the loss is the mean over anchors. Positives stay in the denominator.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+
+def normalise(z: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """Rows of length one; a zero row stays zero (torch.nn.functional.normalize, eps 1e-12)."""
+    squares = jnp.sum(jnp.square(z), axis=-1, keepdims=True)
+    return z * lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
+def dense_nt_xent(z: Float[Array, "n d"], classes: Int[Array, " n"], temperature: float) -> Float[Array, ""]:
+    """The definition, with every N x N array in sight; for tests and for reading. `z` need not be normalised."""
+    z = normalise(z)
+    similarity = jnp.matmul(z, z.T, precision="highest") / temperature
+    others = ~jnp.eye(len(z), dtype=bool)
+    positives = (classes[:, None] == classes[None, :]) & others
+    denominator = jax.nn.logsumexp(similarity, axis=1, where=others)
+    attraction = jnp.sum(similarity, axis=1, where=positives) / jnp.sum(positives, axis=1)
+    return jnp.mean(denominator - attraction)
+
+
+def nt_xent(
+    z: Float[Array, "n d"],
+    classes: Int[Array, " n"],
+    *,
+    num_classes: int,
+    temperature: float,
+    block_size: int,
+    axis: str | None = None,
+) -> Float[Array, ""]:
+    """The loss of this device's rows against everyone's, summed over devices: memory O(n x block_size).
+
+    Args:
+      z: projections, float32 [n, d], not yet normalised; with `axis`, the local rows inside a `shard_map`.
+      classes: integer classes in [0, num_classes); each has at least two members in the global batch.
+      num_classes: static number of classes.
+      temperature: divides the similarities.
+      block_size: columns of the similarity matrix that exist at a time; recomputed in the backward pass.
+      axis: name of the mesh axis over which rows are split, or None.
+
+    Returns:
+      The mean over all anchors, the same on every device.
+    """
+    z = normalise(z.astype(jnp.float32))
+    rows = len(z)
+    everyone = z if axis is None else lax.all_gather(z, axis, tiled=True)
+    total = len(everyone)
+    first = 0 if axis is None else lax.axis_index(axis) * rows
+    own = first + jnp.arange(rows)
+
+    # the positives' sum of an anchor is its product with its class's sum of projections, less itself
+    members = jnp.zeros((num_classes,), jnp.float32).at[classes].add(1.0)
+    class_sums = jnp.zeros((num_classes, z.shape[1]), jnp.float32).at[classes].add(z)
+    if axis is not None:
+        members, class_sums = lax.psum((members, class_sums), axis)
+    with_positives = jnp.sum(z * class_sums[classes], axis=1) - jnp.sum(z * z, axis=1)
+    attraction = with_positives / (members[classes] - 1.0) / temperature
+
+    block = min(block_size, total)
+    blocks = -(-total // block)
+    columns = jnp.pad(everyone, ((0, blocks * block - total), (0, 0))).reshape(blocks, block, -1)
+
+    @jax.checkpoint  # the backward pass computes each block's similarities again instead of keeping them
+    def add_block(running: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
+        number, candidates = item
+        similarity = jnp.matmul(z, candidates.T, precision="highest") / temperature
+        index = number * block + jnp.arange(block)
+        counted = (index[None, :] != own[:, None]) & (index[None, :] < total)
+        part = jax.nn.logsumexp(jnp.where(counted, similarity, -jnp.inf), axis=1)
+        return jnp.logaddexp(running, part), None
+
+    start = jnp.full_like(attraction, -1e30)
+    denominator, _ = lax.scan(add_block, start, (jnp.arange(blocks), columns))
+    loss = jnp.sum(denominator - attraction) / total
+    return loss if axis is None else lax.psum(loss, axis)
+
+
+def sharded_nt_xent(
+    z: Float[Array, "views batch patches d"],
+    classes: Int[Array, " batch"],
+    *,
+    mesh: Mesh,
+    axis: str,
+    num_classes: int,
+    temperature: float,
+    block_size: int,
+) -> Float[Array, ""]:
+    """The exact loss of the global batch, its rows split over `axis` of `mesh`; each patch inherits its image's class."""
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(None, axis), P(axis)), out_specs=P())
+    def split(z: Array, classes: Array) -> Array:
+        views, _, patches, width = z.shape
+        per_patch = jnp.broadcast_to(classes[None, :, None], (views, len(classes), patches)).reshape(-1)
+        return nt_xent(
+            z.reshape(-1, width), per_patch, num_classes=num_classes, temperature=temperature, block_size=block_size, axis=axis
+        )
+
+    return split(z, classes)

@@ -1,0 +1,78 @@
+"""What a run says while it goes: metrics.jsonl, TensorBoard events, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from contrique_jax.errors import UserError, disk_message
+
+
+class Metrics:
+    """Writes one line a step to `D/metrics.jsonl` and events to `D/tensorboard`; a bar, or plain lines without a terminal.
+
+    A resumed run drops what an interrupted one wrote past its checkpoint, so the file reads as one uninterrupted run.
+    """
+
+    def __init__(self, workdir: Path, *, first: int, last: int, images_per_step: int):
+        """`first`: steps done when this process starts; `last`: steps of the whole run."""
+        self.path = workdir / "metrics.jsonl"
+        self.last, self.images_per_step = last, images_per_step
+        self._keep(first)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's length
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
+        self._bar = tqdm(total=last, initial=first, unit="step", disable=None, dynamic_ncols=True)
+        self._start = self._since = time.monotonic()
+        self._first = self._seen = first
+
+    def _keep(self, steps: int) -> None:
+        """Keeps the lines of the first `steps` steps: written beside, then renamed."""
+        if not self.path.exists():
+            return
+        with open(self.path, encoding="utf-8") as file:
+            lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= steps]
+        beside = self.path.with_suffix(".jsonl.part")
+        beside.write_text("".join(lines), encoding="utf-8")
+        os.replace(beside, self.path)
+
+    def write(self, rows: list[dict[str, float]]) -> None:
+        """Rows of consecutive steps, each with at least `step` and `loss`; the last one feeds the bar and TensorBoard."""
+        if not rows:
+            return
+        now = time.monotonic()
+        last = rows[-1]
+        rate = (int(last["step"]) - self._seen) * self.images_per_step / max(now - self._since, 1e-9)
+        self._since, self._seen = now, int(last["step"])
+        last["images_per_second"] = round(rate, 3)
+        try:
+            self._file.writelines(json.dumps(row) + "\n" for row in rows)
+            self._file.flush()
+            for name, value in last.items():
+                if name != "step":
+                    self._events.add_scalar(name, value, int(last["step"]))
+        except OSError as error:
+            sentence = disk_message(error, str(self.path))
+            raise (UserError(sentence) if sentence else error) from error
+        self._show(last, rate)
+
+    def _show(self, row: dict[str, float], rate: float) -> None:
+        step = int(row["step"])
+        said = f"loss {row['loss']:.4f}, learning rate {row['learning_rate']:.3g}, {rate:.1f} images/s"
+        if self._bar.disable:
+            per_step = (time.monotonic() - self._start) / max(step - self._first, 1)
+            left = time.strftime("%H:%M:%S", time.gmtime(per_step * (self.last - step)))
+            print(f"step {step}/{self.last}: {said}, {left} left", file=sys.stderr, flush=True)
+        else:
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._file.close()
+        self._events.close()

@@ -1,0 +1,75 @@
+"""Processes, mesh and shardings: the only file that knows how many devices there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from contrique_jax.errors import UserError
+
+DATA_AXIS = "data"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A mesh with one axis, over which the images of a global batch are split."""
+
+    mesh: Mesh
+
+    @property
+    def whole(self) -> NamedSharding:
+        """Every device holds all of it: parameters, statistics, optimiser state."""
+        return NamedSharding(self.mesh, P())
+
+    @property
+    def views(self) -> NamedSharding:
+        """[2, batch, ...]: the batch axis is split."""
+        return NamedSharding(self.mesh, P(None, DATA_AXIS))
+
+    @property
+    def images(self) -> NamedSharding:
+        """[batch, ...]: the batch axis is split."""
+        return NamedSharding(self.mesh, P(DATA_AXIS))
+
+    @property
+    def devices(self) -> int:
+        return self.mesh.size
+
+    def local_rows(self, batch_size: int) -> range:
+        """The rows of the global batch that this process reads: a contiguous run, the same length on every process."""
+        share = batch_size // jax.process_count()
+        return range(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+    def place(self, views: np.ndarray, classes: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """This process's rows -> global arrays: views uint8 [2, batch, S, S, 3], classes int32 [batch]."""
+        return (
+            jax.make_array_from_process_local_data(self.views, views),
+            jax.make_array_from_process_local_data(self.images, classes),
+        )
+
+    def replicate(self, tree: Any) -> Any:
+        """Host or device arrays -> the same arrays on every device."""
+        return jax.device_put(tree, self.whole)
+
+
+def start(batch_size: int, devices: int = 0) -> Runtime:
+    """The runtime over `devices` devices (0: all of them).
+
+    Raises UserError where there are fewer devices than asked for or where they do not divide the batch.
+    """
+    available = jax.devices()
+    count = devices or len(available)
+    if count > len(available):
+        raise UserError(f"--devices={count}: only {len(available)} {available[0].platform} devices are here; ask for fewer.")
+    if batch_size % (2 * count):
+        raise UserError(
+            f"config.data.batch_size = {batch_size}: {count} devices do not divide it into pairs of a synthetic and an "
+            f"authentic image; take a multiple of {2 * count}."
+        )
+    mesh = jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
+    return Runtime(mesh)

@@ -1,0 +1,206 @@
+"""TrainState, one pure step, and the loop around it."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+
+from contrique_jax import optim
+from contrique_jax.checkpoint import Checkpoints
+from contrique_jax.config import Config
+from contrique_jax.data.order import steps_per_epoch
+from contrique_jax.data.pipeline import Batch, Pipeline
+from contrique_jax.distort.bank import NUM_CLASSES
+from contrique_jax.errors import UserError
+from contrique_jax.loss import sharded_nt_xent
+from contrique_jax.metrics import Metrics
+from contrique_jax.model.contrique import init_model, project
+from contrique_jax.model.store import save_model
+from contrique_jax.runtime import DATA_AXIS, Runtime
+
+Measures = dict[str, Float[Array, ""]]
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: Int[Array, ""]  # steps done
+    params: Any  # nested dict of float32 arrays
+    batch_stats: Any  # nested dict of float32 arrays
+    opt_state: Any
+
+
+class Diverged(UserError):
+    """The loss is no number any more."""
+
+
+def total_steps(config: Config, pristine: int, authentic: int) -> int:
+    """Steps of the whole run: `train.steps`, or `train.epochs` epochs of the shorter source."""
+    return config.train.steps or config.train.epochs * steps_per_epoch(pristine, authentic, config.data.batch_size)
+
+
+def init_state(config: Config, steps: int) -> TrainState:
+    """The state before the first step; a pure function of the config, fit for jit and eval_shape."""
+    variables = init_model(config.model, config.train.seed)
+    optimiser = optim.sgd(config.optim, steps)
+    return TrainState(
+        jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], optimiser.init(variables["params"])
+    )
+
+
+def make_step(
+    config: Config, runtime: Runtime, steps: int
+) -> Callable[
+    [TrainState, UInt8[Array, "2 batch size size 3"], Int[Array, " batch"]], tuple[TrainState, Measures]
+]:
+    """The jitted step over the mesh: (state, views, classes) -> (state, measures). The state is donated.
+
+    BatchNorm sees the whole global batch (one view at a time unless `model.views_in_one_forward`), the loss and its
+    gradient are the global batch's, whatever the number of devices.
+    """
+    optimiser = optim.sgd(config.optim, steps)
+    num_classes = NUM_CLASSES + config.data.batch_size // 2
+
+    def projections(params: Any, stats: Any, views: Array) -> tuple[Array, Any]:
+        if config.model.views_in_one_forward:
+            # views stay innermost so that each device's rows of the joint batch are its own images
+            joint = views.swapaxes(0, 1).reshape(-1, *views.shape[2:])
+            z, stats = project(config.model, {"params": params, "batch_stats": stats}, joint)
+            return z.reshape(views.shape[1], 2, *z.shape[1:]).swapaxes(0, 1), stats
+        first, stats = project(config.model, {"params": params, "batch_stats": stats}, views[0])
+        second, stats = project(config.model, {"params": params, "batch_stats": stats}, views[1])
+        return jnp.stack([first, second]), stats
+
+    def loss_of(params: Any, stats: Any, views: Array, classes: Array) -> tuple[Array, Any]:
+        z, stats = projections(params, stats, views)
+        loss = sharded_nt_xent(
+            z,
+            classes,
+            mesh=runtime.mesh,
+            axis=DATA_AXIS,
+            num_classes=num_classes,
+            temperature=config.loss.temperature,
+            block_size=config.loss.block_size,
+        )
+        return loss, stats
+
+    def step(state: TrainState, views: Array, classes: Array) -> tuple[TrainState, Measures]:
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, state.batch_stats, views, classes
+        )
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        measures = {
+            "loss": loss,
+            "learning_rate": optim.learning_rate(config.optim, steps, state.step),
+            "gradient_norm": optax.global_norm(gradients),
+        }
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), stats, opt_state), measures
+
+    return jax.jit(
+        step,
+        in_shardings=(runtime.whole, runtime.views, runtime.images),
+        out_shardings=(runtime.whole, runtime.whole),
+        donate_argnums=0,
+    )
+
+
+class StopOnTerminate:
+    """Context: SIGTERM asks the loop to save and leave instead of ending the process."""
+
+    def __enter__(self) -> StopOnTerminate:
+        self.asked = False
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def __exit__(self, *details: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def check_finite(rows: list[dict[str, float]], saved: int | None) -> None:
+    """Raises Diverged naming the steps whose loss or gradient is not finite."""
+    bad = [int(row["step"]) for row in rows if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]))]
+    if bad:
+        steps = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
+        last = f"the last checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
+        raise Diverged(
+            f"loss or gradient is not a finite number at {steps}; {last}; "
+            "lower config.optim.learning_rate or look at the images of those steps."
+        )
+
+
+def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -> TrainState:
+    """Trains from the newest checkpoint of `workdir`, or from the start, to the last step, and writes `workdir/model`.
+
+    Raises UserError (Diverged) where the loss stops being a number, and where a checkpoint does not fit or be written.
+    """
+    steps = total_steps(config, len(pipeline.pristine), len(pipeline.authentic))
+    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints)
+    try:
+        first = checkpoints.latest() or 0
+        # one compiled initialisation, placed as the step wants it; a restored state takes its place
+        state = jax.jit(lambda: init_state(config, steps), out_shardings=runtime.whole)()
+        if first:
+            state = checkpoints.restore(first, state)
+        metrics = Metrics(workdir, first=first, last=steps, images_per_step=config.data.batch_size)
+        try:
+            batches = pipeline.batches(first, steps)
+            state = _loop(config, runtime, checkpoints, metrics, state, batches, first, steps, pipeline)
+            checkpoints.wait()
+        finally:
+            metrics.close()
+    finally:
+        checkpoints.close()
+    if int(state.step) == steps:
+        variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+        provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
+        provenance |= {"authentic": config.data.authentic, "broken_images": pipeline.broken.count}
+        save_model(workdir / "model", config.model, variables, provenance=provenance)
+    return state
+
+
+def _loop(
+    config: Config,
+    runtime: Runtime,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    state: TrainState,
+    batches: Iterator[Batch],
+    first: int,
+    steps: int,
+    pipeline: Pipeline,
+) -> TrainState:
+    run_step = make_step(config, runtime, steps)
+    waiting: list[tuple[int, Measures]] = []
+    saved = first or None
+    with StopOnTerminate() as stop:
+        for step in range(first, steps):
+            state, measures = run_step(state, *runtime.place(*next(batches)))
+            done = step + 1
+            waiting.append((done, measures))
+            leave = stop.asked or done == steps
+            save = leave or done % config.train.checkpoint_every == 0
+            if save or done % config.train.log_every == 0:
+                # one wait for the devices a window, not one a step
+                rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
+                rows[-1]["broken_images"] = pipeline.broken.count
+                waiting = []
+                check_finite(rows, saved)
+                metrics.write(rows)
+            if save:
+                checkpoints.save(done, state, config)
+                saved = done
+            if leave:
+                break
+    return state
