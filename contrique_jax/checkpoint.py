@@ -28,6 +28,7 @@ class Checkpoints:
         self.folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
             self.folder,
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
         )
 

@@ -34,13 +34,13 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     from absl import flags
     from ml_collections import config_flags
 
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "the config file", flag_values=values)
+    values, line = flags.FlagValues(), ["contrique_jax.main", *argv]
+    config_flags.DEFINE_config_file("config", None, "the config file", flag_values=values, sys_argv=line)
     flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
     flags.DEFINE_integer("devices", 0, "devices to use, 0 for all", lower_bound=0, flag_values=values)
     flags.DEFINE_bool("print_config", False, "print the final config and leave", flag_values=values)
     try:
-        rest = values(["contrique_jax.main", *argv])
+        rest = values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sentence = " ".join(str(error).split())
         raise UserError(f"command line: {sentence}; see `python -m contrique_jax.main --help`.") from error
@@ -51,8 +51,9 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     try:
         values.config.data  # noqa: B018 - a config file that failed to load says so at the first look into it
     except Exception as error:
-        file = values["config"].config_filename
-        raise UserError(f"--config: {file} cannot be loaded ({' '.join(str(error).split())}).") from error
+        file = values["config"].config_filename.split(":")[0]
+        why = " ".join(str(error).split()) if Path(file).exists() else "there is no such file"
+        raise UserError(f"--config: {file} cannot be loaded: {why}.") from error
     if not isinstance(values.config, Config):
         raise UserError("--config: get_config() of that file must return a contrique_jax.config.Config.")
     if values.workdir is None and not values.print_config:
@@ -111,6 +112,7 @@ def main(argv: Sequence[str]) -> None:
             field=f"config.data.{role}",
             seed=config.train.seed,
             max_pixels=config.data.max_pixels,
+            canvas=(config.data.height, config.data.width),
         )
         for role in ("pristine", "authentic")
     }

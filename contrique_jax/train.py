@@ -49,7 +49,7 @@ def total_steps(config: Config, pristine: int, authentic: int) -> int:
 
 
 def init_state(config: Config, steps: int) -> TrainState:
-    """The state before the first step; a pure function of the config, fit for jit and eval_shape."""
+    """The state before the first step, on the host; a pure function of the config."""
     variables = init_model(config.model, config.train.seed)
     optimiser = optim.sgd(config.optim, steps)
     return TrainState(
@@ -101,7 +101,7 @@ def make_step(
         measures = {
             "loss": loss,
             "learning_rate": optim.learning_rate(config.optim, steps, state.step),
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), stats, opt_state), measures
 
@@ -149,8 +149,7 @@ def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -
     checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints)
     try:
         first = checkpoints.latest() or 0
-        # one compiled initialisation, placed as the step wants it; a restored state takes its place
-        state = jax.jit(lambda: init_state(config, steps), out_shardings=runtime.whole)()
+        state = runtime.replicate(init_state(config, steps))
         if first:
             state = checkpoints.restore(first, state)
         metrics = Metrics(workdir, first=first, last=steps, images_per_step=config.data.batch_size)

@@ -117,6 +117,8 @@ def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
 
 def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
     """The same through tf.data: rows decoded by Pillow in parallel, distorted and viewed by jax2tf, one branch a row."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow kernel is used, and it is announced on stderr
     import tensorflow as tf
     from jax.experimental import jax2tf
 

@@ -1,0 +1,108 @@
+"""Views per second of the ResNet-50 training step at 256x256, beside a plain PyTorch step of the same network and loss.
+
+On a CPU both run in float32: PyTorch in its default layout and channels-last. On a GPU both run in bf16: PyTorch
+channels-last, autocast and compiled; ours reports its share of the chip's peak. The steps alternate in one process, so
+that a noisy machine is noisy for both; the ratio is of medians.
+
+  python benchmarks/train_step.py            # 8 images, 16 views
+  python benchmarks/train_step.py --images 256 --peak-tflops 989
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from contrique_jax import runtime
+from contrique_jax.config import Config, DataConfig, ModelConfig
+from contrique_jax.train import init_state, make_step
+
+
+def ours(images: int, views: np.ndarray, classes: np.ndarray, dtype: str):
+    """-> (a function that runs one step and waits, FLOPs of a step by the compiler's count, seconds of compilation)."""
+    config = Config(
+        data=DataConfig(batch_size=images), model=ModelConfig(encoder="resnet50", compute_dtype=dtype)
+    )
+    run = runtime.start(images, devices=1)
+    state = run.replicate(init_state(config, 1000))
+    placed = run.place(views, classes)
+    start = time.perf_counter()
+    compiled = make_step(config, run, 1000).lower(state, *placed).compile()
+    seconds = time.perf_counter() - start
+    cell = [state]
+
+    def step() -> None:
+        cell[0], measures = compiled(cell[0], *placed)
+        jax.block_until_ready((cell[0], measures))
+
+    return step, compiled.cost_analysis().get("flops", float("nan")), seconds
+
+
+def theirs(views: np.ndarray, classes: np.ndarray, *, channels_last: bool, gpu: bool):
+    """The plain PyTorch step -> a function that runs one step and waits."""
+    import torch
+    from torch_contrique import TorchContrique, dense_loss
+
+    device = torch.device("cuda" if gpu else "cpu")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = TorchContrique().to(device, memory_format=layout)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=1e-4)
+    x = [torch.tensor(view).permute(0, 3, 1, 2).to(device).float().div(255).contiguous(memory_format=layout) for view in views]
+    labels = torch.tensor(np.tile(np.repeat(classes, 4), 2)).to(device)
+    forward = torch.compile(model) if gpu else model
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=gpu):
+            z = torch.cat([forward(x[0]), forward(x[1])])
+        dense_loss(z, labels).backward()
+        optimiser.step()
+        if gpu:
+            torch.cuda.synchronize()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=8, help="images a step; each gives two views")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each")
+    parser.add_argument("--peak-tflops", type=float, default=0.0, help="the chip's dense bf16 peak, for the share reached")
+    parser.add_argument("--no-torch", action="store_true", help="time ours alone")
+    options = parser.parse_args()
+    gpu = jax.default_backend() == "gpu"
+    generator = np.random.default_rng(0)
+    views = generator.integers(0, 256, (2, options.images, 256, 256, 3), dtype=np.uint8)
+    half = options.images // 2
+    classes = np.stack([generator.integers(0, 126, half), 126 + np.arange(half)], axis=1).reshape(-1).astype(np.int32)
+
+    step, flops, compile_seconds = ours(options.images, views, classes, "bfloat16" if gpu else "float32")
+    contestants = {"contrique_jax": step}
+    if not options.no_torch:
+        if not gpu:
+            contestants["PyTorch, default layout"] = theirs(views, classes, channels_last=False, gpu=False)
+        name = "PyTorch, channels-last" + (", autocast, compiled" if gpu else "")
+        contestants[name] = theirs(views, classes, channels_last=True, gpu=gpu)
+    for run in contestants.values():  # warm up
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(options.rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    best = {name: statistics.median(seconds) for name, seconds in times.items()}
+    print(f"device: {jax.devices()[0].device_kind}; {2 * options.images} views of 256x256; compiled in {compile_seconds:.0f} s")
+    for name, seconds in best.items():
+        print(f"{name:<44}{2 * options.images / seconds:8.2f} views/s   ours is {seconds / best['contrique_jax']:.2f} x as fast")
+    if options.peak_tflops:
+        print(f"share of peak: {flops / best['contrique_jax'] / options.peak_tflops / 1e12:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Where images come from: folders, csv manifests, arrays, TensorFlow data sets and procedural scenes, all by number.
+
+Opening a source lists it and reads no image: a broken file is found, named and counted when it is loaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from contrique_jax.data.decode import EXTENSIONS, decode
+from contrique_jax.data.scenes import authentic_scene, pristine_scene
+from contrique_jax.errors import BrokenImage, UserError
+
+Role = Literal["pristine", "authentic"]
+_FORMS = "a folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy or scenes:N"
+
+
+class Source(Protocol):
+    """Images by number. Threads may share a source."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Image i, upright RGB; the array may be read-only. Raises BrokenImage where it cannot be read."""
+
+    def item_name(self, i: int) -> str:
+        """What to call image i in a table: a file's name within the source, or `source[i]`."""
+
+
+def open_source(
+    spec: str,
+    *,
+    role: Role,
+    field: str,
+    seed: int = 0,
+    max_pixels: int = 200_000_000,
+    canvas: tuple[int, int] = (384, 512),
+) -> Source:
+    """The source that `spec` names.
+
+    - a folder: its images and those of its subfolders, in the order of their names; hidden files are left out
+    - `F.csv`: column `path`, in the file's order, relative to the folder of F.csv or absolute; the rest is ignored
+    - `tfds:NAME/SPLIT`: feature `image` of a data set that TensorFlow Datasets has prepared (never downloaded here)
+    - `arrays:F.npy`: uint8 [N, H, W, 3], read from disk image by image
+    - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
+
+    `field` is the configuration field that messages name; images over `max_pixels` count as broken; `canvas` is the height
+    and width at which pristine scenes are drawn. Raises UserError where the source is missing, empty or of an unknown form.
+    """
+    kind, colon, rest = spec.partition(":")
+    if colon and kind == "tfds":
+        from contrique_jax.data.tfds_source import TfdsSource
+
+        return TfdsSource(spec, field=field, max_pixels=max_pixels)
+    if colon and kind == "arrays":
+        return ArraySource(spec, Path(rest).expanduser(), field=field)
+    if colon and kind == "scenes":
+        return SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas)
+    if not spec:
+        raise UserError(f"{field}: no source is given; give {_FORMS}.")
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return FileSource(spec, path, _folder_names(path, field), max_pixels)
+    if path.suffix.lower() == ".csv":
+        return FileSource(spec, path.parent, _manifest_names(path, field), max_pixels)
+    if path.exists():
+        raise UserError(f"{field}: {spec!r} is neither a folder nor a .csv manifest; give {_FORMS}.")
+    raise UserError(f"{field}: {spec!r} does not exist; give {_FORMS}.")
+
+
+class FileSource:
+    """Image files under one folder."""
+
+    def __init__(self, name: str, folder: Path, names: list[str], max_pixels: int):
+        """`names`: paths relative to `folder`, or absolute."""
+        self.name = name
+        self._folder, self._names, self._max_pixels = str(folder), names, max_pixels
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def item_name(self, i: int) -> str:
+        return self._names[i]
+
+    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        path = os.path.join(self._folder, self._names[i])
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read()
+        except FileNotFoundError as error:
+            raise BrokenImage(path, "the file does not exist") from error
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+            raise BrokenImage(path, f"the file cannot be read ({error})") from error
+        return decode(data, name=path, max_pixels=self._max_pixels)
+
+
+class ArraySource:
+    """`arrays:F.npy`: a memory-mapped uint8 array [N, H, W, 3]."""
+
+    def __init__(self, name: str, path: Path, *, field: str):
+        self.name = name
+        try:
+            self._images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise UserError(f"{field}: {path} does not exist.") from error
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{field}: {path} cannot be read as a .npy array ({error}).") from error
+        shape, dtype = getattr(self._images, "shape", None), getattr(self._images, "dtype", None)
+        if shape is None:
+            raise UserError(f"{field}: {path} holds several arrays; save the images alone, with numpy.save.")
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise UserError(f"{field}: {path} holds {dtype} {list(shape)}, but uint8 [N, H, W, 3] is needed.")
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def item_name(self, i: int) -> str:
+        return f"{self.name}[{i}]"
+
+    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        return np.array(self._images[i])
+
+
+class SceneSource:
+    """`scenes:N[@SEED]`: procedural scenes; the same number gives the same scene on any machine.
+
+    Drawing one takes many times longer than decoding a photograph, so those drawn are kept, up to KEEP bytes.
+    """
+
+    KEEP = 1 << 29
+
+    def __init__(self, name: str, *, role: Role, field: str, seed: int, canvas: tuple[int, int]):
+        self.name = name
+        self._kept: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
+        self._kept_bytes = 0
+        count, at, held_out = name.removeprefix("scenes:").partition("@")
+        try:
+            self._count, self._seed = int(count), int(held_out) if at else seed
+        except ValueError as error:
+            raise UserError(f"{field}: {name!r} should read scenes:N or scenes:N@SEED, e.g. scenes:2000.") from error
+        if self._count < 1:
+            raise UserError(f"{field}: {name!r} has no scenes; give at least scenes:1.")
+        self._role, self._canvas = role, canvas
+
+    def __len__(self) -> int:
+        return self._count
+
+    def item_name(self, i: int) -> str:
+        return f"{self.name}[{i}]"
+
+    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        scene = self._kept.get(i)
+        if scene is None:
+            pristine = self._role == "pristine"
+            scene = pristine_scene(self._seed, i, *self._canvas) if pristine else authentic_scene(self._seed, i)
+            if self._kept_bytes + scene.nbytes <= self.KEEP:
+                self._kept[i] = scene
+                self._kept_bytes += scene.nbytes
+        return scene
+
+
+def list_images(paths: Sequence[str]) -> list[Path]:
+    """The image files that a user means by `paths`: files, folders (recursive) and globs, in order, each file once.
+
+    A file that is named is taken whatever its extension. Raises UserError where a path matches no image.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        exact = os.path.lexists(os.path.expanduser(path))
+        matches = [path] if exact else sorted(glob.glob(os.path.expanduser(path), recursive=True))
+        images = [image for match in matches for image in _images_at(Path(match).expanduser(), named=exact)]
+        if not images:
+            why = "holds no images" if exact else "matches no image; check the path"
+            raise UserError(f"{path}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}).")
+        for image in images:
+            found.setdefault(os.path.abspath(image), image)
+    return list(found.values())
+
+
+def _images_at(path: Path, named: bool) -> list[Path]:
+    if path.is_dir():
+        return [path / name for name in sorted(_walk(path, field=str(path)))]
+    return [path] if named or path.suffix.lower() in EXTENSIONS else []
+
+
+def _walk(folder: Path, field: str) -> Iterator[str]:
+    """Relative names, with `/`, of the images under a folder. Links to folders are followed, each folder once."""
+
+    def stop(error: OSError) -> None:
+        raise UserError(f"{field}: the folder {error.filename} cannot be listed ({error.strerror}).") from error
+
+    seen: set[tuple[int, int]] = set()
+    root = str(folder)
+    for place, folders, files in os.walk(root, followlinks=True, onerror=stop):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        # sorted, so that it is the same of two links to one folder that is followed on every machine
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = os.path.relpath(place, root).replace(os.sep, "/")
+        prefix = "" if relative == "." else relative + "/"
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                yield prefix + name
+
+
+def _folder_names(folder: Path, field: str) -> list[str]:
+    names = sorted(_walk(folder, field))
+    if not names:
+        known = " ".join(sorted(EXTENSIONS))
+        raise UserError(f"{field}: the folder {folder} holds no images (known extensions: {known}).")
+    return names
+
+
+def _manifest_names(path: Path, field: str) -> list[str]:
+    """The column `path` of a csv file."""
+    names = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream)
+            columns = [column.strip() for column in next(rows, [])]
+            if "path" not in columns:
+                found = ", ".join(columns) or "none"
+                raise UserError(f"{field}: {path} has no column 'path' (columns found: {found}).")
+            column = columns.index("path")
+            for row in rows:
+                if row:
+                    name = row[column].strip() if column < len(row) else ""
+                    if not name:
+                        raise UserError(f"{field}: {path}, line {rows.line_num}: the column 'path' is empty.")
+                    names.append(name)
+    except FileNotFoundError as error:
+        raise UserError(f"{field}: {path} does not exist.") from error
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{field}: {path} cannot be read as a csv file in UTF-8 ({error}).") from error
+    if not names:
+        raise UserError(f"{field}: {path} has a header (columns found: {', '.join(columns)}) but no rows.")
+    return names

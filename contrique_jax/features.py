@@ -1,0 +1,301 @@
+"""Two-scale features of images of any size.
+
+An image at its own size and at half size, each through the frozen encoder, globally averaged and L2-normalised,
+concatenated, full scale first (specification, section "Features and scores").
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from contrique_jax.batching import batch_images, plan_batches
+from contrique_jax.config import ModelConfig
+from contrique_jax.data.decode import decode
+from contrique_jax.data.sources import list_images
+from contrique_jax.errors import BrokenImage, UserError, run_verb
+from contrique_jax.model.contrique import Variables, encode, feature_width
+from contrique_jax.model.store import content_hash
+from contrique_jax.networks import load_network, use_compilation_cache
+from contrique_jax.outputs import output_path, write_npz
+
+MAX_MEGAPIXELS = 16.0
+# Images whose features are computed together and then handed on: this many, or this many full batches' pixels.
+CHUNK_IMAGES, CHUNK_BATCHES = 256, 8
+
+RGB = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class FileFeatures:
+    """What came of one file: features [2 x width], or the reason why there are none."""
+
+    path: Path
+    features: Float[np.ndarray, " d"] | None
+    broken: BrokenImage | None = None
+    reduced: bool = False  # it had more pixels than the limit and was scaled down to it
+
+
+def two_scale_features(
+    model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"]
+) -> Float[Array, "n d"]:
+    """Features of a batch of images of one size, float in [0, 1]: pure, jits and differentiates.
+
+    The half size is computed here, with Pillow's bicubic kernel but without its rounding to bytes; all else equals
+    `Extractor.features`.
+    """
+    n, height, width, channels = images.shape
+    shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
+    half = jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0, 1)
+    return jnp.concatenate([encode(model, variables, images), encode(model, variables, half)], axis=1)
+
+
+class Extractor:
+    """A frozen network, ready for images of any size.
+
+    It computes in float32 whatever the network was trained in, so that a probe fits on every machine. Images of many
+    sizes share few compiled shapes: see `batching`.
+    """
+
+    def __init__(
+        self, model: ModelConfig, variables: Variables, *, max_megapixels: float = MAX_MEGAPIXELS, workers: int = 0
+    ):
+        """Files with more than `max_megapixels` (10^6 pixels) are scaled down to it. `workers`: decoding threads, 0 is
+        one a core."""
+        if not max_megapixels > 0:
+            raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
+        self.model = dataclasses.replace(model, compute_dtype="float32")
+        self.variables = jax.device_put(variables)
+        self.model_hash = content_hash(variables)
+        self.width = 2 * feature_width(model)
+        self.max_megapixels = max_megapixels
+        self._workers = workers or os.cpu_count() or 1
+        self._encode = _compiled_encoder(dataclasses.astuple(self.model))
+
+    def features(self, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:
+        """Features of uint8 RGB arrays [H, W, 3] of any sizes, none scaled down. Raises UserError for others."""
+        out = np.empty((len(images), self.width), np.float32)
+        done = 0
+        for chunk in _chunks((_checked(image, i) for i, image in enumerate(images)), lambda image: image.size // 3):
+            rows = self._finish(self._start([(image, half_size(image)) for image in chunk]))
+            out[done : done + len(rows)] = rows
+            done += len(rows)
+        return out
+
+    def from_files(
+        self, paths: Sequence[Path], *, progress: bool = True
+    ) -> tuple[list[Path], Float[np.ndarray, "n d"], list[BrokenImage]]:
+        """(paths that could be read, their features, what was wrong with the others); on a terminal with a bar.
+
+        The files that were scaled down are named on stderr.
+        """
+        out = np.empty((len(paths), self.width), np.float32)
+        kept: list[Path] = []
+        broken: list[BrokenImage] = []
+        reduced: list[Path] = []
+        for item in progress_bar(self.stream(paths), len(paths), progress):
+            if item.reduced:
+                reduced.append(item.path)
+            if item.broken:
+                broken.append(item.broken)
+            else:
+                out[len(kept)] = item.features
+                kept.append(item.path)
+        name_reduced(reduced, self.max_megapixels)
+        return kept, out[: len(kept)], broken
+
+    def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
+        """The same file by file, in order, holding a bounded number of images however many there are.
+
+        Files are decoded in threads while the network is at work on earlier ones.
+        """
+        waiting: tuple[list[FileFeatures], list[tuple[list[int], jax.Array]]] | None = None
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            loaded = _ahead(pool, self._load, paths, 4 * self._workers)
+            for chunk in _chunks(loaded, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
+                started = self._start([pair for _, pair in chunk if pair is not None])
+                if waiting:
+                    yield from self._filled(*waiting)
+                waiting = ([item for item, _ in chunk], started)
+            if waiting:
+                yield from self._filled(*waiting)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _load(self, path: Path) -> tuple[FileFeatures, tuple[RGB, RGB] | None]:
+        try:
+            image, reduced = read_image(path, self.max_megapixels)
+            return FileFeatures(path, None, reduced=reduced), (image, half_size(image))
+        except BrokenImage as error:
+            return FileFeatures(path, None, broken=error), None
+
+    def _start(self, pairs: list[tuple[RGB, RGB]]) -> list[tuple[list[int], jax.Array]]:
+        """Queues every batch on the device: (places in the flat list full, half, full, half, ..., features)."""
+        images = [image for pair in pairs for image in pair]
+        started = []
+        for batch in plan_batches([image.shape[:2] for image in images], batch_pixels()):
+            stacked, valid = batch_images([images[i] for i in batch.places], batch)
+            started.append((batch.places, self._encode(self.variables, stacked, valid)))
+        return started
+
+    def _finish(self, started: list[tuple[list[int], jax.Array]]) -> Float[np.ndarray, "n d"]:
+        count = sum(len(places) for places, _ in started)
+        out = np.empty((count, self.width // 2), np.float32)
+        for places, rows in started:
+            out[places] = np.asarray(rows)[: len(places)]
+        return out.reshape(-1, self.width)
+
+    def _filled(self, items: list[FileFeatures], started: list[tuple[list[int], jax.Array]]) -> Iterator[FileFeatures]:
+        rows = iter(self._finish(started))
+        for item in items:
+            yield item if item.broken else dataclasses.replace(item, features=next(rows))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_encoder(model: tuple[Any, ...]) -> Callable[..., jax.Array]:
+    return jax.jit(lambda variables, images, valid: encode(ModelConfig(*model), variables, images, valid))
+
+
+def batch_pixels() -> int:
+    """Pixels of a batch: what keeps the device busy; more only costs memory."""
+    return 1 << (20 if jax.default_backend() == "cpu" else 23)
+
+
+def half_size(image: RGB) -> RGB:
+    """The image at (w // 2, h // 2), at least one pixel, by Pillow's default resize (bicubic)."""
+    height, width = image.shape[:2]
+    return np.asarray(Image.fromarray(image).resize((max(width // 2, 1), max(height // 2, 1))))
+
+
+def read_image(path: Path, max_megapixels: float) -> tuple[RGB, bool]:
+    """The file's image, scaled down (bicubic) to `max_megapixels` where it has more, and whether it was.
+
+    Raises BrokenImage for a file that cannot be read.
+    """
+    try:
+        image = decode(path.read_bytes(), name=str(path))
+    except OSError as error:
+        raise BrokenImage(str(path), f"the file cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise BrokenImage(str(path), "too large for this machine's memory") from error
+    height, width = image.shape[:2]
+    scale = math.sqrt(max_megapixels * 1e6 / (height * width))
+    if scale >= 1:
+        return image, False
+    size = (max(int(width * scale), 1), max(int(height * scale), 1))
+    return np.asarray(Image.fromarray(image).resize(size, reducing_gap=3.0)), True
+
+
+def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:
+    """Says on stderr which files were scaled down: the first three, and how many."""
+    if paths:
+        names = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+        print(f"{len(paths)} images scaled down to {max_megapixels:g} megapixels: {names}", file=sys.stderr)
+
+
+def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
+    """Names every broken image on stderr and counts them. Raises UserError where all `total` images are broken."""
+    for error in broken:
+        print(f"broken image left out: {error}", file=sys.stderr)
+    if broken:
+        print(f"{len(broken)} of {total} images could not be read", file=sys.stderr)
+    if broken and len(broken) == total:
+        raise UserError(f"none of the {total} images could be read; the first is {broken[0]}.")
+
+
+def progress_bar(items: Iterable[Any], total: int, show: bool = True) -> Iterable[Any]:
+    """`items` with a bar on stderr; silent where that is no terminal."""
+    disable = None if show else True
+    return tqdm(items, total=total, unit="image", disable=disable, dynamic_ncols=True)
+
+
+def _checked(image: Any, i: int) -> RGB:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"image {i} is {found}; give uint8 RGB arrays [H, W, 3].")
+    if image.size == 0:
+        raise UserError(f"image {i} has no pixels.")
+    return np.ascontiguousarray(image)
+
+
+def _chunks(items: Iterable[Any], pixels: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Runs of items with at most CHUNK_IMAGES, or as soon as they have the pixels of CHUNK_BATCHES batches."""
+    chunk: list[Any] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += pixels(item)
+        if len(chunk) == CHUNK_IMAGES or held >= CHUNK_BATCHES * batch_pixels():
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
+    """work(item) in order, with up to `count` of them running or done ahead of the reader."""
+    running: deque[Future[Any]] = deque()
+    for item in items:
+        running.append(pool.submit(work, item))
+        if len(running) >= count:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """--model and --max-megapixels, which every command that reads images has."""
+    parser.add_argument(
+        "--model", required=True, metavar="M",
+        help="a model folder, a run's workdir or a checkpoint in it; random:M has random weights",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="X",
+        help="scale larger images down to this (default: %(default)g)",
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `contrique-jax features`."""
+    parser = argparse.ArgumentParser(
+        prog="contrique-jax features",
+        description="Two-scale features of images -> F.npz with path [N], features float32 [N, D] and model_hash.",
+        epilog="Example: contrique-jax features --model runs/first --images ~/photos 'more/*.png' --out features.npz",
+    )
+    add_model_flags(parser)
+    parser.add_argument(
+        "--images", required=True, nargs="+", metavar="PATH", help="files, folders (recursive) or globs"
+    )
+    parser.add_argument("--out", required=True, metavar="F.npz", help="written beside, then renamed")
+    flags = parser.parse_args(argv)
+    out = output_path("--out", flags.out, (".npz",))
+    paths = list_images(flags.images)
+    use_compilation_cache()
+    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
+    kept, features, broken = extractor.from_files(paths)
+    name_broken(broken, len(paths))
+    names = np.array([str(path) for path in kept])
+    write_npz(out, path=names, features=features, model_hash=np.array(extractor.model_hash))
+    print(f"{out}: {len(kept)} images, {extractor.width} features each, model {extractor.model_hash}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

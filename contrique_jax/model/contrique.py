@@ -1,0 +1,196 @@
+"""The CONTRIQUE network: ResNet, patch pooling, projector (paper, section III; specification, section "Training").
+
+Outside this module there are plain nested dicts of float32 arrays only: `Variables` holds "params" and "batch_stats",
+both named as torchvision names them (encoder/layer1/0/conv1/weight, projector/1/running_mean). Maps are NHWC, kernels
+HWIO, linear weights [inputs, outputs].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.model.resnet import ARCHITECTURES, BatchNorm, ResNet
+
+Variables = dict[str, dict[str, Any]]
+
+
+class Linear(nnx.Module):
+    """x @ weight without bias, computed in `dtype`, returned in float32."""
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype):
+        self.dtype = dtype
+        self.weight = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
+
+    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        precision = lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
+        weight = self.weight[...].astype(self.dtype)
+        return jnp.dot(x.astype(self.dtype), weight, precision=precision, preferred_element_type=jnp.float32)
+
+
+class Projector(nnx.Module):
+    """Linear, BatchNorm, ReLU, Linear, BatchNorm, numbered as in the original."""
+
+    def __init__(self, width: int, outputs: int, *, dtype: jnp.dtype):
+        setattr(self, "0", Linear(width, width, dtype=dtype))
+        setattr(self, "1", BatchNorm(width))
+        setattr(self, "3", Linear(width, outputs, dtype=dtype))
+        setattr(self, "4", BatchNorm(outputs))
+
+    def __call__(self, x: Float[Array, "n i"], train: bool) -> Float[Array, "n o"]:
+        x = jax.nn.relu(getattr(self, "1")(getattr(self, "0")(x), train))
+        return getattr(self, "4")(getattr(self, "3")(x), train)
+
+
+class Contrique(nnx.Module):
+    """Encoder and projector."""
+
+    def __init__(self, model: ModelConfig):
+        dtype = jnp.dtype(model.compute_dtype)
+        self.patches = model.patches
+        self.encoder = ResNet(model.encoder, model.base_width, dtype=dtype)
+        self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
+
+    def patch_features(self, images: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n p c"]:
+        x, _ = self.encoder(images, train)
+        return normalise(adaptive_average_pool(x.astype(jnp.float32), self.patches))
+
+    def projections(self, images: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n p d"]:
+        h = self.patch_features(images, train)
+        return self.projector(h.reshape(-1, h.shape[-1]), train).reshape(h.shape[:2] + (-1,))
+
+    def features(self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None) -> Float[Array, "n c"]:
+        x, sizes = self.encoder(images, False, valid)
+        total = jnp.sum(x.astype(jnp.float32), (1, 2))
+        if sizes is None:
+            return normalise(total / (x.shape[1] * x.shape[2]))
+        return normalise(total / jnp.prod(sizes, axis=1, keepdims=True).astype(jnp.float32))
+
+
+def feature_width(model: ModelConfig) -> int:
+    """Numbers in a feature vector of one scale: 2048 for a ResNet-50 of base width 64."""
+    block, depths = ARCHITECTURES[model.encoder]
+    return (model.base_width << (len(depths) - 1)) * block.expansion
+
+
+def init_model(model: ModelConfig, seed: int) -> Variables:
+    """Fresh weights on the host by torchvision's and torch's rules: Kaiming normal over fan-out for convolutions,
+    Kaiming uniform with a = sqrt(5) for linear layers, BatchNorm 1 and 0.
+
+    Each array is drawn from (seed, its name) alone, so it does not change when the network around it does.
+    """
+    _, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    shapes = {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
+
+    def fill(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = ".".join(str(part.key) for part in path[1:])
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        if len(leaf.shape) == 4:
+            fan_out = leaf.shape[0] * leaf.shape[1] * leaf.shape[3]
+            return generator.standard_normal(leaf.shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
+        if len(leaf.shape) == 2:
+            bound = 1 / math.sqrt(leaf.shape[0])
+            return generator.uniform(-bound, bound, leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, float(name.endswith(("weight", "running_var"))), np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def project(
+    model: ModelConfig, variables: Variables, views: UInt8[Array, "n h w 3"] | Float[Array, "n h w 3"]
+) -> tuple[Float[Array, "n p d"], dict[str, Any]]:
+    """Projections of each view's patches x patches local vectors, row by row, with BatchNorm in training mode.
+
+    `views` are uint8, or float in [0, 1]. Returns float32 projections, not yet normalised (the loss does that), and
+    the moved running statistics, `variables["batch_stats"]` of the next step.
+    """
+    network = _bind(model, variables)
+    z = network.projections(_unit_range(views), train=True)
+    return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+
+def encode(
+    model: ModelConfig,
+    variables: Variables,
+    images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"],
+    valid: Int[Array, "n 2"] | None = None,
+) -> Float[Array, "n c"]:
+    """L2-normalised global features of images of any size, BatchNorm in evaluation mode, float32.
+
+    `images` are float in [0, 1] (or uint8). `valid` gives the height and width of each image where the batch is padded
+    at the bottom and right; the features are then those of the image alone, whatever the padding holds.
+    """
+    return _bind(model, variables).features(_unit_range(images), valid)
+
+
+def normalise(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    """x divided by its L2 norm along the last axis; zero stays zero."""
+    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+def adaptive_average_pool(x: Float[Array, "n h w c"], patches: int) -> Float[Array, "n p c"]:
+    """Means over patches x patches cells, row by row; cell i of a side spans floor(i s / p) to ceil((i + 1) s / p)."""
+    height, width = x.shape[1:3]
+    rows = [(i * height // patches, -(-(i + 1) * height // patches)) for i in range(patches)]
+    columns = [(i * width // patches, -(-(i + 1) * width // patches)) for i in range(patches)]
+    return jnp.stack([jnp.mean(x[:, a:b, c:d], (1, 2)) for a, b in rows for c, d in columns], axis=1)
+
+
+def _unit_range(images: Array) -> Float[Array, "n h w 3"]:
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    return images
+
+
+def _bind(model: ModelConfig, variables: Variables) -> Contrique:
+    graph, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    params, batch_stats = (jax.tree.map(lambda leaf: leaf, state) for state in (params, batch_stats))
+    nnx.replace_by_pure_dict(params, variables["params"])
+    nnx.replace_by_pure_dict(batch_stats, variables["batch_stats"])
+    return nnx.merge(graph, params, batch_stats)
+
+
+@functools.lru_cache(maxsize=16)
+def _initialiser(model: tuple[Any, ...]) -> Callable[[int], Variables]:
+    def initialise(seed: int) -> Variables:
+        _, *states = nnx.split(Contrique(ModelConfig(*model)), nnx.Param, nnx.BatchStat)
+        params, batch_stats = map(nnx.to_pure_dict, states)
+        return {"params": _draw(params, seed), "batch_stats": batch_stats}
+
+    return jax.jit(initialise)
+
+
+def _draw(params: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Fills kernels and linear weights from one stream each: a draw a layer takes ten times as long to compile."""
+    leaves, tree = jax.tree.flatten(params)
+    normal_key, uniform_key = jax.random.split(jax.random.key(seed))
+    for rank, sample in (
+        (4, functools.partial(jax.random.normal, normal_key)),
+        (2, functools.partial(jax.random.uniform, uniform_key, minval=-1.0, maxval=1.0)),
+    ):
+        chosen = [i for i, leaf in enumerate(leaves) if leaf.ndim == rank]
+        ends = list(itertools.accumulate(leaves[i].size for i in chosen))
+        stream = sample((ends[-1],), dtype=jnp.float32)
+        for i, end in zip(chosen, ends, strict=True):
+            shape = leaves[i].shape
+            scale = math.sqrt(2 / (shape[0] * shape[1] * shape[3])) if rank == 4 else math.sqrt(1 / shape[0])
+            leaves[i] = scale * stream[end - leaves[i].size : end].reshape(shape)
+    return jax.tree.unflatten(tree, leaves)
+
+
+@functools.lru_cache(maxsize=16)
+def _skeleton(model: tuple[Any, ...]) -> tuple[nnx.GraphDef[Contrique], nnx.State, nnx.State]:
+    network = nnx.eval_shape(lambda: Contrique(ModelConfig(*model)))
+    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return graph, states[0], states[1]

@@ -1,0 +1,207 @@
+"""ResNet-18, 34 and 50 in torchvision's layout: the parameter tree carries torchvision's names.
+
+Maps are NHWC, kernels HWIO. Parameters and BatchNorm statistics are float32; convolutions run in the compute dtype.
+Kernels are zero as built: `contrique.init_model` draws them, a model folder or a checkpoint fills them in.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from contrique_jax.model.convolution import convolve, max_pool
+
+MOMENTUM = 0.1  # torch's sense: the share of the new batch in the running statistics
+EPSILON = 1e-5
+
+Map = Float[Array, "n h w c"]
+Sizes = Int[Array, "n 2"]
+
+
+class Conv(nnx.Module):
+    """A square convolution without bias, padded by (size - 1) // 2."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, dtype: jnp.dtype):
+        self.stride, self.padding, self.dtype = stride, (size - 1) // 2, dtype
+        self.weight = nnx.Param(jnp.zeros((size, size, inputs, outputs), jnp.float32))
+
+    def __call__(self, x: Map) -> Map:
+        return convolve(x.astype(self.dtype), self.weight[...].astype(self.dtype), self.stride, self.padding)
+
+
+class BatchNorm(nnx.Module):
+    """Normalises over all axes but the last, in float32, and returns the dtype it was given.
+
+    In training the statistics are those of the whole batch it sees (under `jit` that is the global batch, however it
+    is sharded) and the running ones move by `MOMENTUM`; the running variance is the unbiased one, as in torch.
+    """
+
+    def __init__(self, width: int):
+        self.weight = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.running_mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
+        self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "*batch c"], train: bool) -> Float[Array, "*batch c"]:
+        if train:
+            mean, variance = self._batch_statistics(x)
+        else:
+            mean, variance = self.running_mean[...], self.running_var[...]
+        scale = self.weight[...] * lax.rsqrt(variance + EPSILON)
+        offset = self.bias[...] - mean * scale
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (x.astype(jnp.float32) * scale.reshape(shape) + offset.reshape(shape)).astype(x.dtype)
+
+    def _batch_statistics(self, x: Float[Array, "*batch c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        axes = tuple(range(x.ndim - 1))
+        wide = x.astype(jnp.float32)
+        mean = jnp.mean(wide, axes)
+        variance = jnp.maximum(jnp.mean(wide * wide, axes) - mean * mean, 0.0)  # one pass over the map
+        count = x.size // x.shape[-1]
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean[...] = (1 - MOMENTUM) * self.running_mean[...] + MOMENTUM * lax.stop_gradient(mean)
+        self.running_var[...] = (1 - MOMENTUM) * self.running_var[...] + MOMENTUM * lax.stop_gradient(unbiased)
+        return mean, variance
+
+
+class Downsample(nnx.Module):
+    """The 1x1 shortcut where a block changes width or resolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, dtype: jnp.dtype):
+        setattr(self, "0", Conv(inputs, outputs, 1, stride, dtype=dtype))
+        setattr(self, "1", BatchNorm(outputs))
+
+    def __call__(self, x: Map, train: bool) -> Map:
+        return getattr(self, "1")(getattr(self, "0")(x), train)
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions: the block of ResNet-18 and 34."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: jnp.dtype):
+        self.stride = stride
+        self.conv1 = Conv(inputs, width, 3, stride, dtype=dtype)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, dtype=dtype)
+        self.bn2 = BatchNorm(width)
+        if stride != 1 or inputs != width:
+            self.downsample = Downsample(inputs, width, stride, dtype=dtype)
+
+    def __call__(self, x: Map, train: bool, valid: Sizes | None) -> Map:
+        after = _halved(valid, self.stride)
+        out = _relu(self.bn1(self.conv1(x), train), after)
+        out = self.bn2(self.conv2(out), train)
+        return _relu(out + (self.downsample(x, train) if hasattr(self, "downsample") else x), after)
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (which takes the stride), 1x1: the block of ResNet-50."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: jnp.dtype):
+        outputs = self.expansion * width
+        self.stride = stride
+        self.conv1 = Conv(inputs, width, 1, dtype=dtype)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, stride, dtype=dtype)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = Conv(width, outputs, 1, dtype=dtype)
+        self.bn3 = BatchNorm(outputs)
+        if stride != 1 or inputs != outputs:
+            self.downsample = Downsample(inputs, outputs, stride, dtype=dtype)
+
+    def __call__(self, x: Map, train: bool, valid: Sizes | None) -> Map:
+        after = _halved(valid, self.stride)
+        out = _relu(self.bn1(self.conv1(x), train), valid)
+        out = _relu(self.bn2(self.conv2(out), train), after)
+        out = self.bn3(self.conv3(out), train)
+        return _relu(out + (self.downsample(x, train) if hasattr(self, "downsample") else x), after)
+
+
+class Stage(nnx.Module):
+    """The blocks of one resolution, named "0", "1", ..."""
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        inputs: int,
+        width: int,
+        depth: int,
+        stride: int,
+        *,
+        dtype: jnp.dtype,
+    ):
+        self.depth, self.stride = depth, stride
+        for i in range(depth):
+            setattr(self, str(i), block(inputs, width, stride if i == 0 else 1, dtype=dtype))
+            inputs = block.expansion * width
+
+    def __call__(self, x: Map, train: bool, valid: Sizes | None) -> tuple[Map, Sizes | None]:
+        for i in range(self.depth):
+            x = getattr(self, str(i))(x, train, valid)
+            if i == 0:
+                valid = _halved(valid, self.stride)
+        return x, valid
+
+
+ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nnx.Module):
+    """The network up to its last map, a 32nd of the image a side; no pooling, no classifier."""
+
+    def __init__(self, name: str, base_width: int, *, dtype: jnp.dtype):
+        block, depths = ARCHITECTURES[name]
+        self.conv1 = Conv(3, base_width, 7, 2, dtype=dtype)
+        self.bn1 = BatchNorm(base_width)
+        inputs = base_width
+        for i, depth in enumerate(depths):
+            width = base_width << i
+            stage = Stage(block, inputs, width, depth, 1 if i == 0 else 2, dtype=dtype)
+            setattr(self, f"layer{i + 1}", stage)
+            inputs = block.expansion * width
+
+    def __call__(
+        self, images: Float[Array, "n h w 3"], train: bool, valid: Sizes | None = None
+    ) -> tuple[Map, Sizes | None]:
+        """The last map, and the part of it that `valid` (height and width of the image in the top left corner) covers.
+
+        With `valid`, whatever lies outside is zero after every activation, just as a convolution pads: inside, the map
+        equals that of the image alone.
+        """
+        x = _inside(images, valid)
+        valid = _halved(valid, 2)
+        x = _relu(self.bn1(self.conv1(x), train), valid)
+        valid = _halved(valid, 2)
+        x = _inside(max_pool(x), valid)  # a window just outside still sees the last row inside
+        for i in range(1, 5):
+            x, valid = getattr(self, f"layer{i}")(x, train, valid)
+        return x, valid
+
+
+def _halved(valid: Sizes | None, stride: int) -> Sizes | None:
+    """Sizes after a strided layer: every one here has padding (k - 1) // 2, which makes it ceil(size / stride)."""
+    return valid if valid is None or stride == 1 else (valid - 1) // stride + 1
+
+
+def _inside(x: Map, valid: Sizes | None) -> Map:
+    if valid is None:
+        return x
+    rows = jnp.arange(x.shape[1])[None, :] < valid[:, :1]
+    columns = jnp.arange(x.shape[2])[None, :] < valid[:, 1:]
+    mask = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(mask, x, jnp.zeros((), x.dtype))
+
+
+def _relu(x: Map, valid: Sizes | None) -> Map:
+    return _inside(jax.nn.relu(x), valid)

@@ -1,0 +1,204 @@
+"""Model folders: `model.safetensors` (the weights) and `model.json` (what they are); no checkpoint library reads them.
+
+The tensors carry torch's names and layouts (`encoder.layer1.0.conv1.weight` is [outputs, inputs, k, k]), so that a
+torchvision ResNet loads the encoder once the prefix is cut off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from contrique_jax.config import ENCODERS, ModelConfig
+from contrique_jax.errors import UserError, disk_message
+from contrique_jax.model.contrique import Variables, init_model
+
+FORMAT_VERSION = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+PREPROCESSING = {
+    "channels": "RGB",
+    "range": [0.0, 1.0],
+    "scales": ["full", "half: Pillow bicubic to (width // 2, height // 2)"],
+    "features": "global average, L2-normalised at each scale, full scale first",
+}
+NO_LICENCE = "not stated; ask whoever trained the model"
+_COMPUTE_DTYPES = ("bfloat16", "float32")
+
+
+def to_flat(variables: Variables) -> dict[str, np.ndarray]:
+    """Dotted names to float32 arrays in torch's layouts, parameters and running statistics together."""
+    flat = {}
+    for tree in (variables["params"], variables["batch_stats"]):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            flat[".".join(entry.key for entry in path)] = np.ascontiguousarray(_to_torch(np.asarray(leaf, np.float32)))
+    return flat
+
+
+def from_flat(flat: Mapping[str, np.ndarray]) -> Variables:
+    """The inverse of `to_flat`: nested dicts of arrays on the default device."""
+    variables: Variables = {"params": {}, "batch_stats": {}}
+    for name, array in flat.items():
+        *path, leaf = name.split(".")
+        node = variables["batch_stats" if leaf.startswith("running_") else "params"]
+        for key in path:
+            node = node.setdefault(key, {})
+        node[leaf] = jnp.asarray(_from_torch(array))
+    return variables
+
+
+def content_hash(variables: Variables) -> str:
+    """Twelve hexadecimal digits that name these weights, the same on every machine."""
+    digest = hashlib.sha256()
+    for name, array in sorted(to_flat(variables).items()):
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(array.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    model: ModelConfig,
+    variables: Variables,
+    *,
+    provenance: Mapping[str, Any],
+    licence: str = NO_LICENCE,
+) -> None:
+    """Writes a model folder: beside it first, then renamed, so that a reader never meets half a file.
+
+    `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. Other files in an
+    existing folder are left alone. Raises UserError where the place cannot be written.
+    """
+    folder = Path(folder)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "architecture": dataclasses.asdict(model),
+        "preprocessing": PREPROCESSING,
+        "provenance": dict(provenance),
+        "licence": licence,
+    }
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file stands where the model folder should be; remove it or choose another name.")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        (beside / WEIGHTS).write_bytes(safetensors.numpy.save(to_flat(variables), metadata={"format": "pt"}))
+        (beside / DESCRIPTION).write_text(text, encoding="utf-8")
+        if folder.exists():
+            for name in (WEIGHTS, DESCRIPTION):
+                os.replace(beside / name, folder / name)
+        else:
+            os.rename(beside, folder)
+    except OSError as error:
+        sentence = (
+            disk_message(error, str(folder)) or f"{folder}: cannot be written ({error.strerror}); choose another."
+        )
+        raise UserError(sentence) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
+    """Reads a model folder. Raises UserError for a missing, broken or unknown file and for weights that do not fit."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder; give a folder that holds {DESCRIPTION} and {WEIGHTS}.")
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: {name} is missing; a model folder holds {DESCRIPTION} and {WEIGHTS}.")
+    model = _read_architecture(folder / DESCRIPTION)
+    weights = folder / WEIGHTS
+    try:
+        flat = safetensors.numpy.load_file(weights)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{weights}: truncated or not a safetensors file; copy or save the model again.") from error
+    except OSError as error:
+        raise UserError(f"{weights}: cannot be read ({error.strerror}).") from error
+    _check_fit(model, flat, weights)
+    return model, from_flat(flat)
+
+
+def _read_architecture(path: Path) -> ModelConfig:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); copy or save the model again.") from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {version!r} is unknown, this program reads {FORMAT_VERSION}; "
+            "update the program or save the model again."
+        )
+    stored = description.get("architecture")
+    fields = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
+    if not isinstance(stored, dict) or set(stored) != set(fields):
+        given = _some(stored) if isinstance(stored, dict) else repr(stored)
+        raise UserError(f"{path}: architecture holds {given}, and must hold {_some(fields)}.")
+    for name, kind in fields.items():
+        if type(stored[name]) is not kind or (kind is int and stored[name] < 1):
+            wanted = "a whole number above 0" if kind is int else f"a {kind.__name__}"
+            raise UserError(f"{path}: architecture.{name} is {stored[name]!r}, and must be {wanted}.")
+    for name, allowed in (("encoder", ENCODERS), ("compute_dtype", _COMPUTE_DTYPES)):
+        if stored[name] not in allowed:
+            raise UserError(
+                f"{path}: architecture.{name} is {stored[name]!r}, and must be one of {', '.join(allowed)}."
+            )
+    return ModelConfig(**stored)
+
+
+def _check_fit(model: ModelConfig, flat: Mapping[str, np.ndarray], path: Path) -> None:
+    """Compares names, shapes and dtypes with the architecture, both ways, and looks for NaN and infinity."""
+    shapes = _expected_shapes(model)
+    missing, extra = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
+    common = sorted(shapes.keys() & flat.keys())
+    wrong = [
+        f"{name} {flat[name].dtype}{list(flat[name].shape)} for float32{list(shapes[name])}"
+        for name in common
+        if flat[name].shape != shapes[name] or flat[name].dtype != np.float32
+    ]
+    faults = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("extra", extra)) if names]
+    faults += [f"wrong shape or type {_some(wrong)}"] if wrong else []
+    if faults:
+        raise UserError(f"{path}: the weights do not fit the architecture in {DESCRIPTION}: {'; '.join(faults)}.")
+    broken = [name for name in common if not np.isfinite(flat[name]).all()]
+    if broken:
+        raise UserError(f"{path}: NaN or infinite weights in {_some(broken)}; take an earlier checkpoint.")
+
+
+def _expected_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    variables = jax.eval_shape(lambda: init_model(model, 0))
+    shapes = {}
+    for tree in (variables["params"], variables["batch_stats"]):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            # A broadcast zero has the leaf's shape and no memory of its own.
+            shapes[".".join(entry.key for entry in path)] = _to_torch(np.broadcast_to(np.float32(0), leaf.shape)).shape
+    return shapes
+
+
+def _to_torch(array: np.ndarray) -> np.ndarray:
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def _from_torch(array: np.ndarray) -> np.ndarray:
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _some(names: Iterable[str], limit: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    ordered = sorted(names)
+    more = len(ordered) - limit
+    return ", ".join(ordered[:limit]) + (f" and {more} more" if more > 0 else "")

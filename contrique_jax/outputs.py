@@ -1,0 +1,67 @@
+"""Result files that appear whole or not at all, and the folder for what can be computed again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from contrique_jax.errors import UserError, disk_message
+
+
+def output_path(flag: str, name: str, suffixes: tuple[str, ...]) -> Path:
+    """The path that `flag` names, checked before any long work.
+
+    Raises UserError for another suffix, a missing folder, a folder in the file's place or one that cannot be written.
+    """
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{flag}: {path} should end in {' or '.join(suffixes)}.")
+    if path.is_dir():
+        raise UserError(f"{flag}: {path} is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise UserError(f"{flag}: the folder {path.parent} does not exist; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{flag}: the folder {path.parent} cannot be written to; choose another.")
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Context: a path beside `path` to write to, renamed to it at the end, removed where anything goes wrong.
+
+    Raises UserError where the disk is full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        sentence = disk_message(error, str(path))
+        if sentence:
+            raise UserError(sentence) from error
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, /, **arrays: np.ndarray) -> None:
+    """Named arrays -> an uncompressed .npz without pickles, whole or not at all."""
+    with whole_file(path) as beside, open(beside, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def user_cache(name: str) -> Path | None:
+    """A folder of ours in the user's cache ($XDG_CACHE_HOME, else ~/.cache), or None where it is switched off
+    (CONTRIQUE_CACHE=off) or cannot be made."""
+    if os.environ.get("CONTRIQUE_CACHE", "").lower() in ("off", "0", "no"):
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "contrique_jax" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None

@@ -1,0 +1,212 @@
+"""What a user calls: quality scores of files and folders."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import heapq
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from jaxtyping import Float
+
+from contrique_jax.data.sources import list_images
+from contrique_jax.errors import BrokenImage, UserError, run_verb
+from contrique_jax.features import (
+    Extractor,
+    FileFeatures,
+    add_model_flags,
+    name_reduced,
+    progress_bar,
+)
+from contrique_jax.networks import load_network, use_compilation_cache
+from contrique_jax.outputs import output_path, whole_file
+from contrique_jax.probe import FULL_REFERENCE, Probe, load_probe
+
+SHOWN = 3  # images at each end of the summary
+
+
+@dataclass(frozen=True)
+class Score:
+    """One image: its score, or what is wrong with it."""
+
+    path: Path
+    score: float | None
+    broken: BrokenImage | None = None
+    reduced: bool = False
+
+
+def score_files(
+    extractor: Extractor, probe: Probe, paths: Iterable[Path], reference: Float[np.ndarray, " d"] | None = None
+) -> Iterator[Score]:
+    """Scores file by file, in order, whatever their number; `reference`: features of the pristine image, for a
+    full-reference probe. Raises UserError where probe and model do not belong together."""
+    check_fit(extractor, probe, reference is not None)
+    for item in extractor.stream(paths):
+        yield Score(item.path, _score(probe, item, reference), item.broken, item.reduced)
+
+
+def _score(probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None) -> float | None:
+    if item.features is None:
+        return None
+    features = item.features if reference is None else np.abs(reference - item.features)
+    return float(probe.predict(features[None])[0])
+
+
+def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
+    """Raises UserError where the probe is for another model, needs a reference or has no use for one."""
+    probe.check_model(extractor.model_hash, extractor.width)
+    if probe.feature_name == FULL_REFERENCE and not with_reference:
+        raise UserError("--probe: it compares an image with its reference; give --reference PATH, the pristine image.")
+    if probe.feature_name != FULL_REFERENCE and with_reference:
+        raise UserError(
+            "--reference: this probe judges an image alone; leave --reference out, or fit a probe with "
+            "`contrique-jax evaluate --reference-column`."
+        )
+
+
+@dataclass
+class Tally:
+    """Counts and extremes of a stream of scores."""
+
+    scored: int = 0
+    broken: int = 0
+    first_broken: BrokenImage | None = None
+    reduced: list[Path] = field(default_factory=list)
+    lowest: list[tuple[float, str]] = field(default_factory=list)
+    highest: list[tuple[float, str]] = field(default_factory=list)
+
+    def add(self, score: Score) -> None:
+        if score.reduced:
+            self.reduced.append(score.path)
+        if score.score is None:
+            self.broken += 1
+            self.first_broken = self.first_broken or score.broken
+            return
+        self.scored += 1
+        entry = (score.score, str(score.path))
+        self.lowest = heapq.nsmallest(SHOWN, [*self.lowest, entry])
+        self.highest = heapq.nlargest(SHOWN, [*self.highest, entry])
+
+    def summary(self, probe: Probe) -> str:
+        """The best and the worst images, a line each."""
+        best, worst = (self.highest, self.lowest) if probe.higher_is_better else (self.lowest, self.highest)
+        count = max(min(SHOWN, self.scored // 2), 1)
+        lines = [f"{self.scored} images scored, {self.broken} broken; {probe.direction}"]
+        for name, entries in (("best", best[:count]), ("worst", worst[:count])):
+            lines += [f"  {name:<6}{score:10.4g}  {path}" for score, path in entries]
+        return "\n".join(lines)
+
+
+def header(probe: Probe) -> dict[str, Any]:
+    """What a reader of the scores must know."""
+    return {
+        "direction": probe.direction,
+        "range": [probe.score_low, probe.score_high],
+        "data_set": probe.data_set,
+        "deviation": probe.deviation,
+        "model": probe.model_hash,
+    }
+
+
+class Writer:
+    """Lines of scores, csv or JSON; the header first."""
+
+    def __init__(self, stream: TextIO, probe: Probe, kind: str):
+        self.stream, self.kind, self.deviation = stream, kind, probe.deviation
+        self._csv = csv.writer(stream, lineterminator="\n")
+        if kind == ".jsonl":
+            stream.write(json.dumps({"header": header(probe)}) + "\n")
+        else:
+            known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
+            deviation = "deviation: one standard deviation, in the same units"
+            stream.write(f"# {probe.direction}; {known}; {deviation}; model {probe.model_hash}\n")
+            self._csv.writerow(["path", "score", "deviation"])
+
+    def write(self, score: Score) -> None:
+        known = score.score is not None
+        if self.kind == ".jsonl":
+            line: dict[str, Any] = {"path": str(score.path), "score": score.score}
+            line["deviation"] = self.deviation if known else None
+            self.stream.write(json.dumps({**line, "error": score.broken.why} if score.broken else line) + "\n")
+        else:
+            row = [f"{score.score:.6g}", f"{self.deviation:.4g}"] if known else ["", ""]
+            self._csv.writerow([str(score.path), *row])
+
+
+def reference_features(extractor: Extractor, path: str) -> Float[np.ndarray, " d"]:
+    """Features of the pristine image. Raises UserError where there is not exactly one that can be read."""
+    found = list_images([path])
+    if len(found) != 1:
+        raise UserError(f"--reference: {path} holds {len(found)} images; name one, to which all are compared.")
+    item = next(extractor.stream(found))
+    if item.features is None:
+        raise UserError(f"--reference: {item.broken}.")
+    return item.features
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[TextIO]:
+    """`out`, which appears at the end and whole, or stdout. File names that are not UTF-8 come out as they are."""
+    if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    with whole_file(out) as beside, open(beside, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        yield stream
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `contrique-jax score`."""
+    parser = argparse.ArgumentParser(
+        prog="contrique-jax score",
+        description="Quality scores of images: path, score, deviation; direction and range are in the header.",
+        epilog="Example: contrique-jax score --model runs/first --probe my.npz ~/photos 'more/*.png' --out scores.csv",
+    )
+    add_model_flags(parser)
+    parser.add_argument("--probe", required=True, metavar="P.npz", help="from contrique-jax evaluate --probe")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders (recursive) or globs")
+    parser.add_argument("--reference", metavar="PATH", help="the pristine image, for a full-reference probe")
+    parser.add_argument("--out", metavar="F.csv|F.jsonl", help="default: csv on stdout")
+    flags = parser.parse_intermixed_args(argv)
+    out = output_path("--out", flags.out, (".csv", ".jsonl")) if flags.out else None
+    probe = load_probe(flags.probe)
+    paths = list_images(flags.paths)
+    use_compilation_cache()
+    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
+    check_fit(extractor, probe, flags.reference is not None)
+    reference = reference_features(extractor, flags.reference) if flags.reference else None
+    scores = progress_bar(score_files(extractor, probe, paths, reference), len(paths), out is not None)
+    tally = Tally()
+    try:
+        with _opened(out) as stream:
+            writer = Writer(stream, probe, out.suffix.lower() if out else ".csv")
+            for score in scores:
+                if score.broken:
+                    print(f"broken image: {score.broken}", file=sys.stderr)
+                tally.add(score)
+                writer.write(score)
+            if not tally.scored:
+                raise UserError(f"none of the {len(paths)} images could be read; the first is {tally.first_broken}.")
+    except BrokenPipeError:  # the reader of our stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    name_reduced(tally.reduced, flags.max_megapixels)
+    if sys.stderr.isatty():
+        print(tally.summary(probe), file=sys.stderr)
+    elif tally.broken:
+        print(f"{tally.broken} of {len(paths)} images could not be read", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

@@ -1,0 +1,344 @@
+"""Decoding of ordinary, odd and broken files, and the geometry of canvases and views."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from contrique_jax.data.decode import authentic_view, decode, to_canvas
+from contrique_jax.errors import BrokenImage
+
+
+def photograph(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (max(height // 8, 1), max(width // 8, 1), channels), dtype=np.uint8)
+    smooth = np.stack([np.asarray(Image.fromarray(c).resize((width, height))) for c in np.moveaxis(coarse, 2, 0)], -1)
+    return np.clip(smooth + rng.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def encode(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF"])
+def test_lossless_formats_give_back_the_pixels(kind):
+    image = photograph(37, 53)
+    np.testing.assert_array_equal(decode(encode(image, kind), name="x"), image)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "JPEG2000", "GIF"])
+def test_other_formats_equal_plain_pillow(kind):
+    data = encode(photograph(64, 96), kind)
+    plain = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    result = decode(data, name="x")
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, plain)
+
+
+def test_real_photographs_equal_opencv(shared):
+    for path in sorted((shared / "data" / "ugc").rglob("*.jpg"))[::80]:
+        data = path.read_bytes()
+        theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        ours = decode(data, name=path.name)
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "PPM"])
+def test_grey_has_three_equal_channels(kind):
+    result = decode(encode(photograph(20, 30, 1)[..., 0], kind), name="x")
+    assert result.shape == (20, 30, 3)
+    assert (result == result[..., :1]).all()
+
+
+def test_bilevel():
+    result = decode(encode(Image.fromarray(np.eye(9, dtype=bool)), "PNG"), name="x")
+    np.testing.assert_array_equal(result[..., 1], np.eye(9) * 255)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
+    values = np.linspace(0, 65535, 64 * 32).reshape(32, 64).astype(np.uint16)
+    result = decode(encode(Image.fromarray(values), kind), name="x")[..., 0]
+    np.testing.assert_array_equal(result, np.floor(values / 257 + 0.5))
+    assert result.min() == 0 and result.max() == 255
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
+def test_float_tiff_of_a_usual_range(top):
+    values = np.linspace(0, top, 40 * 50).reshape(40, 50).astype(np.float32)
+    result = decode(encode(Image.fromarray(values), "TIFF"), name="x")[..., 0]
+    np.testing.assert_allclose(result, values / top * 255, atol=0.51)
+
+
+def test_float_tiff_of_an_odd_range_is_stretched_and_nan_is_lowest():
+    values = np.linspace(-3, 5, 40 * 50).reshape(40, 50).astype(np.float32)
+    values[3, 4] = np.nan
+    values[3, 5] = np.inf
+    result = decode(encode(Image.fromarray(values), "TIFF"), name="x")[..., 0]
+    assert result[0, 0] == 0 and result[-1, -1] == 255 and result[3, 4] == 0 and result[3, 5] == 0
+
+
+def test_constant_and_all_nan_float_tiff():
+    for value in (np.nan, -7.0):
+        data = encode(Image.fromarray(np.full((4, 5), value, np.float32)), "TIFF")
+        np.testing.assert_array_equal(decode(data, name="x"), 0)
+
+
+def test_palette():
+    image = Image.fromarray(photograph(30, 40)).quantize(17)
+    np.testing.assert_array_equal(decode(encode(image, "PNG"), name="x"), np.asarray(image.convert("RGB")))
+
+
+def test_palette_with_a_transparent_entry_is_over_white():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 2), 1)
+    result = decode(encode(image, "PNG", transparency=0), name="x")
+    assert result[0, 0].tolist() == [255, 255, 255]
+    assert result[2, 1].tolist() == [200, 100, 50]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_composited_over_white(mode):
+    channels = len(mode)
+    pixels = photograph(24, 32, channels)
+    result = decode(encode(Image.fromarray(pixels, mode), "PNG"), name="x").astype(float)
+    alpha = pixels[..., -1:] / 255
+    np.testing.assert_allclose(
+        result, np.broadcast_to(pixels[..., :-1] * alpha + 255 * (1 - alpha), (24, 32, 3)), atol=1
+    )
+
+
+def test_rgb_with_a_transparent_colour():
+    image = photograph(8, 8)
+    image[2, 3] = (1, 2, 3)
+    result = decode(encode(image, "PNG", transparency=(1, 2, 3)), name="x")
+    assert result[2, 3].tolist() == [255, 255, 255]
+    np.testing.assert_array_equal(result[0], image[0])
+
+
+def test_cmyk_jpeg_equals_opencv_with_and_without_adobes_marker():
+    # flat inks: cyan, magenta, yellow, black, paper
+    inks = np.zeros((16, 80, 4), np.uint8)
+    for i in range(4):
+        inks[:, 16 * i : 16 * i + 16, i] = 255
+    data = encode(Image.fromarray(inks, "CMYK"), "JPEG", quality=100)
+    colours = decode(data, name="x")[8, 8::16].astype(int)
+    expected = np.array([[0, 255, 255], [255, 0, 255], [255, 255, 0], [0, 0, 0], [255, 255, 255]])
+    assert np.abs(colours - expected).max() <= 3
+    marker = data.index(b"\xff\xee")
+    length = struct.unpack(">H", data[marker + 2 : marker + 4])[0]
+    for version in (data, data[:marker] + data[marker + 2 + length :]):
+        theirs = cv2.imdecode(np.frombuffer(version, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert np.abs(decode(version, name="x").astype(int) - theirs).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_undone_as_opencv_or_pillow_does(kind, orientation):
+    image = photograph(48, 80)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(image, kind, exif=exif)
+    result = decode(data, name="x")
+    assert result.shape == ((48, 80, 3) if orientation < 5 else (80, 48, 3))
+    theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    if kind in ("JPEG", "PNG"):
+        assert np.abs(result.astype(int) - theirs).mean() < 1
+
+
+def test_damaged_exif_and_an_unknown_orientation_leave_the_pixels():
+    image = photograph(16, 24)
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    for block in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", exif):
+        assert decode(encode(image, "JPEG", exif=block), name="x").shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_animation_gives_its_first_frame(kind):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    result = decode(data, name="x")
+    assert result.shape == (10, 20, 3)
+    assert result[5, 5, 0] >= 250 and result[5, 5, 1:].max() <= 5
+
+
+def test_icc_profile_changes_nothing():
+    from PIL import ImageCms
+
+    image = photograph(16, 16)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    np.testing.assert_array_equal(decode(encode(image, "PNG", icc_profile=profile), name="x"), image)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_a_file_cut_off_is_broken(kind, share):
+    data = encode(photograph(200, 300), kind)
+    with pytest.raises(BrokenImage, match=r"^holiday/x\.img: \w") as caught:
+        decode(data[: int(len(data) * share)], name="holiday/x.img")
+    assert caught.value.name == "holiday/x.img"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\n", b"a text that someone named .jpg\n" * 9, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]
+)
+def test_what_is_no_image_is_broken(data):
+    with pytest.raises(BrokenImage, match=r"x\.jpg"):
+        decode(data, name="x.jpg")
+
+
+def test_plain_reasons():
+    with pytest.raises(BrokenImage, match="empty"):
+        decode(b"", name="x")
+    with pytest.raises(BrokenImage, match="not an image"):
+        decode(b"hello", name="x")
+    with pytest.raises(BrokenImage, match="10 x 20 pixels is more than the limit of 199"):
+        decode(encode(photograph(20, 10), "PNG"), name="x", max_pixels=199)
+
+
+def test_a_format_that_runs_other_programs_is_not_read():
+    with pytest.raises(BrokenImage, match="not an image"):
+        decode(encode(Image.new("RGB", (8, 8)), "EPS"), name="x.jpg")
+
+
+def test_flipped_bytes_are_broken_or_read_but_never_a_traceback():
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP", "PPM"):
+        data = np.frombuffer(encode(photograph(40, 40), kind), np.uint8)
+        for _ in range(60):
+            damaged = data.copy()
+            places = rng.integers(0, min(len(data), 400), 4)
+            damaged[places] = rng.integers(0, 256, 4)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with contextlib.suppress(BrokenImage):
+                    assert decode(damaged.tobytes(), name="x", max_pixels=10_000_000).shape[2] == 3
+
+
+def test_one_pixel():
+    for kind in ("JPEG", "PNG"):
+        result = decode(encode(np.full((1, 1, 3), 128, np.uint8), kind), name="x")
+        assert result.shape == (1, 1, 3)
+        assert np.abs(result.astype(int) - 128).max() <= 1
+
+
+def test_a_hundred_megapixels_are_read_without_a_warning():
+    data = encode(Image.new("L", (12_000, 9_000), 77), "PNG", compress_level=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = decode(data, name="x")
+        assert result.shape == (9_000, 12_000, 3) and (result[::100, ::100] == 77).all()
+        assert (to_canvas(result) == 77).all()
+
+
+def test_the_limit_on_pixels_comes_before_decoding():
+    header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = (
+        header
+        + struct.pack(">I", zlib.crc32(header[12:]))
+        + b"\x00\x00\x00\x00IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(BrokenImage, match="60000 x 60000"):
+            decode(data, name="x")
+
+
+# canvas
+
+
+def test_canvas_is_the_image_itself_where_it_fits():
+    image = photograph(384, 512)
+    assert to_canvas(image) is image
+
+
+def test_canvas_turns_portrait_to_landscape_and_back():
+    image = photograph(512, 384)
+    np.testing.assert_array_equal(to_canvas(image), np.rot90(image))
+    landscape = photograph(384, 512)
+    np.testing.assert_array_equal(to_canvas(landscape, 512, 384), np.rot90(landscape))
+    square = photograph(384, 384)
+    np.testing.assert_array_equal(to_canvas(square, 384, 384), square)
+
+
+@pytest.mark.parametrize(
+    "height,width", [(321, 481), (300, 1200), (900, 901), (383, 512), (1, 1), (3, 2000), (1500, 2000)]
+)
+def test_canvas_covers_and_keeps_the_centre(height, width):
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows * 255 // height, columns * 255 // width, np.full_like(rows, 90)], -1).astype(np.uint8)
+    result = to_canvas(image)
+    assert result.shape == (384, 512, 3)
+    assert np.abs(result[..., 2].astype(int) - 90).max() <= 1
+    scale = min(height / 384, width / 512)
+    expected = [255 * (0.5 + (r - 191.5) * scale / height) for r in (0, 191, 383)]
+    if height > 50:
+        np.testing.assert_allclose(result[[0, 191, 383], 256, 0], expected, atol=3)
+
+
+def test_canvas_is_antialiased():
+    image = np.tile(np.array([[[0] * 3, [255] * 3]], np.uint8), (1536, 1024, 1))
+    assert np.ptp(to_canvas(image)[:, 4:-4].astype(int)) <= 6  # at the border a filter has no other side
+
+
+# views
+
+
+def whole_then_crop(image: np.ndarray, div: int, y: float, x: float, size: int) -> np.ndarray:
+    """The original's steps: resize all of it, then crop; or torchvision's CenterCrop, written with Pillow's crop."""
+    h, w = max(image.shape[0] // div, 1), max(image.shape[1] // div, 1)
+    small = Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR)
+    if min(h, w) >= size:
+        top, left = int(y * (h - size + 1)), int(x * (w - size + 1))
+        return np.asarray(small.crop((left, top, left + size, top + size)))
+    canvas = Image.new("RGB", (max(w, size), max(h, size)))
+    canvas.paste(small, (max(size - w, 0) // 2, max(size - h, 0) // 2))
+    top, left = round((canvas.height - size) / 2.0), round((canvas.width - size) / 2.0)
+    return np.asarray(canvas.crop((left, top, left + size, top + size)))
+
+
+@pytest.mark.parametrize("height", [512, 513, 515, 640, 701, 767])
+@pytest.mark.parametrize("width", [512, 513, 514, 833, 1024, 1025])
+def test_half_scale_crop_equals_the_crop_of_the_whole(height, width):
+    image = photograph(height, width)
+    for y, x in [(0.0, 0.0), (0.999999, 0.999999), (0.37, 0.61), (0.5, 0.0)]:
+        np.testing.assert_array_equal(
+            authentic_view(image, 2, y, x, 256), whole_then_crop(image, 2, y, x, 256), err_msg=f"{y}, {x}"
+        )
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (2, 3), (255, 256), (256, 257), (300, 1000), (1000, 99), (511, 512), (259, 260), (64, 261)]
+)
+@pytest.mark.parametrize("div", [1, 2])
+def test_views_of_small_photographs_are_cropped_and_padded_as_torchvision_does(shape, div):
+    image = photograph(*shape)
+    for size in (256, 255):
+        result = authentic_view(image, div, 0.3, 0.8, size)
+        assert result.shape == (size, size, 3)
+        np.testing.assert_array_equal(result, whole_then_crop(image, div, 0.3, 0.8, size))
+
+
+def test_full_scale_view_is_a_crop_and_every_place_is_reached():
+    image = photograph(20, 22)
+    places = set()
+    for y in np.linspace(0, 1, 60, endpoint=False):
+        view = authentic_view(image, 1, y, np.nextafter(1.0, 0.0), 16)
+        np.testing.assert_array_equal(view, image[int(y * 5) : int(y * 5) + 16, 6:])
+        places.add(int(y * 5))
+    assert places == {0, 1, 2, 3, 4}

@@ -1,0 +1,180 @@
+"""Model folders: what is written is what is read, and every bad folder has its sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.errors import UserError
+from contrique_jax.model.contrique import init_model
+from contrique_jax.model.store import DESCRIPTION, WEIGHTS, content_hash, load_model, save_model, to_flat
+
+MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return init_model(MODEL, 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, variables) -> Path:
+    save_model(tmp_path / "model", MODEL, variables, provenance={"steps": 10})
+    return tmp_path / "model"
+
+
+def _refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    message = str(caught.value)
+    assert str(folder) in message and "\n" not in message and message.endswith(".")
+    return message
+
+
+def _rewrite_weights(folder: Path, change) -> None:
+    flat = safetensors.numpy.load_file(folder / WEIGHTS)
+    change(flat)
+    safetensors.numpy.save_file(flat, folder / WEIGHTS)
+
+
+def _rewrite_description(folder: Path, change) -> None:
+    description = json.loads((folder / DESCRIPTION).read_text())
+    change(description)
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+
+
+def test_round_trip_is_bit_equal(folder: Path, variables):
+    model, loaded = load_model(folder)
+    assert model == MODEL
+    assert jax.tree.structure(loaded) == jax.tree.structure(variables)
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b) and a.dtype == b.dtype, loaded, variables))
+    assert content_hash(loaded) == content_hash(variables)
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
+    assert sorted(p.name for p in folder.iterdir()) == [DESCRIPTION, WEIGHTS]
+
+
+def test_names_and_layouts_are_torch_s(folder: Path):
+    flat = safetensors.numpy.load_file(folder / WEIGHTS)
+    assert flat["encoder.conv1.weight"].shape == (4, 3, 7, 7)
+    assert flat["encoder.layer2.0.downsample.0.weight"].shape == (8, 4, 1, 1)
+    assert flat["encoder.layer2.0.downsample.1.running_var"].shape == (8,)
+    assert flat["projector.3.weight"].shape == (8, 32)
+    assert {array.dtype for array in flat.values()} == {np.dtype("float32")}
+
+
+def test_description_says_what_the_model_is(folder: Path):
+    description = json.loads((folder / DESCRIPTION).read_text())
+    assert description["architecture"]["encoder"] == "resnet18"
+    assert description["provenance"] == {"steps": 10}
+    assert description["format_version"] == 1 and description["licence"] and description["preprocessing"]
+
+
+def test_saving_again_replaces_the_model_and_keeps_other_files(folder: Path):
+    (folder / "NOTES").write_text("mine")
+    other = init_model(MODEL, 2)
+    save_model(folder, MODEL, other, provenance={}, licence="CC0")
+    assert content_hash(load_model(folder)[1]) == content_hash(other)
+    assert (folder / "NOTES").read_text() == "mine"
+    assert json.loads((folder / DESCRIPTION).read_text())["licence"] == "CC0"
+
+
+def test_a_failed_save_leaves_the_old_model(folder: Path, variables):
+    with pytest.raises(TypeError):
+        save_model(folder, MODEL, init_model(MODEL, 2), provenance={"bad": object()})
+    assert content_hash(load_model(folder)[1]) == content_hash(variables)
+
+
+def test_saving_over_a_file_is_refused(tmp_path: Path, variables):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="taken"):
+        save_model(tmp_path / "taken", MODEL, variables, provenance={})
+
+
+def test_content_hash_tells_weights_apart(variables):
+    other = jax.tree.map(lambda leaf: leaf, variables)
+    weight = other["params"]["projector"]["3"]["weight"]
+    other["params"]["projector"]["3"]["weight"] = weight.at[0, 0].add(1e-6)
+    assert content_hash(other) != content_hash(variables)
+    assert len(content_hash(variables)) == 12
+
+
+def test_missing_folder_and_files(folder: Path):
+    assert "no such model folder" in _refused(folder.parent / "nowhere")
+    (folder / WEIGHTS).rename(folder / "elsewhere")
+    assert f"{WEIGHTS} is missing" in _refused(folder)
+    (folder / DESCRIPTION).unlink()
+    assert f"{DESCRIPTION} is missing" in _refused(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_truncated_weights(folder: Path, keep: int):
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[:keep])
+    assert "truncated" in _refused(folder)
+
+
+def test_weights_that_are_something_else(folder: Path):
+    (folder / WEIGHTS).write_bytes(b"PK\x03\x04" * 100)
+    assert "safetensors" in _refused(folder)
+
+
+def test_a_misfit_is_told_from_both_sides(folder: Path):
+    def change(flat):
+        flat["encoder.fc.weight"] = flat.pop("projector.3.weight")
+        flat["encoder.bn1.bias"] = np.zeros(5, np.float32)
+        flat["projector.4.bias"] = flat["projector.4.bias"].astype(np.float16)
+
+    _rewrite_weights(folder, change)
+    message = _refused(folder)
+    for part in ("missing projector.3.weight", "extra encoder.fc.weight", "encoder.bn1.bias", "projector.4.bias"):
+        assert part in message
+
+
+def test_another_architecture_names_a_few_and_counts_the_rest(folder: Path):
+    _rewrite_description(folder, lambda d: d["architecture"].update(encoder="resnet34"))
+    message = _refused(folder)
+    assert "missing encoder.layer1.2." in message and " more" in message and len(message) < 700
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_numbers(folder: Path, bad: float):
+    def change(flat):
+        flat["encoder.conv1.weight"][0, 0, 0, 0] = bad
+
+    _rewrite_weights(folder, change)
+    assert "encoder.conv1.weight" in _refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: d.update(format_version=99), "format version 99"),
+        (lambda d: d.pop("format_version"), "format version None"),
+        (lambda d: d.pop("architecture"), "architecture"),
+        (lambda d: d["architecture"].pop("patches"), "architecture"),
+        (lambda d: d["architecture"].update(depth=3), "depth"),
+        (lambda d: d["architecture"].update(encoder="vgg16"), "vgg16"),
+        (lambda d: d["architecture"].update(compute_dtype="int8"), "int8"),
+        (lambda d: d["architecture"].update(base_width=0), "base_width"),
+        (lambda d: d["architecture"].update(patches=True), "patches"),
+    ],
+)
+def test_a_description_that_cannot_be_right(folder: Path, change, part: str):
+    _rewrite_description(folder, change)
+    assert part in _refused(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
+def test_a_description_that_is_no_json_object(folder: Path, text: str):
+    (folder / DESCRIPTION).write_text(text)
+    _refused(folder)
+
+
+def test_flat_names_are_one_to_one(variables):
+    assert len(to_flat(variables)) == len(jax.tree.leaves(variables))

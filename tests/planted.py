@@ -1,0 +1,50 @@
+"""Photographs-to-be with a planted quality, and a network small enough to judge them in a second."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.model.store import save_model
+from contrique_jax.networks import random_weights
+
+TINY = ModelConfig(encoder="resnet18", base_width=8, projection_dim=8, compute_dtype="float32")
+
+
+def tiny_model(folder: Path) -> Path:
+    """A model folder with random weights, which nevertheless see blur."""
+    save_model(folder, TINY, random_weights(TINY), provenance={"trained on": "nothing"})
+    return folder
+
+
+def write_images(folder: Path, count: int = 48, size: int = 64) -> Path:
+    """`count` noise images blurred by degrees, two a group, and scores.csv: path, mos (sharp is high), subset, group,
+    reference (the sharp image of the group)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for group in range(count // 2):
+        sharp = Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
+        sharp.save(folder / f"sharp{group}.png")
+        for twin in range(2):
+            radius = float(rng.uniform(0.2, 3))
+            name = f"image{group}_{twin}.png"
+            sharp.filter(ImageFilter.GaussianBlur(radius)).save(folder / name)
+            mos = 5 - radius + rng.normal() * 0.05
+            rows.append([name, f"{mos:.4f}", "ab"[group % 2], f"g{group}", f"sharp{group}.png"])
+    return write_csv(folder / "scores.csv", [["path", "mos", "subset", "group", "reference"], *rows])
+
+
+def write_csv(path: Path, rows: list[list[str]]) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return path
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))

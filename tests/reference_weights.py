@@ -1,0 +1,50 @@
+"""The weights behind the reference vectors, rebuilt by the rule in their README; and the original's names in ours."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.model.contrique import Variables
+from contrique_jax.model.store import from_flat
+
+REFERENCE_MODEL = ModelConfig("resnet50", compute_dtype="float32")
+
+_ENCODER = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+
+
+def our_name(name: str) -> str:
+    """The original's state-dict name in ours: encoder.4.0.bn1.weight -> encoder.layer1.0.bn1.weight."""
+    part, number, rest = name.split(".", 2)
+    return f"{part}.{_ENCODER[number]}.{rest}" if part == "encoder" else name
+
+
+def reference_state_dict(shared: Path) -> dict[str, np.ndarray]:
+    """The original's state dict: names in its order, float32 arrays in torch's layouts."""
+    shapes = json.loads((shared / "reference" / "state_dict_shapes.json").read_text())
+    return {name: _rebuilt(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def reference_variables(shared: Path) -> Variables:
+    """The same weights as variables of `REFERENCE_MODEL`."""
+    state = reference_state_dict(shared)
+    return from_flat({our_name(k): v for k, v in state.items() if not k.endswith("num_batches_tracked")})
+
+
+def _rebuilt(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    r = np.random.default_rng(zlib.crc32(name.encode()))
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if len(shape) >= 2:
+        values = r.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+    elif name.endswith("running_var"):
+        values = r.uniform(0.5, 1.5, shape)
+    elif name.endswith("weight"):
+        values = r.uniform(0.5, 1.5, shape) * (0.3 if ".bn3." in name else 1.0)
+    else:
+        values = r.standard_normal(shape) * 0.1
+    return values.astype(np.float32)

@@ -1,0 +1,80 @@
+"""The house: imports run one way, TensorFlow and others stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "contrique_jax"
+# from the ground up: a module imports only from floors below its own, or its own package's lower files
+FLOORS = [
+    ["errors"],
+    ["config"],
+    ["runtime"],
+    ["distort.filters", "distort.colourspaces"],
+    [f"distort.{group}" for group in ("blur", "colour", "compression", "noise", "brightness", "spatial", "sharpness")],
+    ["distort.bank"],
+    ["views"],
+    ["data.scenes", "data.decode"],
+    ["data.sources"],
+    ["data.order", "data.rows"],
+    ["data.pipeline"],
+    ["model.convolution"],
+    ["model.resnet"],
+    ["model.contrique"],
+    ["model.store"],
+    ["loss"],
+    ["optim", "checkpoint", "metrics"],
+    ["train"],
+    ["features"],
+    ["probe", "correlation"],
+    ["evaluate", "score"],
+    ["main"],
+    ["cli"],
+]
+FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+ROOMS = {"tensorflow": "data.", "tensorflow_datasets": "data.", "torch": "convert.", "sklearn": "convert."}
+
+
+def modules() -> dict[str, Path]:
+    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module name imported anywhere in a file, `from package import module` spelled out."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_module_has_a_floor():
+    assert set(modules()) == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", sorted(FLOOR))
+def test_imports_run_downwards(module):
+    inside = {name.removeprefix("contrique_jax.") for name in imports(modules()[module]) if name.startswith("contrique_jax.")}
+    upwards = {name for name in inside if name in FLOOR and FLOOR[name] >= FLOOR[module]}
+    assert not upwards
+
+
+@pytest.mark.parametrize("module", sorted(FLOOR))
+def test_heavy_packages_stay_in_their_rooms(module):
+    tops = {name.split(".")[0] for name in imports(modules()[module])}
+    for package, room in ROOMS.items():
+        assert package not in tops or module.startswith(room), f"{module} imports {package}"
+
+
+def test_scoring_starts_without_tensorflow():
+    code = "import sys, contrique_jax.score, contrique_jax.features, contrique_jax.evaluate; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

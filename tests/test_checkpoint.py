@@ -1,0 +1,128 @@
+"""Checkpoints: what is saved comes back; what does not fit is refused; a full disk loses nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections import namedtuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrique_jax.checkpoint import Checkpoints, load_for_inference
+from contrique_jax.config import Config, ModelConfig
+from contrique_jax.errors import UserError
+from contrique_jax.model.contrique import init_model
+from contrique_jax.train import init_state
+
+TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
+
+
+@pytest.fixture(scope="module")
+def state():
+    return init_state(TINY, 10)
+
+
+def test_round_trip_is_bit_equal(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.latest() is None
+    checkpoints.save(3, state, TINY)
+    checkpoints.wait()
+    assert checkpoints.latest() == 3
+    back = checkpoints.restore(3, jax.tree.map(jnp.zeros_like, state))
+    jax.tree.map(np.testing.assert_array_equal, back, state)
+    assert checkpoints.config(3)["model"]["base_width"] == 4
+    checkpoints.close()
+
+
+def test_only_the_last_ones_stay(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state, TINY)
+    checkpoints.wait()
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir() if path.name.isdigit()) == ["2", "3"]
+
+
+def test_another_architecture_is_refused_by_name(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, state, TINY)
+    checkpoints.wait()
+    wider = Config(model=ModelConfig(encoder="resnet34", base_width=8, projection_dim=8))
+    with pytest.raises(UserError, match="another architecture"):
+        checkpoints.restore(1, init_state(wider, 10))
+    checkpoints.close()
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, state, TINY)
+    checkpoints.wait()
+    checkpoints.close()
+    # what a killed process leaves: a folder under Orbax's temporary name
+    shutil.copytree(tmp_path / "c" / "1", tmp_path / "c" / "2.orbax-checkpoint-tmp")
+    again = Checkpoints(tmp_path / "c")
+    assert again.latest() == 1
+    again.close()
+
+
+def test_inference_takes_a_workdir_or_one_checkpoint(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(4, state, TINY)
+    checkpoints.wait()
+    checkpoints.close()
+    expected = init_model(TINY.model, 0)
+    for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "4"):
+        model, variables = load_for_inference(path)
+        assert model == TINY.model
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), variables["params"], expected["params"])
+    with pytest.raises(UserError, match="neither a model folder nor"):
+        load_for_inference(tmp_path / "nothing")
+
+
+def test_too_little_space_is_said_before_writing(tmp_path, state, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, state, TINY)
+    checkpoints.wait()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 99, 1))
+    with pytest.raises(UserError, match="free some space"):
+        checkpoints.save(2, state, TINY)
+    assert checkpoints.latest() == 1
+    checkpoints.close()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_while_writing_keeps_the_earlier_checkpoint(tmp_path):
+    """A limit on file sizes stands for the full disk: writes fail in the middle, in whatever thread writes."""
+    code = """
+        import resource, signal, sys
+        import jax
+        from contrique_jax.checkpoint import Checkpoints
+        from contrique_jax.config import Config, ModelConfig
+        from contrique_jax.errors import run_verb
+        from contrique_jax.train import init_state
+        config = Config(model=ModelConfig(encoder="resnet18", base_width=16, compute_dtype="float32"))
+        state = init_state(config, 10)
+        checkpoints = Checkpoints(__import__("pathlib").Path(sys.argv[1]))
+        checkpoints.save(1, state, config)
+        checkpoints.wait()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        def more(argv):
+            checkpoints.save(2, state, config)
+            checkpoints.wait()
+        code = run_verb(more, [])
+        assert checkpoints.latest() == 1, checkpoints.latest()
+        sys.exit(code)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "c")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no space left for a checkpoint" in done.stderr
+    assert (tmp_path / "c" / "1").is_dir()

@@ -1,0 +1,91 @@
+"""The config: what is refused, in which words; what the command line may change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from contrique_jax.config import Config, first_difference, to_json
+from contrique_jax.errors import UserError
+from contrique_jax.main import claim_workdir, parse_flags
+
+CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.batch_size", 7), ("data.height", 100), ("data.view_size", 0), ("data.pristine_share", 1.5),
+        ("data.type_weights", (1.0, 2.0)), ("data.type_weights", (0.0,) * 25), ("data.loader", "magic"),
+        ("model.encoder", "vgg"), ("model.patches", 20), ("model.compute_dtype", "float16"), ("loss.temperature", 0.0),
+        ("optim.momentum", 1.0), ("optim.decay_mask", "some"), ("optim.warmup_share", 1.0), ("train.epochs", 0),
+        ("train.seed", -1), ("train.log_every", 0),
+    ],
+)  # fmt: skip
+def test_a_field_out_of_range_is_named(field, value):
+    config = Config()
+    part, name = field.split(".")
+    setattr(getattr(config, part), name, value)
+    with pytest.raises(UserError, match=f"config.{field} = "):
+        config.validate()
+
+
+def test_the_defaults_are_valid():
+    Config().validate()
+
+
+@pytest.mark.parametrize("variant", ["", ":small"])
+def test_config_file_loads_with_changes(variant):
+    argv = [f"--config={CONFIG}{variant}", "--workdir=w", "--config.data.batch_size=64", "--config.optim.learning_rate=0.1"]
+    config, workdir, devices, _ = parse_flags(argv)
+    assert (config.data.batch_size, config.optim.learning_rate) == (64, 0.1)
+    assert (workdir, devices) == (Path("w"), 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--workdir=w"], "--config is missing"),
+        ([f"--config={CONFIG}"], "--workdir is missing"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.data.batchsize=8"], "batchsize"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.data.batch_size=many"], "many"),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.data.batch_size=3"], "config.data.batch_size = 3"),
+        ([f"--config={CONFIG}:huge", "--workdir=w"], "huge"),
+        (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
+        ([f"--config={CONFIG}", "--workdir=w", "extra"], "extra"),
+        ([f"--config={CONFIG}", "--wrkdir=w"], "wrkdir"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(argv, says):
+    with pytest.raises(UserError, match=says) as caught:
+        parse_flags(argv)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path):
+    config = Config()
+    assert claim_workdir(tmp_path / "run", config) is False
+    assert claim_workdir(tmp_path / "run", config) is True
+    config.train.checkpoint_every = 7  # says what is written when: may change
+    assert claim_workdir(tmp_path / "run", config) is True
+    config.optim.learning_rate = 0.123
+    before = (tmp_path / "run" / "config.json").read_text()
+    with pytest.raises(UserError, match=r"config\.optim\.learning_rate is 0\.123 here and 0\.6 there"):
+        claim_workdir(tmp_path / "run", config)
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(UserError, match="--workdir"):
+        claim_workdir(tmp_path / "taken", Config())
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_difference_sees_fields_of_other_versions():
+    stored = json.loads(to_json(Config()))
+    assert first_difference(Config(), stored) is None
+    stored["data"]["gone"] = 1
+    assert "config.data.gone" in str(first_difference(Config(), stored))

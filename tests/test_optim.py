@@ -1,0 +1,99 @@
+"""Learning rate, SGD and the decay mask, against PyTorch and by name."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from contrique_jax.config import ModelConfig, OptimConfig
+from contrique_jax.model.contrique import init_model
+from contrique_jax.optim import decayed, learning_rate, sgd
+
+
+def test_learning_rate_is_warm_up_then_cosine():
+    optim, steps = OptimConfig(learning_rate=0.6, warmup_share=0.1), 100
+    rates = np.array([learning_rate(optim, steps, step) for step in range(steps)])
+    expected = [0.6 * (step + 1) / 10 if step < 10 else 0.3 * (1 + math.cos(math.pi * (step - 10) / 90)) for step in range(100)]
+    np.testing.assert_allclose(rates, expected, rtol=2e-6, atol=1e-7)
+    assert rates.max() == np.float32(0.6)
+
+
+def test_learning_rate_equals_pytorch_schedulers():
+    torch = pytest.importorskip("torch")
+    optim, steps, warmup = OptimConfig(learning_rate=0.6, warmup_share=0.1), 100, 10
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.6)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps - warmup)
+    rising = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / warmup, 1.0, warmup - 1)
+    chain = torch.optim.lr_scheduler.SequentialLR(optimiser, [rising, cosine], [warmup])
+    theirs = []
+    for _ in range(steps):
+        theirs.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        chain.step()
+    ours = [float(learning_rate(optim, steps, step)) for step in range(steps)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_no_warm_up_starts_at_the_peak():
+    assert float(learning_rate(OptimConfig(learning_rate=0.5, warmup_share=0.0), 10, 0)) == 0.5
+
+
+def test_sgd_equals_pytorch_over_twenty_steps():
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(0)
+    weight, bias = generator.standard_normal((3, 4)), generator.standard_normal(3)
+    inputs, targets = generator.standard_normal((20, 8, 4)), generator.standard_normal((20, 8, 3))
+    layer = torch.nn.Linear(4, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+    groups = [{"params": [layer.weight], "weight_decay": 0.01}, {"params": [layer.bias], "weight_decay": 0.0}]
+    optim = OptimConfig(learning_rate=0.1, momentum=0.9, weight_decay=0.01, warmup_share=0.0)
+    theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+    params = {"fc": {"kernel": jnp.asarray(weight.T, jnp.float32)}, "bn1": {"bias": jnp.asarray(bias, jnp.float32)}}
+    ours = sgd(optim, 20)
+    state = ours.init(params)
+
+    def loss(params, x, y):
+        return jnp.mean((x @ params["fc"]["kernel"] + params["bn1"]["bias"] - y) ** 2)
+
+    for step in range(20):
+        for group in theirs.param_groups:
+            group["lr"] = float(learning_rate(optim, 20, step))
+        theirs.zero_grad()
+        x, y = (torch.tensor(part[step], dtype=torch.float32) for part in (inputs, targets))
+        torch.mean((layer(x) - y) ** 2).backward()
+        theirs.step()
+        gradients = jax.grad(loss)(params, jnp.asarray(inputs[step], jnp.float32), jnp.asarray(targets[step], jnp.float32))
+        updates, state = ours.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["fc"]["kernel"], layer.weight.detach().numpy().T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(params["bn1"]["bias"], layer.bias.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, dict[str, bool]]:
+    """Mask -> dotted parameter name of a ResNet-50 -> whether it is decayed."""
+    params = jax.eval_shape(lambda: init_model(ModelConfig(encoder="resnet50"), 0))["params"]
+    table = {}
+    for mask in ("no_norm", "original", "all"):
+        leaves = jax.tree_util.tree_leaves_with_path(decayed(params, mask))
+        table[mask] = {".".join(str(part.key) for part in path): bool(leaf) for path, leaf in leaves}
+    return table
+
+
+def test_decay_masks(names):
+    assert all(names["all"].values())
+    spared = {name for name, touched in names["no_norm"].items() if not touched}
+    # 53 BatchNorms in the encoder, 2 in the projector, a weight and a bias each
+    assert len(spared) == 2 * (53 + 2)
+    assert all(name.endswith(("scale", "bias", "weight")) for name in spared)
+    also_decayed = spared - {name for name, touched in names["original"].items() if not touched}
+    # the stem's, the four downsamplings' and the projector's two
+    assert len(also_decayed) == 2 * (1 + 4 + 2)

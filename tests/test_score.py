@@ -1,0 +1,148 @@
+"""The command `score`: every format, order, broken files, references."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contrique_jax import score
+from contrique_jax.errors import run_verb
+from contrique_jax.features import Extractor
+from contrique_jax.networks import load_network
+from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
+from tests.planted import read_csv, tiny_model
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setenv("CONTRIQUE_CACHE", "off")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """model/, images/ (five good ones and a broken one), probe.npz and a full-reference fr.npz."""
+    folder = tmp_path_factory.mktemp("score")
+    extractor = Extractor(*load_network(str(tiny_model(folder / "model"))))
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 256, (64, 64 - i, 3), dtype=np.uint8)).save(
+            folder / "images" / f"{i}, photo.png"
+        )
+    (folder / "images" / "2b.png").write_bytes(b"nonsense")
+    coefficients = rng.normal(size=extractor.width)
+    probe = Probe(coefficients, 2.5, 0.1, NO_REFERENCE, extractor.model_hash, "MINE", 1.0, 5.0, True, 0.25)
+    probe.save(folder / "probe.npz")
+    dataclasses.replace(probe, feature_name=FULL_REFERENCE, higher_is_better=False).save(folder / "fr.npz")
+    return folder
+
+
+def run(place, *arguments, probe="probe.npz", code=0):
+    line = ["--model", str(place / "model"), "--probe", str(place / probe), *map(str, arguments)]
+    assert run_verb(score.main, line) == code
+
+
+def expected(place):
+    extractor = Extractor(*load_network(str(place / "model")))
+    good = sorted((place / "images").glob("*photo.png"))
+    return good, extractor.features([np.asarray(Image.open(path)) for path in good])
+
+
+def test_csv_holds_every_file_in_order(place, tmp_path, capsys):
+    out = tmp_path / "scores.csv"
+    run(place, place / "images", "--out", out)
+    header, columns, *rows = read_csv(out)
+    assert header[0].startswith("# higher is better; scores of MINE range from 1 to 5")
+    assert columns == ["path", "score", "deviation"]
+    good, features = expected(place)
+    probe = score.load_probe(place / "probe.npz")
+    names = sorted(os.listdir(place / "images"))
+    assert [row[0] for row in rows] == [str(place / "images" / name) for name in names]
+    scored = [row for row in rows if row[1]]
+    np.testing.assert_allclose([float(row[1]) for row in scored], probe.predict(features), atol=1e-4)
+    assert [row[0] for row in scored] == [str(path) for path in good] and scored[0][2] == "0.25"
+    assert [row for row in rows if not row[1]] == [[str(place / "images" / "2b.png"), "", ""]]
+    error = capsys.readouterr().err
+    assert "2b.png" in error and "1 of 6 images" in error and list(tmp_path.iterdir()) == [out]
+
+
+def test_json_lines_say_the_same(place, tmp_path):
+    run(place, place / "images", "--out", tmp_path / "s.csv")
+    run(place, place / "images", "--out", tmp_path / "s.jsonl")
+    first, *lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert first["header"]["direction"] == "higher is better" and first["header"]["range"] == [1, 5]
+    for line, row in zip(lines, read_csv(tmp_path / "s.csv")[2:], strict=True):
+        assert line["path"] == row[0] and (line["score"] is None) == (row[1] == "")
+        assert line["score"] is None or line["score"] == pytest.approx(float(row[1]), rel=1e-5)
+    assert "error" in lines[2] or any("error" in line for line in lines)
+
+
+def test_without_out_the_csv_goes_to_stdout_and_flags_may_come_last(place, capsys):
+    line = [str(place / "images" / "0*.png"), "--model", str(place / "model"), "--probe", str(place / "probe.npz")]
+    assert run_verb(score.main, line) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[1] == "path,score,deviation" and lines[2].startswith('"')
+
+
+def test_full_reference_of_an_image_with_itself_is_the_intercept(place, capsys):
+    image = place / "images" / "0, photo.png"
+    run(place, image, place / "images" / "1, photo.png", "--reference", image, probe="fr.npz")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# lower is better") and lines[2].endswith(",2.5,0.25")
+    _, features = expected(place)
+    difference = np.abs(features[0] - features[1])[None]
+    assert float(lines[3].rsplit(",", 2)[1]) == pytest.approx(
+        score.load_probe(place / "fr.npz").predict(difference)[0], rel=1e-4
+    )
+
+
+def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
+    images, out = place / "images", tmp_path / "s.csv"
+    (tmp_path / "cut.npz").write_bytes((place / "probe.npz").read_bytes()[:300])
+    other = dataclasses.replace(score.load_probe(place / "probe.npz"), model_hash="0123456789ab")
+    other.save(tmp_path / "other.npz")
+    for arguments, probe, says in [
+        ([images], "fr.npz", "give --reference"),
+        ([images, "--reference", images / "0, photo.png"], "probe.npz", "leave --reference out"),
+        ([images, "--reference", images], "fr.npz", "6 images"),
+        ([images, "--reference", images / "2b.png"], "fr.npz", "--reference: "),
+        ([images], tmp_path / "cut.npz", "cut off"),
+        ([images], tmp_path / "other.npz", "0123456789ab"),
+        ([images], tmp_path / "absent.npz", "no such probe"),
+        ([images / "absent"], "probe.npz", "absent"),
+        ([images / "2b.png"], "probe.npz", "none of the 1 images"),
+    ]:
+        run(place, *arguments, "--out", out, probe=probe, code=2)
+        assert says in capsys.readouterr().err
+        assert not out.exists() and not list(tmp_path.glob(".*part"))
+
+
+def test_the_summary_names_the_best_and_the_worst(place):
+    probe, tally = score.load_probe(place / "probe.npz"), score.Tally()
+    for i, value in enumerate(np.random.default_rng(0).permutation(10)):
+        tally.add(score.Score(score.Path(f"{i}.png"), float(value)))
+    lines = tally.summary(probe).splitlines()
+    assert [float(line.split()[1]) for line in lines[1:]] == [9, 8, 7, 0, 1, 2]
+    lower = tally.summary(dataclasses.replace(probe, higher_is_better=False)).splitlines()
+    assert [float(line.split()[1]) for line in lower[1:]] == [0, 1, 2, 9, 8, 7]
+
+
+@pytest.mark.slow
+def test_as_a_process_with_a_name_that_is_not_utf8_and_a_closed_pipe(place, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(odd, "wb") as stream:
+        stream.write((place / "images" / "0, photo.png").read_bytes())
+    command = [sys.executable, "-m", "contrique_jax.score", "--model", place / "model", "--probe", place / "probe.npz"]
+    done = subprocess.run([*command, odd], capture_output=True, check=True)
+    assert b"caf\xe9.png," in done.stdout and b"Traceback" not in done.stderr
+    process = subprocess.Popen([*command, odd], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.wait()

@@ -1,0 +1,242 @@
+"""The step against the original's numbers and on 1, 4 and 8 devices; the loop: resume, SIGKILL, SIGTERM, NaN."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrique_jax import runtime
+from contrique_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from contrique_jax.data.pipeline import Pipeline
+from contrique_jax.data.rows import BrokenLog
+from contrique_jax.data.sources import open_source
+from contrique_jax.errors import UserError
+from contrique_jax.loss import normalise
+from contrique_jax.model.store import load_model
+from contrique_jax.train import Diverged, init_state, make_step, train
+
+ROOT = Path(__file__).parents[1]
+
+
+def tiny(**changes) -> Config:
+    """A run that takes a second: 64-pixel views of small scenes through a narrow ResNet-18."""
+    config = Config(
+        data=DataConfig("scenes:24", "scenes:24", batch_size=16, height=64, width=96, view_size=64, loader="threads"),
+        model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=16, compute_dtype="float32"),
+        optim=OptimConfig(learning_rate=0.05),
+        train=TrainConfig(steps=6, checkpoint_every=3, log_every=2),
+    )
+    for name, value in changes.items():
+        part, field = name.split("__")
+        setattr(getattr(config, part), field, value)
+    return config
+
+
+def pipeline_of(config: Config, rows: range | None = None) -> Pipeline:
+    pristine, authentic = (
+        open_source(
+            getattr(config.data, role), role=role, field=f"config.data.{role}", seed=config.train.seed, canvas=(64, 96)
+        )
+        for role in ("pristine", "authentic")
+    )
+    return Pipeline(
+        config.data, pristine=pristine, authentic=authentic, seed=config.train.seed,
+        rows=rows or range(config.data.batch_size), broken=BrokenLog(),
+    )  # fmt: skip
+
+
+def losses(workdir: Path) -> list[float]:
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["loss"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("whole")
+    config = tiny()
+    train(config, workdir, runtime.start(16, devices=1), pipeline_of(config))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    config = tiny()
+    return next(pipeline_of(config).batches(0, 1))
+
+
+def test_devices_do_not_change_loss_or_gradient(batch):
+    """One SGD step without momentum or decay moves the parameters by the gradient: equal parameters, equal gradients."""
+    config = tiny(
+        optim__momentum=0.0, optim__weight_decay=0.0, optim__warmup_share=0.0, optim__learning_rate=1.0, model__base_width=16
+    )
+    results = {}
+    for devices in (1, 4, 8):
+        run = runtime.start(16, devices=devices)
+        state = run.replicate(init_state(config, 6))
+        before = jax.device_get(state.params)
+        after, measures = make_step(config, run, 6)(state, *run.place(*batch))
+        gradient = jax.tree.map(lambda a, b: a - b, before, jax.device_get(after.params))
+        results[devices] = float(measures["loss"]), jax.tree.leaves(gradient), jax.device_get(after.batch_stats)
+    loss, gradient, stats = results[1]
+    for devices in (4, 8):
+        np.testing.assert_allclose(results[devices][0], loss, rtol=1e-5)
+        difference = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(results[devices][1], gradient, strict=True)))
+        assert difference <= 1e-5 * np.sqrt(sum(np.sum(leaf**2) for leaf in gradient))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[devices][2], stats)
+
+
+def test_interrupted_and_resumed_is_bit_equal(uninterrupted, tmp_path):
+    config = tiny()
+    for steps in (4, 6):  # first a run that stops after a while, as SIGTERM would make it
+        pipeline = pipeline_of(config)
+        whole = pipeline.batches
+
+        def until(first, last, whole=whole, steps=steps):
+            for number, item in enumerate(whole(first, last), start=first + 1):
+                if number == steps and steps < last:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield item
+
+        pipeline.batches = until
+        state = train(config, tmp_path, runtime.start(16, devices=1), pipeline)
+        assert int(state.step) == steps
+        assert (tmp_path / "model").exists() == (steps == 6)
+    assert losses(tmp_path) == losses(uninterrupted)
+    ours, theirs = load_model(tmp_path / "model")[1], load_model(uninterrupted / "model")[1]
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    config = tiny(train__steps=30, optim__learning_rate=0.1)
+    train(config, tmp_path, runtime.start(16, devices=1), pipeline_of(config))
+    curve = losses(tmp_path)
+    assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.3
+
+
+def test_a_finished_run_has_nothing_to_do(uninterrupted):
+    config, before = tiny(), (uninterrupted / "metrics.jsonl").read_text()
+    state = train(config, uninterrupted, runtime.start(16, devices=1), pipeline_of(config))
+    assert int(state.step) == 6
+    assert (uninterrupted / "metrics.jsonl").read_text() == before
+
+
+def test_views_in_one_forward_is_another_batch_norm(batch):
+    run, results = runtime.start(16, devices=1), []
+    for joint in (False, True):
+        config = tiny(model__views_in_one_forward=joint)
+        state = run.replicate(init_state(config, 6))
+        results.append(float(make_step(config, run, 6)(state, *run.place(*batch))[1]["loss"]))
+    assert np.isfinite(results).all()
+    assert results[0] != results[1]
+
+
+def test_nan_stops_and_names_the_steps(tmp_path):
+    config = tiny(optim__learning_rate=1e30, optim__warmup_share=0.0)
+    with pytest.raises(Diverged, match=r"step"):
+        train(config, tmp_path, runtime.start(16, devices=1), pipeline_of(config))
+    assert not (tmp_path / "model").exists()
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert names == []  # nothing that holds NaN was saved
+
+
+@pytest.mark.slow
+def test_step_equals_the_original(shared):
+    """Loss, gradient norms and running statistics of one step of the original program (shared/reference)."""
+    from tests.reference_weights import reference_variables
+
+    data = np.load(shared / "reference" / "train_step.npz")
+    views = np.stack([data["view_i"], data["view_j"]])
+    classes = np.concatenate([data["synthetic_class"], 126 + np.arange(3)]).astype(np.int32)
+    config = Config(
+        data=DataConfig(batch_size=6),
+        model=ModelConfig(encoder="resnet50", compute_dtype="float32"),
+        loss=LossConfig(block_size=32),
+        optim=OptimConfig(momentum=0.0, weight_decay=0.0, warmup_share=0.0, learning_rate=1.0),
+    )
+    run = runtime.start(6, devices=1)
+    variables = reference_variables(shared)
+    state = init_state(config, 10)._replace(params=variables["params"], batch_stats=variables["batch_stats"])
+    before = jax.device_get(state.params)
+    state = run.replicate(state)
+    after, measures = make_step(config, run, 10)(state, *run.place(views, classes))
+    np.testing.assert_allclose(float(measures["loss"]), data["loss"], rtol=1e-4)
+    gradient = jax.tree.map(lambda a, b: a - b, before, jax.device_get(after.params))
+    ours = {".".join(str(part.key) for part in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
+    squares = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in ours.values())
+    stored = dict(zip(data["grad_names"].tolist(), data["grad_norms"].tolist(), strict=True))
+    np.testing.assert_allclose(np.sqrt(squares), np.sqrt(sum(norm**2 for norm in stored.values())), rtol=1e-3)
+
+
+def start_run(workdir: Path, *flags: str) -> subprocess.Popen[str]:
+    config = ROOT / "tests" / "tiny_config.py"
+    command = [sys.executable, "-m", "contrique_jax.main", f"--config={config}", f"--workdir={workdir}", "--devices=1", *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one CPU device
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_steps(workdir: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    """Returns once `steps` lines of metrics are there, or the process has ended."""
+    path = workdir / "metrics.jsonl"
+    while process.poll() is None and not (path.exists() and path.read_text().count("\n") >= steps):
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_with_the_same_losses(tmp_path):
+    """SIGKILL at a random step, then the same command; and once more through SIGTERM, which exits with 0."""
+    whole = start_run(tmp_path / "whole")
+    assert whole.wait(timeout=300) == 0, whole.stderr.read()
+    expected = losses(tmp_path / "whole")
+
+    killed = start_run(tmp_path / "killed")
+    wait_for_steps(tmp_path / "killed", random.randint(6, 30), killed)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+
+    stopped = start_run(tmp_path / "killed")
+    wait_for_steps(tmp_path / "killed", 32, stopped)
+    stopped.terminate()
+    said = stopped.communicate(timeout=120)[1]
+    assert stopped.returncode == 0, said
+    if "done" not in said:
+        assert "stopped and saved at step" in said
+        last = start_run(tmp_path / "killed")
+        assert last.wait(timeout=300) == 0, last.stderr.read()
+    assert losses(tmp_path / "killed") == expected
+    ours, theirs = load_model(tmp_path / "killed" / "model")[1], load_model(tmp_path / "whole" / "model")[1]
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--config.data.pristine=nowhere/at/all"], "nowhere/at/all"),
+        (["--config.data.authentic=scenes:3"], "config.data.authentic holds 3 images"),
+        (["--config.data.type_weights=(0,0,0,0,1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0)"], "colour shift"),
+        (["--devices=3"], "1 cpu devices are here"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, flags, says):
+    process = start_run(tmp_path / "run", *flags)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert says in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_devices_do_not_divide():
+    with pytest.raises(UserError, match=r"config\.data\.batch_size = 12: 4 devices do not divide"):
+        runtime.start(12, devices=4)

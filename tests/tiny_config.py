@@ -1,0 +1,12 @@
+"""A run of seconds for the tests that start whole processes."""
+
+from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig("scenes:24", "scenes:24", batch_size=16, height=64, width=96, view_size=64, loader="threads"),
+        model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=16, compute_dtype="float32"),
+        optim=OptimConfig(learning_rate=0.05),
+        train=TrainConfig(steps=40, checkpoint_every=5, log_every=2),
+    )
