@@ -145,7 +145,9 @@ def save_examples(out: Path, evaluation, extractor, features, images, severity, 
     return [(scores[i], images[chosen[i]], f"{kinds[chosen[i]]}, truly {severity[chosen[i]]:.0f}") for i in order]
 
 
-def draw(path: Path, shown: list[tuple[float, np.ndarray, str]], losses: list[float], numbers: dict[str, dict[str, float]]):
+def draw(
+    path: Path, shown: list[tuple[float, np.ndarray, str]], losses: list[float], numbers: dict[str, dict[str, float]]
+):
     """One picture: images in order of score, the loss curve, SROCC per distortion."""
     import matplotlib
 
@@ -202,7 +204,10 @@ def main() -> int:
     code = run_verb(training.main, [f"--config={ROOT / 'configs' / 'demo.py'}", f"--workdir={run}"])
     if code:
         return code
-    print(f"\n== held-out scenes: {SCENES} scenes under every distortion and level ({time.monotonic() - start:.0f} s)", flush=True)
+    print(
+        f"\n== held-out scenes: {SCENES} scenes under every distortion and level ({time.monotonic() - start:.0f} s)",
+        flush=True,
+    )
 
     images, severity, scenes, kinds = held_out()
     evaluations, extractor, features = compare(run, images, severity, scenes, kinds)

@@ -43,7 +43,11 @@ class TorchContrique(nn.Module):
                 inputs = 4 * width
         self.encoder = nn.Sequential(*layers)
         self.projector = nn.Sequential(
-            nn.Linear(2048, 2048, bias=False), nn.BatchNorm1d(2048), nn.ReLU(), nn.Linear(2048, 128, bias=False), nn.BatchNorm1d(128)
+            nn.Linear(2048, 2048, bias=False),
+            nn.BatchNorm1d(2048),
+            nn.ReLU(),
+            nn.Linear(2048, 128, bias=False),
+            nn.BatchNorm1d(128),
         )
 
     def forward(self, x):

@@ -24,9 +24,7 @@ from contrique_jax.train import init_state, make_step
 
 def ours(images: int, views: np.ndarray, classes: np.ndarray, dtype: str):
     """-> (a function that runs one step and waits, FLOPs of a step by the compiler's count, seconds of compilation)."""
-    config = Config(
-        data=DataConfig(batch_size=images), model=ModelConfig(encoder="resnet50", compute_dtype=dtype)
-    )
+    config = Config(data=DataConfig(batch_size=images), model=ModelConfig(encoder="resnet50", compute_dtype=dtype))
     run = runtime.start(images, devices=1)
     state = run.replicate(init_state(config, 1000))
     placed = run.place(views, classes)
@@ -51,7 +49,10 @@ def theirs(views: np.ndarray, classes: np.ndarray, *, channels_last: bool, gpu: 
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = TorchContrique().to(device, memory_format=layout)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=1e-4)
-    x = [torch.tensor(view).permute(0, 3, 1, 2).to(device).float().div(255).contiguous(memory_format=layout) for view in views]
+    x = [
+        torch.tensor(view).permute(0, 3, 1, 2).to(device).float().div(255).contiguous(memory_format=layout)
+        for view in views
+    ]
     labels = torch.tensor(np.tile(np.repeat(classes, 4), 2)).to(device)
     forward = torch.compile(model) if gpu else model
 
@@ -71,7 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8, help="images a step; each gives two views")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each")
-    parser.add_argument("--peak-tflops", type=float, default=0.0, help="the chip's dense bf16 peak, for the share reached")
+    parser.add_argument(
+        "--peak-tflops", type=float, default=0.0, help="the chip's dense bf16 peak, for the share reached"
+    )
     parser.add_argument("--no-torch", action="store_true", help="time ours alone")
     options = parser.parse_args()
     gpu = jax.default_backend() == "gpu"
@@ -97,9 +100,13 @@ def main() -> None:
             run()
             times[name].append(time.perf_counter() - start)
     best = {name: statistics.median(seconds) for name, seconds in times.items()}
-    print(f"device: {jax.devices()[0].device_kind}; {2 * options.images} views of 256x256; compiled in {compile_seconds:.0f} s")
+    print(
+        f"device: {jax.devices()[0].device_kind}; {2 * options.images} views of 256x256; compiled in {compile_seconds:.0f} s"
+    )
     for name, seconds in best.items():
-        print(f"{name:<44}{2 * options.images / seconds:8.2f} views/s   ours is {seconds / best['contrique_jax']:.2f} x as fast")
+        print(
+            f"{name:<44}{2 * options.images / seconds:8.2f} views/s   ours is {seconds / best['contrique_jax']:.2f} x as fast"
+        )
     if options.peak_tflops:
         print(f"share of peak: {flops / best['contrique_jax'] / options.peak_tflops / 1e12:.1%}")
 

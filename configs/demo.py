@@ -1,6 +1,6 @@
 """The demo: a narrow ResNet-18 on small procedural scenes, a few minutes on two cores, no data to fetch.
 
-  python -m contrique_jax.main --config configs/demo.py --workdir demo_out/run
+python -m contrique_jax.main --config configs/demo.py --workdir demo_out/run
 """
 
 from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -103,7 +103,7 @@ class Checkpoints:
         self._manager.close()
 
 
-class full_disk_as_user_error:  # noqa: N801 - reads as a statement
+class full_disk_as_user_error:
     """Context: the several ways in which Orbax reports a full disk -> one sentence."""
 
     def __init__(self, folder: Path):

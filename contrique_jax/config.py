@@ -34,7 +34,9 @@ class DataConfig:
     width: int = 512
     view_size: int = 256  # side of a view [pixels]
     pristine_share: float = 1 / 126  # share of the synthetic half left undistorted, in [0, 1]
-    type_weights: tuple[float, ...] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform over all there are
+    type_weights: tuple[
+        float, ...
+    ] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform over all there are
     minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
@@ -42,15 +44,22 @@ class DataConfig:
     max_pixels: int = 200_000_000  # an image with more pixels counts as broken
 
     def validate(self) -> None:
-        _require(self.batch_size >= 4 and self.batch_size % 2 == 0, "data.batch_size", self.batch_size, "even, at least 4")
+        _require(
+            self.batch_size >= 4 and self.batch_size % 2 == 0, "data.batch_size", self.batch_size, "even, at least 4"
+        )
         for name in ("height", "width"):
             value = getattr(self, name)
             _require(value >= 64 and value % 32 == 0, f"data.{name}", value, "a multiple of 32, at least 64")
         _require(
-            self.view_size >= 32 and self.view_size % 32 == 0, "data.view_size", self.view_size, "a multiple of 32, at least 32"
+            self.view_size >= 32 and self.view_size % 32 == 0,
+            "data.view_size",
+            self.view_size,
+            "a multiple of 32, at least 32",
         )
         _require(0 <= self.pristine_share <= 1, "data.pristine_share", self.pristine_share, "between 0 and 1")
-        _require(len(self.type_weights) in (0, 25), "data.type_weights", self.type_weights, "25 numbers, one a type, or ()")
+        _require(
+            len(self.type_weights) in (0, 25), "data.type_weights", self.type_weights, "25 numbers, one a type, or ()"
+        )
         _require(
             all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
             "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
@@ -70,7 +79,9 @@ class ModelConfig:
     patches: int = 2  # the last map is pooled to patches x patches local vectors
     projection_dim: int = 128  # width of the projections that the loss compares
     compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters, statistics and loss are always float32
-    views_in_one_forward: bool = False  # True: both views share one BatchNorm batch; False: a forward each, as the original
+    views_in_one_forward: bool = (
+        False  # True: both views share one BatchNorm batch; False: a forward each, as the original
+    )
 
     def validate(self) -> None:
         _require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
@@ -106,7 +117,9 @@ class OptimConfig:
         _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and under 1")
         _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        _require(self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}")
+        _require(
+            self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}"
+        )
         _require(0 <= self.warmup_share < 1, "optim.warmup_share", self.warmup_share, "at least 0 and under 1")
 
 

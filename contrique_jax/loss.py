@@ -15,11 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-
-def normalise(z: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-    """Rows of length one; a zero row stays zero (torch.nn.functional.normalize, eps 1e-12)."""
-    squares = jnp.sum(jnp.square(z), axis=-1, keepdims=True)
-    return z * lax.rsqrt(jnp.maximum(squares, 1e-24))
+from contrique_jax.model.contrique import normalise
 
 
 def dense_nt_xent(z: Float[Array, "n d"], classes: Int[Array, " n"], temperature: float) -> Float[Array, ""]:
@@ -106,7 +102,12 @@ def sharded_nt_xent(
         views, _, patches, width = z.shape
         per_patch = jnp.broadcast_to(classes[None, :, None], (views, len(classes), patches)).reshape(-1)
         return nt_xent(
-            z.reshape(-1, width), per_patch, num_classes=num_classes, temperature=temperature, block_size=block_size, axis=axis
+            z.reshape(-1, width),
+            per_patch,
+            num_classes=num_classes,
+            temperature=temperature,
+            block_size=block_size,
+            axis=axis,
         )
 
     return split(z, classes)

@@ -51,7 +51,7 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     try:
         values.config.data  # noqa: B018 - a config file that failed to load says so at the first look into it
     except Exception as error:
-        file = values["config"].config_filename.split(":")[0]
+        file = str(getattr(values["config"], "config_filename", "")).split(":")[0]
         why = " ".join(str(error).split()) if Path(file).exists() else "there is no such file"
         raise UserError(f"--config: {file} cannot be loaded: {why}.") from error
     if not isinstance(values.config, Config):
@@ -72,7 +72,9 @@ def claim_workdir(workdir: Path, config: Config) -> bool:
             raise UserError(f"{path}: not readable as JSON; restore it or take another --workdir.") from None
         difference = first_difference(config, stored)
         if difference:
-            raise UserError(f"{workdir} holds another config's run ({difference}); take another --workdir or that config.")
+            raise UserError(
+                f"{workdir} holds another config's run ({difference}); take another --workdir or that config."
+            )
         return True
     if (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} holds checkpoints but no config.json; restore it or take another --workdir.")
@@ -82,7 +84,9 @@ def claim_workdir(workdir: Path, config: Config) -> bool:
         beside.write_text(to_json(config), encoding="utf-8")
         os.replace(beside, path)
     except OSError as error:
-        raise UserError(disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another.") from error
+        raise UserError(
+            disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another."
+        ) from error
     return False
 
 
@@ -134,7 +138,10 @@ def main(argv: Sequence[str]) -> None:
     )
     state = train(config, workdir, runtime, pipeline)
     if int(state.step) < steps:
-        print(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there", file=sys.stderr)
+        print(
+            f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there",
+            file=sys.stderr,
+        )
         return
     if pipeline.broken.count:
         print(f"{pipeline.broken.count} broken images were skipped: {workdir / 'broken_images.txt'}", file=sys.stderr)

@@ -65,7 +65,9 @@ def start(batch_size: int, devices: int = 0) -> Runtime:
     available = jax.devices()
     count = devices or len(available)
     if count > len(available):
-        raise UserError(f"--devices={count}: only {len(available)} {available[0].platform} devices are here; ask for fewer.")
+        raise UserError(
+            f"--devices={count}: only {len(available)} {available[0].platform} devices are here; ask for fewer."
+        )
     if batch_size % (2 * count):
         raise UserError(
             f"config.data.batch_size = {batch_size}: {count} devices do not divide it into pairs of a synthetic and an "

@@ -59,9 +59,7 @@ def init_state(config: Config, steps: int) -> TrainState:
 
 def make_step(
     config: Config, runtime: Runtime, steps: int
-) -> Callable[
-    [TrainState, UInt8[Array, "2 batch size size 3"], Int[Array, " batch"]], tuple[TrainState, Measures]
-]:
+) -> Callable[[TrainState, UInt8[Array, "2 batch size size 3"], Int[Array, " batch"]], tuple[TrainState, Measures]]:
     """The jitted step over the mesh: (state, views, classes) -> (state, measures). The state is donated.
 
     BatchNorm sees the whole global batch (one view at a time unless `model.views_in_one_forward`), the loss and its

@@ -38,7 +38,12 @@ def test_the_defaults_are_valid():
 
 @pytest.mark.parametrize("variant", ["", ":small"])
 def test_config_file_loads_with_changes(variant):
-    argv = [f"--config={CONFIG}{variant}", "--workdir=w", "--config.data.batch_size=64", "--config.optim.learning_rate=0.1"]
+    argv = [
+        f"--config={CONFIG}{variant}",
+        "--workdir=w",
+        "--config.data.batch_size=64",
+        "--config.optim.learning_rate=0.1",
+    ]
     config, workdir, devices, _ = parse_flags(argv)
     assert (config.data.batch_size, config.optim.learning_rate) == (64, 0.1)
     assert (workdir, devices) == (Path("w"), 0)

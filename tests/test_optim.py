@@ -18,7 +18,9 @@ from contrique_jax.optim import decayed, learning_rate, sgd
 def test_learning_rate_is_warm_up_then_cosine():
     optim, steps = OptimConfig(learning_rate=0.6, warmup_share=0.1), 100
     rates = np.array([learning_rate(optim, steps, step) for step in range(steps)])
-    expected = [0.6 * (step + 1) / 10 if step < 10 else 0.3 * (1 + math.cos(math.pi * (step - 10) / 90)) for step in range(100)]
+    expected = [
+        0.6 * (step + 1) / 10 if step < 10 else 0.3 * (1 + math.cos(math.pi * (step - 10) / 90)) for step in range(100)
+    ]
     np.testing.assert_allclose(rates, expected, rtol=2e-6, atol=1e-7)
     assert rates.max() == np.float32(0.6)
 
@@ -70,7 +72,9 @@ def test_sgd_equals_pytorch_over_twenty_steps():
         x, y = (torch.tensor(part[step], dtype=torch.float32) for part in (inputs, targets))
         torch.mean((layer(x) - y) ** 2).backward()
         theirs.step()
-        gradients = jax.grad(loss)(params, jnp.asarray(inputs[step], jnp.float32), jnp.asarray(targets[step], jnp.float32))
+        gradients = jax.grad(loss)(
+            params, jnp.asarray(inputs[step], jnp.float32), jnp.asarray(targets[step], jnp.float32)
+        )
         updates, state = ours.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params["fc"]["kernel"], layer.weight.detach().numpy().T, rtol=1e-5, atol=1e-6)

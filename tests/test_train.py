@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,7 +21,6 @@ from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
-from contrique_jax.loss import normalise
 from contrique_jax.model.store import load_model
 from contrique_jax.train import Diverged, init_state, make_step, train
 
@@ -79,7 +77,11 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 def test_devices_do_not_change_loss_or_gradient(batch):
     """One SGD step without momentum or decay moves the parameters by the gradient: equal parameters, equal gradients."""
     config = tiny(
-        optim__momentum=0.0, optim__weight_decay=0.0, optim__warmup_share=0.0, optim__learning_rate=1.0, model__base_width=16
+        optim__momentum=0.0,
+        optim__weight_decay=0.0,
+        optim__warmup_share=0.0,
+        optim__learning_rate=1.0,
+        model__base_width=16,
     )
     results = {}
     for devices in (1, 4, 8):
@@ -173,7 +175,9 @@ def test_step_equals_the_original(shared):
     after, measures = make_step(config, run, 10)(state, *run.place(views, classes))
     np.testing.assert_allclose(float(measures["loss"]), data["loss"], rtol=1e-4)
     gradient = jax.tree.map(lambda a, b: a - b, before, jax.device_get(after.params))
-    ours = {".".join(str(part.key) for part in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
+    ours = {
+        ".".join(str(part.key) for part in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+    }
     squares = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in ours.values())
     stored = dict(zip(data["grad_names"].tolist(), data["grad_norms"].tolist(), strict=True))
     np.testing.assert_allclose(np.sqrt(squares), np.sqrt(sum(norm**2 for norm in stored.values())), rtol=1e-3)
@@ -181,7 +185,15 @@ def test_step_equals_the_original(shared):
 
 def start_run(workdir: Path, *flags: str) -> subprocess.Popen[str]:
     config = ROOT / "tests" / "tiny_config.py"
-    command = [sys.executable, "-m", "contrique_jax.main", f"--config={config}", f"--workdir={workdir}", "--devices=1", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "contrique_jax.main",
+        f"--config={config}",
+        f"--workdir={workdir}",
+        "--devices=1",
+        *flags,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one CPU device
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 

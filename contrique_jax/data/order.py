@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Int, UInt32
 
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
@@ -113,7 +113,12 @@ class Order:
         # on the host's processor, whatever the training devices are
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             chosen = _choices(
-                jnp.asarray(self.seed), jnp.asarray(step), jnp.asarray(rows), self.types, self.shares, self.pristine_share
+                jnp.asarray(self.seed),
+                jnp.asarray(step),
+                jnp.asarray(rows),
+                self.types,
+                self.shares,
+                self.pristine_share,
             )
             class_id, key, views = jax.tree.map(np.asarray, chosen)
         halves = []

@@ -36,7 +36,9 @@ class Batch(NamedTuple):
 class Pipeline:
     """Batches of a run as this process sees them: `pipeline.batches(first, last)`."""
 
-    def __init__(self, data: DataConfig, *, pristine: Source, authentic: Source, seed: int, rows: range, broken: BrokenLog):
+    def __init__(
+        self, data: DataConfig, *, pristine: Source, authentic: Source, seed: int, rows: range, broken: BrokenLog
+    ):
         """`rows`: this process's share of the global batch, an even number, starting at an even row."""
         self.data, self.pristine, self.authentic, self.broken = data, pristine, authentic, broken
         self.order = Order(
@@ -105,7 +107,10 @@ def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
         while step < last or waiting:
             while step < last and len(waiting) <= pipeline.data.prefetch:
                 draws = pipeline.order(step)
-                work: list[tuple[Callable[..., np.ndarray], Draws]] = [(synthetic_row, draws[0]), (authentic_row, draws[1])]
+                work: list[tuple[Callable[..., np.ndarray], Draws]] = [
+                    (synthetic_row, draws[0]),
+                    (authentic_row, draws[1]),
+                ]
                 waiting.append((draws, [[pool.submit(f, d, row) for row in range(len(d.record))] for f, d in work]))
                 step += 1
             draws, (synthetic, authentic) = waiting.popleft()
@@ -172,7 +177,9 @@ def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
 
     half = len(pipeline.order.rows) // 2
     halves = [
-        rows_of(role).map(function, num_parallel_calls=pipeline.workers, deterministic=True).batch(half, drop_remainder=True)
+        rows_of(role)
+        .map(function, num_parallel_calls=pipeline.workers, deterministic=True)
+        .batch(half, drop_remainder=True)
         for role, function in ((0, synthetic), (1, authentic))
     ]
     dataset = tf.data.Dataset.zip(tuple(halves)).prefetch(pipeline.data.prefetch)

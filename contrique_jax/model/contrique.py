@@ -162,34 +162,6 @@ def _bind(model: ModelConfig, variables: Variables) -> Contrique:
 
 
 @functools.lru_cache(maxsize=16)
-def _initialiser(model: tuple[Any, ...]) -> Callable[[int], Variables]:
-    def initialise(seed: int) -> Variables:
-        _, *states = nnx.split(Contrique(ModelConfig(*model)), nnx.Param, nnx.BatchStat)
-        params, batch_stats = map(nnx.to_pure_dict, states)
-        return {"params": _draw(params, seed), "batch_stats": batch_stats}
-
-    return jax.jit(initialise)
-
-
-def _draw(params: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Fills kernels and linear weights from one stream each: a draw a layer takes ten times as long to compile."""
-    leaves, tree = jax.tree.flatten(params)
-    normal_key, uniform_key = jax.random.split(jax.random.key(seed))
-    for rank, sample in (
-        (4, functools.partial(jax.random.normal, normal_key)),
-        (2, functools.partial(jax.random.uniform, uniform_key, minval=-1.0, maxval=1.0)),
-    ):
-        chosen = [i for i, leaf in enumerate(leaves) if leaf.ndim == rank]
-        ends = list(itertools.accumulate(leaves[i].size for i in chosen))
-        stream = sample((ends[-1],), dtype=jnp.float32)
-        for i, end in zip(chosen, ends, strict=True):
-            shape = leaves[i].shape
-            scale = math.sqrt(2 / (shape[0] * shape[1] * shape[3])) if rank == 4 else math.sqrt(1 / shape[0])
-            leaves[i] = scale * stream[end - leaves[i].size : end].reshape(shape)
-    return jax.tree.unflatten(tree, leaves)
-
-
-@functools.lru_cache(maxsize=16)
 def _skeleton(model: tuple[Any, ...]) -> tuple[nnx.GraphDef[Contrique], nnx.State, nnx.State]:
     network = nnx.eval_shape(lambda: Contrique(ModelConfig(*model)))
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)

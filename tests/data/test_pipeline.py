@@ -25,15 +25,22 @@ def photographs(tmp_path_factory):
         (folder / role).mkdir()
         for index in range(12):
             image = Image.fromarray(scene(1, index))
-            image.resize((150, 110) if role == "pristine" else (90 + 7 * index, 80)).save(folder / role / f"{index:02}.jpg")
+            image.resize((150, 110) if role == "pristine" else (90 + 7 * index, 80)).save(
+                folder / role / f"{index:02}.jpg"
+            )
     return folder
 
 
 def pipeline(folder, rows: range | None = None, broken: BrokenLog | None = None, **changes) -> Pipeline:
     settings = {"batch_size": 8, "height": 96, "width": 128, "view_size": 64, "pristine_share": 0.2}
     data = DataConfig(str(folder / "pristine"), str(folder / "authentic"), **(settings | changes))
-    sources = {role: open_source(getattr(data, role), role=role, field=f"config.data.{role}") for role in ("pristine", "authentic")}
-    return Pipeline(data, **sources, seed=5, rows=rows or range(data.batch_size), broken=broken or BrokenLog(quiet=True))
+    sources = {
+        role: open_source(getattr(data, role), role=role, field=f"config.data.{role}")
+        for role in ("pristine", "authentic")
+    }
+    return Pipeline(
+        data, **sources, seed=5, rows=rows or range(data.batch_size), broken=broken or BrokenLog(quiet=True)
+    )
 
 
 def test_a_batch_has_its_shape(photographs):
