@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> Config:
         config.data.batch_size = 32
         config.data.view_size = 128
         config.model = ModelConfig(encoder="resnet18", compute_dtype="float32")
-        config.optim.learning_rate = 0.05
+        config.optim.learning_rate = 0.02  # higher ones lose the start: the first gradients are large
         config.train.checkpoint_every = 50
         config.train.log_every = 10
     elif variant:

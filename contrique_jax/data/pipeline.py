@@ -120,20 +120,20 @@ def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
-    """The same through tf.data: rows decoded by Pillow in parallel, distorted and viewed by jax2tf, one branch a row."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow kernel is used, and it is announced on stderr
+def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: list[UserError]) -> Any:
+    """A tf.data set of one half's (views uint8 [2, size, size, 3], class int32), row by row: 0 synthetic, 1 authentic.
+
+    Rows are decoded by Pillow in parallel, then finished by the JAX functions through jax2tf: one branch a row. A
+    UserError inside is left in `failures`, because tf.data hides it behind an error of its own.
+    """
     import tensorflow as tf
     from jax.experimental import jax2tf
 
-    tf.config.set_visible_devices([], "GPU")  # the accelerators belong to the training step
-    size, canvas_shape = pipeline.data.view_size, (pipeline.data.height, pipeline.data.width, 3)
-    failures: list[UserError] = []
+    data = pipeline.data
+    types = (tf.int64, tf.int32, tf.uint32, tf.int32, tf.float32, tf.float32, tf.int32, tf.bool)
+    shapes = ((), (), (2,), *[(2,)] * len(ViewDraw._fields))
 
     def told(function: Callable[..., Any]) -> Callable[..., Any]:
-        """tf.data hides exceptions behind its own; this keeps the user's sentence."""
-
         def call(*arguments: Any) -> Any:
             try:
                 return function(*arguments)
@@ -143,51 +143,52 @@ def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
 
         return call
 
-    def in_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-        return tf.function(jax2tf.convert(function, with_gradient=False), autograph=False, jit_compile=False)
-
-    finish_synthetic, finish_authentic = in_graph(pipeline.synthetic_views), in_graph(authentic_views)
-
-    def draws(step: Any, role: int) -> tuple[Any, ...]:
+    def draws(step: Any) -> tuple[Any, ...]:
         chosen = pipeline.order(int(step))[role]
         return (chosen.record.astype(np.int64), chosen.class_id, chosen.key, *chosen.views)
 
-    types = (tf.int64, tf.int32, tf.uint32, tf.int32, tf.float32, tf.float32, tf.int32, tf.bool)
-    shapes = ((), (), (2,), *[(2,)] * len(ViewDraw._fields))
+    def planned(step: Any) -> Any:
+        return tf.numpy_function(told(draws), [step], types)
 
-    def rows_of(role: int) -> Any:
-        def planned(step: Any) -> Any:
-            return tf.numpy_function(told(functools.partial(draws, role=role)), [step], types)
+    def shaped(*parts: Any) -> tuple[Any, ...]:
+        return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
 
-        def shaped(*parts: Any) -> tuple[Any, ...]:
-            return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
+    def in_graph(function: Callable[..., Any]) -> Callable[..., Any]:
+        return tf.function(jax2tf.convert(function, with_gradient=False), autograph=False, jit_compile=False)
 
-        return tf.data.Dataset.range(first, last).map(planned).unbatch().map(shaped)
+    finish = in_graph(pipeline.synthetic_views if role == 0 else authentic_views)
 
     def synthetic(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
-        canvas = tf.ensure_shape(tf.numpy_function(told(pipeline.canvas), [record], tf.uint8), canvas_shape)
-        return finish_synthetic(key, canvas, class_id, ViewDraw(*views)), class_id
+        canvas = tf.numpy_function(told(pipeline.canvas), [record], tf.uint8)
+        canvas = tf.ensure_shape(canvas, (data.height, data.width, 3))
+        return finish(key, canvas, class_id, ViewDraw(*views)), class_id
 
     def authentic(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
-        def crops(record: Any, *views: Any) -> np.ndarray:
-            return pipeline.crops(record, ViewDraw(*views))
+        crops = tf.numpy_function(
+            told(lambda record, *views: pipeline.crops(record, ViewDraw(*views))), [record, *views], tf.uint8
+        )
+        crops = tf.ensure_shape(crops, (2, data.view_size, data.view_size, 3))
+        return finish(crops, ViewDraw(*views)), class_id
 
-        cut = tf.ensure_shape(tf.numpy_function(told(crops), [record, *views], tf.uint8), (2, size, size, 3))
-        return finish_authentic(cut, ViewDraw(*views)), class_id
+    rows = tf.data.Dataset.range(first, last).map(planned).unbatch().map(shaped)
+    row = synthetic if role == 0 else authentic
+    return rows.map(row, num_parallel_calls=pipeline.workers, deterministic=True)
 
+
+def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
+    """The same batches through tf.data."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow kernel is used, and it is announced on stderr
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # the accelerators belong to the training step
+    failures: list[UserError] = []
     half = len(pipeline.order.rows) // 2
-    halves = [
-        rows_of(role)
-        .map(function, num_parallel_calls=pipeline.workers, deterministic=True)
-        .batch(half, drop_remainder=True)
-        for role, function in ((0, synthetic), (1, authentic))
-    ]
-    dataset = tf.data.Dataset.zip(tuple(halves)).prefetch(pipeline.data.prefetch)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.threading.max_intra_op_parallelism = 1  # a row is one thread's work; rows run side by side
-    options.threading.private_threadpool_size = pipeline.workers + 2
-    iterator = iter(dataset.with_options(options).as_numpy_iterator())
+    halves = [tfdata_half(pipeline, role, first, last, failures).batch(half, drop_remainder=True) for role in (0, 1)]
+    dataset = (
+        tf.data.Dataset.zip(tuple(halves)).prefetch(pipeline.data.prefetch).with_options(options(pipeline.workers))
+    )
+    iterator = iter(dataset.as_numpy_iterator())
     while True:
         try:
             synthetic_rows, authentic_rows = next(iterator)
@@ -199,3 +200,14 @@ def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
             raise
         views, classes = zip(synthetic_rows, authentic_rows, strict=True)
         yield assemble(views, classes)
+
+
+def options(workers: int) -> Any:
+    """tf.data options: a row is one thread's work, rows run side by side."""
+    import tensorflow as tf
+
+    chosen = tf.data.Options()
+    chosen.autotune.enabled = False
+    chosen.threading.max_intra_op_parallelism = 1
+    chosen.threading.private_threadpool_size = workers + 2
+    return chosen
