@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,21 @@ FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted
 class Checkpoints:
     """The checkpoints of a run, in one folder; the last `keep` stay."""
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, *, owner: bool = True):
+        """`owner`: this process writes here, and clears away what an interrupted one left half-written."""
         self.folder = folder.absolute()
+        # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep if owner else None,
+                create=owner,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=owner,
+            ),
         )
 
     def latest(self) -> int | None:
@@ -100,7 +110,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        with full_disk_as_user_error(self.folder):
+            self._manager.close()
 
 
 class full_disk_as_user_error:
@@ -130,15 +141,20 @@ def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The network in a workdir, its `checkpoints` folder or one checkpoint -> (architecture, variables on the host)."""
     path = Path(path).absolute()
     if path.name.isdigit() and (path / "state").is_dir():
-        folder, step = path.parent, int(path.name)
+        folder, steps = path.parent, [int(path.name)]
     else:
-        folder, step = (path / "checkpoints" if (path / "checkpoints").is_dir() else path), -1
-    if not folder.is_dir() or not any(child.name.isdigit() for child in folder.iterdir()):
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        steps = [int(child.parent.name) for child in folder.glob("*/state") if child.parent.name.isdigit()]
+    if not steps:
         raise UserError(f"{path}: neither a model folder nor a run's workdir with a checkpoint in it; check --model.")
-    checkpoints = Checkpoints(folder, keep=1_000_000)
-    step = checkpoints.latest() if step < 0 else step  # type: ignore[assignment]
-    known = {part.name for part in dataclasses.fields(ModelConfig)}
-    model = {name: value for name, value in checkpoints.config(step)["model"].items() if name in known}
-    state = checkpoints.restore_plain(step)
-    checkpoints.close()
-    return ModelConfig(**model), {"params": state["params"], "batch_stats": state["batch_stats"]}
+    checkpoints = Checkpoints(folder, owner=False)
+    try:
+        known = {part.name for part in dataclasses.fields(ModelConfig)}
+        stored = checkpoints.config(max(steps))["model"]
+        state = checkpoints.restore_plain(max(steps))
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error
+    finally:
+        checkpoints.close()
+    model = ModelConfig(**{name: value for name, value in stored.items() if name in known})
+    return model, {"params": state["params"], "batch_stats": state["batch_stats"]}

@@ -14,7 +14,7 @@ ENCODERS = ("resnet18", "resnet34", "resnet50")
 LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
 DECAY_MASKS = ("no_norm", "original", "all")
-# fields of `train` that say what is written when, and so may differ between a run and its continuation
+# fields that say how and when, not what, and so may differ between a run and its continuation
 FREE_FIELDS = ("train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "data.workers", "data.prefetch")
 
 
@@ -60,6 +60,8 @@ class DataConfig:
         _require(
             len(self.type_weights) in (0, 25), "data.type_weights", self.type_weights, "25 numbers, one a type, or ()"
         )
+        numbers = all(isinstance(weight, int | float) for weight in self.type_weights)
+        _require(numbers, "data.type_weights", self.type_weights, "numbers")
         _require(
             all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
             "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
@@ -167,12 +169,11 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
 
 
-def first_difference(config: Config, stored: dict[str, Any]) -> str | None:
-    """The first field, named with both values, in which `config` differs from a stored run's; FREE_FIELDS may differ."""
-    ours = json.loads(to_json(config))
+def first_difference(ours: dict[str, Any], stored: dict[str, Any]) -> str | None:
+    """The first `part.field`, with both values, in which two stored configs differ; FREE_FIELDS may differ."""
     for part in sorted(set(ours) | set(stored)):
         mine, theirs = ours.get(part, {}), stored.get(part, {})
         for name in sorted(set(mine) | set(theirs)):
             if f"{part}.{name}" not in FREE_FIELDS and mine.get(name) != theirs.get(name):
-                return f"config.{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
+                return f"{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
     return None

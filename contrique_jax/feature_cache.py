@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.errors import BrokenImage
+from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.features import Extractor, name_reduced, progress_bar
 from contrique_jax.outputs import write_npz
 
@@ -43,7 +44,10 @@ def cached_features(
                 reduced.append(item.path)
     finally:  # also what an interrupted run has done so far
         if store and len(known) > before:
-            write_npz(store, stamp=np.array(list(known)), features=np.array(list(known.values()), np.float32))
+            try:
+                write_npz(store, stamp=np.array(list(known)), features=np.array(list(known.values()), np.float32))
+            except (UserError, OSError) as error:  # what it holds can be computed again
+                print(f"warning: features are not kept for the next time: {error}", file=sys.stderr)
     name_reduced(reduced, extractor.max_megapixels)
     return {path: known[stamp] for path, stamp in stamps.items() if stamp in known}, broken
 

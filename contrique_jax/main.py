@@ -11,13 +11,13 @@ end D/model/, a model folder that `contrique-jax features`, `evaluate` and `scor
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from contrique_jax.config import Config, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
+from contrique_jax.outputs import whole_file
 
 HELP = """
 Flags:
@@ -41,7 +41,9 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     flags.DEFINE_bool("print_config", False, "print the final config and leave", flag_values=values)
     try:
         rest = values(line)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # also whatever the config file raises
+        if isinstance(error, UserError):
+            raise
         sentence = " ".join(str(error).split())
         raise UserError(f"command line: {sentence}; see `python -m contrique_jax.main --help`.") from error
     if len(rest) > 1:
@@ -62,15 +64,20 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     return values.config, Path(values.workdir or ".").expanduser(), values.devices, values.print_config
 
 
-def claim_workdir(workdir: Path, config: Config) -> bool:
-    """Makes `workdir` this config's, and says whether it already was. Raises UserError where it is another run's."""
+def claim_workdir(workdir: Path, config: Config, images: dict[str, int]) -> bool:
+    """Makes `workdir` this config's, and says whether it already was.
+
+    `images` counts those of each source: with other numbers the order of a resumed run would be another. Raises UserError
+    where the folder is another run's or cannot be written.
+    """
     path = workdir / "config.json"
+    record = json.loads(to_json(config)) | {"images": images}
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{path}: not readable as JSON; restore it or take another --workdir.") from None
-        difference = first_difference(config, stored)
+            difference = first_difference(record, stored)
+        except (ValueError, AttributeError, TypeError, OSError):
+            raise UserError(f"{path}: not readable as a run's config; restore it or take another --workdir.") from None
         if difference:
             raise UserError(
                 f"{workdir} holds another config's run ({difference}); take another --workdir or that config."
@@ -80,9 +87,8 @@ def claim_workdir(workdir: Path, config: Config) -> bool:
         raise UserError(f"{workdir} holds checkpoints but no config.json; restore it or take another --workdir.")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        beside = workdir / "config.json.part"
-        beside.write_text(to_json(config), encoding="utf-8")
-        os.replace(beside, path)
+        with whole_file(path) as beside:
+            beside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(
             disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another."
@@ -101,14 +107,12 @@ def main(argv: Sequence[str]) -> None:
         return
     # slow imports, after everything that can be refused without them
     from contrique_jax import runtime as runtimes
-    from contrique_jax.data.order import check_sizes, type_table
     from contrique_jax.data.pipeline import Pipeline
     from contrique_jax.data.rows import BrokenLog
     from contrique_jax.data.sources import open_source
     from contrique_jax.train import total_steps, train
 
     runtime = runtimes.start(config.data.batch_size, devices)
-    type_table(config.data.type_weights)
     sources = {
         role: open_source(
             getattr(config.data, role),
@@ -120,8 +124,6 @@ def main(argv: Sequence[str]) -> None:
         )
         for role in ("pristine", "authentic")
     }
-    check_sizes(len(sources["pristine"]), len(sources["authentic"]), config.data.batch_size)
-    resumed = claim_workdir(workdir, config)
     pipeline = Pipeline(
         config.data,
         **sources,
@@ -129,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
         rows=runtime.local_rows(config.data.batch_size),
         broken=BrokenLog(workdir / "broken_images.txt"),
     )
+    resumed = claim_workdir(workdir, config, {role: len(source) for role, source in sources.items()})
     steps = total_steps(config, len(sources["pristine"]), len(sources["authentic"]))
     print(
         f"{'resuming' if resumed else 'training'} {config.model.encoder} in {workdir}: {len(sources['pristine'])} pristine and "

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.outputs import whole_file
+
+
+def _step_of(line: str) -> int:
+    """The step of a line of metrics, 0 where a crash left it damaged."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else 0
+    except (ValueError, TypeError, KeyError):
+        return 0
 
 
 class Metrics:
@@ -26,7 +36,11 @@ class Metrics:
         self.last, self.images_per_step = last, images_per_step
         self._keep(first)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's length
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        # in this thread: tensorboardX's own writer thread dies on a full disk and leaves its callers waiting
+        self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.write_event(event_pb2.Event(wall_time=time.time(), step=first + 1, session_log=restart))
         self._bar = tqdm(total=last, initial=first, unit="step", disable=None, dynamic_ncols=True)
         self._start = self._since = time.monotonic()
         self._first = self._seen = first
@@ -36,10 +50,9 @@ class Metrics:
         if not self.path.exists():
             return
         with open(self.path, encoding="utf-8") as file:
-            lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= steps]
-        beside = self.path.with_suffix(".jsonl.part")
-        beside.write_text("".join(lines), encoding="utf-8")
-        os.replace(beside, self.path)
+            lines = [line for line in file if 0 < _step_of(line) <= steps]
+        with whole_file(self.path) as beside:
+            beside.write_text("".join(lines), encoding="utf-8")
 
     def write(self, rows: list[dict[str, float]]) -> None:
         """Rows of consecutive steps, each with at least `step` and `loss`; the last one feeds the bar and TensorBoard."""
@@ -55,7 +68,9 @@ class Metrics:
             self._file.flush()
             for name, value in last.items():
                 if name != "step":
-                    self._events.add_scalar(name, value, int(last["step"]))
+                    event = event_pb2.Event(wall_time=time.time(), step=int(last["step"]), summary=scalar(name, value))
+                    self._events.write_event(event)
+            self._events.flush()
         except OSError as error:
             sentence = disk_message(error, str(self.path))
             raise (UserError(sentence) if sentence else error) from error
@@ -66,7 +81,7 @@ class Metrics:
         said = f"loss {row['loss']:.4f}, learning rate {row['learning_rate']:.3g}, {rate:.1f} images/s"
         if self._bar.disable:
             per_step = (time.monotonic() - self._start) / max(step - self._first, 1)
-            left = time.strftime("%H:%M:%S", time.gmtime(per_step * (self.last - step)))
+            left = tqdm.format_interval(per_step * (self.last - step))
             print(f"step {step}/{self.last}: {said}, {left} left", file=sys.stderr, flush=True)
         else:
             self._bar.set_postfix_str(said, refresh=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,16 @@ class Runtime:
     def replicate(self, tree: Any) -> Any:
         """Host or device arrays -> the same arrays on every device."""
         return jax.device_put(tree, self.whole)
+
+
+def host_device() -> jax.Device:
+    """This process's CPU device, on which the pipeline's functions run. Raises UserError where jax may not use it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX_PLATFORMS={os.environ.get("JAX_PLATFORMS", "")}: the input pipeline needs the CPU too; add it, e.g. cuda,cpu."
+        ) from error
 
 
 def start(batch_size: int, devices: int = 0) -> Runtime:

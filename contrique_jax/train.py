@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from contrique_jax import optim
 from contrique_jax.checkpoint import Checkpoints
 from contrique_jax.config import Config
 from contrique_jax.data.order import steps_per_epoch
-from contrique_jax.data.pipeline import Batch, Pipeline
+from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
 from contrique_jax.loss import sharded_nt_xent
@@ -123,18 +123,22 @@ class StopOnTerminate:
         self.asked = True
 
     def __exit__(self, *details: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+
+
+def is_finite(row: dict[str, float]) -> bool:
+    return math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
 
 
 def check_finite(rows: list[dict[str, float]], saved: int | None) -> None:
     """Raises Diverged naming the steps whose loss or gradient is not finite."""
-    bad = [int(row["step"]) for row in rows if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]))]
+    bad = [int(row["step"]) for row in rows if not is_finite(row)]
     if bad:
         steps = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
         last = f"the last checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
         raise Diverged(
             f"loss or gradient is not a finite number at {steps}; {last}; "
-            "lower config.optim.learning_rate or look at the images of those steps."
+            "take a lower config.optim.learning_rate and a new --workdir, or look at the images of those steps."
         )
 
 
@@ -152,19 +156,23 @@ def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -
             state = checkpoints.restore(first, state)
         metrics = Metrics(workdir, first=first, last=steps, images_per_step=config.data.batch_size)
         try:
-            batches = pipeline.batches(first, steps)
-            state = _loop(config, runtime, checkpoints, metrics, state, batches, first, steps, pipeline)
-            checkpoints.wait()
+            with StopOnTerminate() as stop:
+                state = _loop(config, runtime, checkpoints, metrics, state, first, steps, pipeline, stop)
+                checkpoints.wait()
+                if int(state.step) >= steps and not (workdir / "model").exists():
+                    _save_model(config, workdir, state, steps, pipeline)
         finally:
             metrics.close()
     finally:
         checkpoints.close()
-    if int(state.step) == steps:
-        variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
-        provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
-        provenance |= {"authentic": config.data.authentic, "broken_images": pipeline.broken.count}
-        save_model(workdir / "model", config.model, variables, provenance=provenance)
     return state
+
+
+def _save_model(config: Config, workdir: Path, state: TrainState, steps: int, pipeline: Pipeline) -> None:
+    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
+    provenance |= {"authentic": config.data.authentic, "broken_images": pipeline.broken.count}
+    save_model(workdir / "model", config.model, variables, provenance=provenance)
 
 
 def _loop(
@@ -173,31 +181,31 @@ def _loop(
     checkpoints: Checkpoints,
     metrics: Metrics,
     state: TrainState,
-    batches: Iterator[Batch],
     first: int,
     steps: int,
     pipeline: Pipeline,
+    stop: StopOnTerminate,
 ) -> TrainState:
     run_step = make_step(config, runtime, steps)
+    batches = pipeline.batches(first, steps)
     waiting: list[tuple[int, Measures]] = []
     saved = first or None
-    with StopOnTerminate() as stop:
-        for step in range(first, steps):
-            state, measures = run_step(state, *runtime.place(*next(batches)))
-            done = step + 1
-            waiting.append((done, measures))
-            leave = stop.asked or done == steps
-            save = leave or done % config.train.checkpoint_every == 0
-            if save or done % config.train.log_every == 0:
-                # one wait for the devices a window, not one a step
-                rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
-                rows[-1]["broken_images"] = pipeline.broken.count
-                waiting = []
-                check_finite(rows, saved)
-                metrics.write(rows)
-            if save:
-                checkpoints.save(done, state, config)
-                saved = done
-            if leave:
-                break
+    for step in range(first, steps):
+        state, measures = run_step(state, *runtime.place(*next(batches)))
+        done = step + 1
+        waiting.append((done, measures))
+        leave = stop.asked or done == steps
+        save = leave or done % config.train.checkpoint_every == 0
+        if save or done % config.train.log_every == 0:
+            # one wait for the devices a window, not one a step
+            rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
+            rows[-1]["broken_images"] = pipeline.broken.count
+            waiting = []
+            metrics.write([row for row in rows if is_finite(row)])
+            check_finite(rows, saved)
+        if save:
+            checkpoints.save(done, state, config)
+            saved = done
+        if leave:
+            break
     return state

@@ -80,8 +80,13 @@ def test_inference_takes_a_workdir_or_one_checkpoint(tmp_path, state):
         model, variables = load_for_inference(path)
         assert model == TINY.model
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), variables["params"], expected["params"])
-    with pytest.raises(UserError, match="neither a model folder nor"):
-        load_for_inference(tmp_path / "nothing")
+    (tmp_path / "photographs" / "2023").mkdir(parents=True)
+    for path in ("nothing", "photographs"):
+        with pytest.raises(UserError, match="neither a model folder nor"):
+            load_for_inference(tmp_path / path)
+    next((tmp_path / "checkpoints" / "4" / "config").iterdir()).write_text("{")
+    with pytest.raises(UserError, match="a damaged checkpoint"):
+        load_for_inference(tmp_path)
 
 
 def test_too_little_space_is_said_before_writing(tmp_path, state, monkeypatch):
@@ -118,6 +123,7 @@ def test_a_disk_that_fills_up_while_writing_keeps_the_earlier_checkpoint(tmp_pat
             checkpoints.wait()
         code = run_verb(more, [])
         assert checkpoints.latest() == 1, checkpoints.latest()
+        checkpoints.close()
         sys.exit(code)
     """
     done = subprocess.run(
@@ -125,4 +131,5 @@ def test_a_disk_that_fills_up_while_writing_keeps_the_earlier_checkpoint(tmp_pat
     )
     assert done.returncode == 2, done.stderr
     assert "no space left for a checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
     assert (tmp_path / "c" / "1").is_dir()

@@ -18,7 +18,8 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
     ("field", "value"),
     [
         ("data.batch_size", 7), ("data.height", 100), ("data.view_size", 0), ("data.pristine_share", 1.5),
-        ("data.type_weights", (1.0, 2.0)), ("data.type_weights", (0.0,) * 25), ("data.loader", "magic"),
+        ("data.type_weights", (1.0, 2.0)), ("data.type_weights", (0.0,) * 25),
+        ("data.type_weights", ("a",) * 25), ("data.loader", "magic"),
         ("model.encoder", "vgg"), ("model.patches", 20), ("model.compute_dtype", "float16"), ("loss.temperature", 0.0),
         ("optim.momentum", 1.0), ("optim.decay_mask", "some"), ("optim.warmup_share", 1.0), ("train.epochs", 0),
         ("train.seed", -1), ("train.log_every", 0),
@@ -71,26 +72,45 @@ def test_a_wrong_command_line_is_one_sentence(argv, says):
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
     config = Config()
-    assert claim_workdir(tmp_path / "run", config) is False
-    assert claim_workdir(tmp_path / "run", config) is True
+    images = {"pristine": 30, "authentic": 40}
+    assert claim_workdir(tmp_path / "run", config, images) is False
+    assert claim_workdir(tmp_path / "run", config, images) is True
     config.train.checkpoint_every = 7  # says what is written when: may change
-    assert claim_workdir(tmp_path / "run", config) is True
+    assert claim_workdir(tmp_path / "run", config, images) is True
     config.optim.learning_rate = 0.123
     before = (tmp_path / "run" / "config.json").read_text()
-    with pytest.raises(UserError, match=r"config\.optim\.learning_rate is 0\.123 here and 0\.6 there"):
-        claim_workdir(tmp_path / "run", config)
+    with pytest.raises(UserError, match=r"optim\.learning_rate is 0\.123 here and 0\.6 there"):
+        claim_workdir(tmp_path / "run", config, images)
+    config.optim.learning_rate = 0.6
+    with pytest.raises(UserError, match=r"images\.authentic is 41 here and 40 there"):
+        claim_workdir(tmp_path / "run", config, {"pristine": 30, "authentic": 41})
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(UserError, match="--workdir"):
-        claim_workdir(tmp_path / "taken", Config())
+        claim_workdir(tmp_path / "taken", Config(), {})
     assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_difference_sees_fields_of_other_versions():
-    stored = json.loads(to_json(Config()))
-    assert first_difference(Config(), stored) is None
+    ours, stored = json.loads(to_json(Config())), json.loads(to_json(Config()))
+    assert first_difference(ours, stored) is None
     stored["data"]["gone"] = 1
-    assert "config.data.gone" in str(first_difference(Config(), stored))
+    assert "data.gone" in str(first_difference(ours, stored))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '{"data": 3}', "not json"])
+def test_a_damaged_config_of_a_run_is_one_sentence(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: not readable"):
+        claim_workdir(tmp_path, Config(), {})
+
+
+@pytest.mark.parametrize("text", ["def get_config(:", "import no_such_module", "def get_config(): return 3"])
+def test_a_config_file_with_a_mistake_is_one_sentence(tmp_path, text):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError) as caught:
+        parse_flags([f"--config={tmp_path / 'mine.py'}", "--workdir=w"])
+    assert "\n" not in str(caught.value)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, UInt32
 
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
+from contrique_jax.runtime import host_device
 from contrique_jax.views import ViewDraw, draw_views
 
 
@@ -39,7 +40,7 @@ def check_sizes(pristine: int, authentic: int, batch_size: int) -> None:
         if count < batch_size // 2:
             raise UserError(
                 f"config.data.{name} holds {count} images, fewer than the {batch_size // 2} that half a batch needs; "
-                f"add images or lower config.data.batch_size to {2 * count if count > 1 else 4}."
+                "add images or lower config.data.batch_size."
             )
 
 
@@ -111,7 +112,7 @@ class Order:
         """(synthetic, authentic) choices for this process's rows of 0-based `step`."""
         rows = np.arange(self.rows.start, self.rows.stop, dtype=np.int32)
         # on the host's processor, whatever the training devices are
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with jax.default_device(host_device()):
             chosen = _choices(
                 jnp.asarray(self.seed),
                 jnp.asarray(step),

@@ -23,6 +23,7 @@ from contrique_jax.data.order import Draws, Order
 from contrique_jax.data.rows import BrokenLog, authentic_views, load_canvas, load_crops, synthetic_views
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
+from contrique_jax.runtime import host_device
 from contrique_jax.views import ViewDraw
 
 
@@ -51,6 +52,10 @@ class Pipeline:
             type_weights=data.type_weights,
         )
         self.workers = data.workers or os.cpu_count() or 1
+        has_tensorflow = importlib.util.find_spec("tensorflow") is not None
+        if data.loader == "tfdata" and not has_tensorflow:
+            raise UserError("config.data.loader = 'tfdata': TensorFlow is not installed; install it or say 'threads'.")
+        self.loader = ("tfdata" if has_tensorflow else "threads") if data.loader == "auto" else data.loader
         self.synthetic_views = functools.partial(
             synthetic_views, size=data.view_size, types=self.order.types, minmax=data.minmax
         )
@@ -63,10 +68,7 @@ class Pipeline:
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first..last-1. Raises UserError where a source as a whole cannot be read."""
-        loader = self.data.loader
-        if loader == "auto":
-            loader = "tfdata" if importlib.util.find_spec("tensorflow") else "threads"
-        return tfdata_batches(self, first, last) if loader == "tfdata" else thread_batches(self, first, last)
+        return tfdata_batches(self, first, last) if self.loader == "tfdata" else thread_batches(self, first, last)
 
 
 def interleave(synthetic: np.ndarray, authentic: np.ndarray) -> np.ndarray:
@@ -85,7 +87,7 @@ def one_row(views: ViewDraw, row: int) -> ViewDraw:
 
 def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
     """The plain way: a pool of threads, each row decoded by Pillow and finished by a compiled function on the CPU."""
-    host = jax.local_devices(backend="cpu")[0]
+    host = host_device()
     finish_synthetic, finish_authentic = jax.jit(pipeline.synthetic_views), jax.jit(authentic_views)
 
     def synthetic_row(draws: Draws, row: int) -> np.ndarray:
@@ -120,11 +122,11 @@ def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: list[UserError]) -> Any:
+def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: list[Exception]) -> Any:
     """A tf.data set of one half's (views uint8 [2, size, size, 3], class int32), row by row: 0 synthetic, 1 authentic.
 
-    Rows are decoded by Pillow in parallel, then finished by the JAX functions through jax2tf: one branch a row. A
-    UserError inside is left in `failures`, because tf.data hides it behind an error of its own.
+    Rows are decoded by Pillow in parallel, then finished by the JAX functions through jax2tf: one branch a row. An
+    exception inside is left in `failures`, because tf.data hides it behind an error of its own.
     """
     import tensorflow as tf
     from jax.experimental import jax2tf
@@ -137,7 +139,7 @@ def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: 
         def call(*arguments: Any) -> Any:
             try:
                 return function(*arguments)
-            except UserError as error:
+            except Exception as error:
                 failures.append(error)
                 raise
 
@@ -154,7 +156,11 @@ def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: 
         return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
 
     def in_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-        return tf.function(jax2tf.convert(function, with_gradient=False), autograph=False, jit_compile=False)
+        return tf.function(
+            jax2tf.convert(function, with_gradient=False, native_serialization_platforms=("cpu",)),
+            autograph=False,
+            jit_compile=False,
+        )
 
     finish = in_graph(pipeline.synthetic_views if role == 0 else authentic_views)
 
@@ -182,7 +188,7 @@ def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the accelerators belong to the training step
-    failures: list[UserError] = []
+    failures: list[Exception] = []
     half = len(pipeline.order.rows) // 2
     halves = [tfdata_half(pipeline, role, first, last, failures).batch(half, drop_remainder=True) for role in (0, 1)]
     dataset = (

@@ -27,6 +27,9 @@ class BrokenLog:
         self._path, self._quiet = path, quiet
         self._lock = threading.Lock()
         self._names: set[str] = set()
+        if path is not None and os.path.exists(path):  # what an interrupted run has named
+            with open(path, encoding="utf-8") as file:
+                self._names = {line.split(": ")[0] for line in file}
 
     @property
     def count(self) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from contrique_jax.config import ENCODERS, ModelConfig
+from contrique_jax.config import DTYPES, ENCODERS, ModelConfig
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.model.contrique import Variables, init_model
 
@@ -34,7 +34,6 @@ PREPROCESSING = {
     "features": "global average, L2-normalised at each scale, full scale first",
 }
 NO_LICENCE = "not stated; ask whoever trained the model"
-_COMPUTE_DTYPES = ("bfloat16", "float32")
 
 
 def to_flat(variables: Variables) -> dict[str, np.ndarray]:
@@ -152,7 +151,7 @@ def _read_architecture(path: Path) -> ModelConfig:
         if type(stored[name]) is not kind or (kind is int and stored[name] < 1):
             wanted = "a whole number above 0" if kind is int else f"a {kind.__name__}"
             raise UserError(f"{path}: architecture.{name} is {stored[name]!r}, and must be {wanted}.")
-    for name, allowed in (("encoder", ENCODERS), ("compute_dtype", _COMPUTE_DTYPES)):
+    for name, allowed in (("encoder", ENCODERS), ("compute_dtype", DTYPES)):
         if stored[name] not in allowed:
             raise UserError(
                 f"{path}: architecture.{name} is {stored[name]!r}, and must be one of {', '.join(allowed)}."

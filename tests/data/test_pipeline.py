@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +123,7 @@ def test_arrays_need_no_tensorflow(tmp_path, monkeypatch):
 
     scenes = np.stack([pristine_scene(0, index, 96, 128) for index in range(6)])
     np.save(tmp_path / "scenes.npy", scenes)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # from here on importing it fails
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name))
     source = f"arrays:{tmp_path / 'scenes.npy'}"
@@ -128,6 +131,8 @@ def test_arrays_need_no_tensorflow(tmp_path, monkeypatch):
     arrays = {role: open_source(source, role=role, field=f"config.data.{role}") for role in ("pristine", "authentic")}
     made = Pipeline(data, **arrays, seed=0, rows=range(4), broken=BrokenLog())
     assert len(list(made.batches(0, 3))) == 3
+    with pytest.raises(UserError, match="TensorFlow is not installed"):
+        Pipeline(dataclasses.replace(data, loader="tfdata"), **arrays, seed=0, rows=range(4), broken=BrokenLog())
 
 
 @pytest.mark.slow

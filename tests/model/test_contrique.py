@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.model import contrique
@@ -99,6 +98,7 @@ def test_a_seed_names_the_weights_and_the_scale_is_torch_s():
 
 
 def test_batch_norm_moves_as_torch_does():
+    torch = pytest.importorskip("torch")
     x = np.random.default_rng(1).normal(3, 2, (3, 5, 4, 6)).astype(np.float32)
     ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
     for _ in range(2):
@@ -144,6 +144,7 @@ def test_bytes_and_floats_are_the_same_image():
 
 @pytest.mark.parametrize(("size", "patches"), [((8, 8), 2), ((7, 5), 2), ((5, 9), 3), ((1, 1), 2), ((3, 4), 1)])
 def test_patches_are_torch_s_adaptive_pool(size: tuple[int, int], patches: int):
+    torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).random((2, *size, 3), np.float32)
     wanted = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), patches)
     ours = adaptive_average_pool(jnp.asarray(x), patches)
