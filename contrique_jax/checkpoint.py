@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Checkpoints:
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        sys.excepthook = _without_late_callbacks
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
@@ -112,6 +114,12 @@ class Checkpoints:
     def close(self) -> None:
         with full_disk_as_user_error(self.folder):
             self._manager.close()
+
+
+def _without_late_callbacks(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """sys.excepthook: after a failed save, tensorstore's threads each report that the loop they answered to is gone."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 class full_disk_as_user_error:

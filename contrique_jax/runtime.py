@@ -63,8 +63,9 @@ def host_device() -> jax.Device:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
-            f"JAX_PLATFORMS={os.environ.get("JAX_PLATFORMS", "")}: the input pipeline needs the CPU too; add it, e.g. cuda,cpu."
+            f"JAX_PLATFORMS={platforms}: the input pipeline needs the CPU too; add it, e.g. cuda,cpu."
         ) from error
 
 

@@ -59,7 +59,7 @@ class BatchNorm(nnx.Module):
         axes = tuple(range(x.ndim - 1))
         wide = x.astype(jnp.float32)
         mean = jnp.mean(wide, axes)
-        variance = jnp.maximum(jnp.mean(wide * wide, axes) - mean * mean, 0.0)  # one pass over the map
+        variance = jnp.mean(jnp.square(wide - mean), axes)
         count = x.size // x.shape[-1]
         unbiased = variance * (count / max(count - 1, 1))
         self.running_mean[...] = (1 - MOMENTUM) * self.running_mean[...] + MOMENTUM * lax.stop_gradient(mean)
