@@ -6,10 +6,10 @@ A checkpoint holds plain nested dicts of arrays, so that a new release of Flax o
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
-import shutil
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class Checkpoints:
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        sys.excepthook = _without_late_callbacks
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
@@ -55,12 +54,7 @@ class Checkpoints:
         """
         tree = flax.serialization.to_state_dict(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-        free = shutil.disk_usage(self.folder).free
-        if free < needed * 1.1:
-            raise UserError(
-                f"{self.folder}: a checkpoint needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; "
-                "free some space and run the same command again."
-            )
+        reserve(self.folder, round(1.1 * needed))
         with full_disk_as_user_error(self.folder):
             self._manager.save(
                 step,
@@ -116,10 +110,24 @@ class Checkpoints:
             self._manager.close()
 
 
-def _without_late_callbacks(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """sys.excepthook: after a failed save, tensorstore's threads each report that the loop they answered to is gone."""
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+def reserve(folder: Path, needed: int) -> None:
+    """Raises UserError where `folder` cannot take `needed` bytes more: allocates them for a moment, because quotas and
+    limits do not show in the free space, and a save that fails half-way is loud."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    trial = folder / ".space"
+    try:
+        with open(trial, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, needed)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return  # a file system that cannot allocate ahead: the save itself will tell
+        raise UserError(
+            f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB and there is no space for it ({error.strerror}); "
+            "the earlier ones are untouched; free some space and run the same command again."
+        ) from error
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 class full_disk_as_user_error:
