@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).parent
 HEIGHT, WIDTH = 192, 256
 HELD_OUT_SEED = 1_000_003  # no run of the demo trains on these scenes
-SCENES = 40
+SCENES = 24
 SPLITS = 10
 
 

@@ -9,9 +9,9 @@ from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, T
 def get_config() -> Config:
     return Config(
         data=DataConfig(
-            pristine="scenes:400", authentic="scenes:400", batch_size=64, height=192, width=256, view_size=64
+            pristine="scenes:300", authentic="scenes:300", batch_size=64, height=192, width=256, view_size=64
         ),
         model=ModelConfig(encoder="resnet18", base_width=32, compute_dtype="float32"),
-        optim=OptimConfig(learning_rate=0.03),
-        train=TrainConfig(steps=500, checkpoint_every=250, log_every=25),
+        optim=OptimConfig(learning_rate=0.04),
+        train=TrainConfig(steps=300, checkpoint_every=150, log_every=20),
     )
