@@ -203,6 +203,7 @@ def main() -> int:
     print(f"== training: python -m contrique_jax.main --config configs/demo.py --workdir {run}", flush=True)
     code = run_verb(training.main, [f"--config={ROOT / 'configs' / 'demo.py'}", f"--workdir={run}"])
     if code:
+        print(f"to start afresh: rm -r {run}", file=sys.stderr)
         return code
     print(
         f"\n== held-out scenes: {SCENES} scenes under every distortion and level ({time.monotonic() - start:.0f} s)",
