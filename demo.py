@@ -139,7 +139,7 @@ def save_examples(out: Path, evaluation, extractor, features, images, severity, 
     chosen = np.random.default_rng(0).choice(split.test, 18, replace=False)
     scores = probe.predict(features[chosen])
     for row in chosen[:6]:
-        name = f"{kinds[row].replace(' ', '_')}_severity{severity[row]:.0f}.png"
+        name = f"{row:04}_{kinds[row].replace(' ', '_')}_severity{severity[row]:.0f}.png"
         Image.fromarray(images[row]).save(folder / name)
     order = np.argsort(scores)
     return [(scores[i], images[chosen[i]], f"{kinds[chosen[i]]}, truly {severity[chosen[i]]:.0f}") for i in order]
