@@ -12,7 +12,7 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.model.store import save_model
 from contrique_jax.networks import random_weights
 
-TINY = ModelConfig(encoder="resnet18", base_width=8, projection_dim=8, compute_dtype="float32")
+TINY = ModelConfig(encoder="resnet18", base_width=16, projection_dim=8, compute_dtype="float32")
 
 
 def tiny_model(folder: Path) -> Path:
