@@ -6,7 +6,6 @@ A checkpoint holds plain nested dicts of arrays, so that a new release of Flax o
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from contrique_jax.config import Config, ModelConfig, to_json
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, disk_message
 
 FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted", "disk quota")
 
@@ -120,7 +119,7 @@ def reserve(folder: Path, needed: int) -> None:
         with open(trial, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, needed)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if disk_message(error, str(folder)) is None:
             return  # a file system that cannot allocate ahead: the save itself will tell
         raise UserError(
             f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB and there is no space for it ({error.strerror}); "
