@@ -27,7 +27,10 @@ def _require(holds: bool, name: str, value: Any, what: str) -> None:
 class DataConfig:
     """Where photographs come from and how views are taken."""
 
-    pristine: str = "scenes:2000"  # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N
+    # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N; where F.csv has a column `class`
+    # (0..125), its images are distorted already: they are used at their own size, and `height`, `width`, `pristine_share`,
+    # `type_weights` and `minmax` do not apply
+    pristine: str = "scenes:2000"
     authentic: str = "scenes:2000"  # source of photographs with their own distortions, same forms
     batch_size: int = 512  # images per step, both halves together, over all devices
     height: int = 384  # pristine photographs are brought to height x width before they are distorted [pixels]
@@ -81,9 +84,7 @@ class ModelConfig:
     patches: int = 2  # the last map is pooled to patches x patches local vectors
     projection_dim: int = 128  # width of the projections that the loss compares
     compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters, statistics and loss are always float32
-    views_in_one_forward: bool = (
-        False  # True: both views share one BatchNorm batch; False: a forward each, as the original
-    )
+    norm_per_view: bool = True  # BatchNorm statistics of each view apart, as in the original; False: of both together
 
     def validate(self) -> None:
         _require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")

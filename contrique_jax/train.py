@@ -62,24 +62,14 @@ def make_step(
 ) -> Callable[[TrainState, UInt8[Array, "2 batch size size 3"], Int[Array, " batch"]], tuple[TrainState, Measures]]:
     """The jitted step over the mesh: (state, views, classes) -> (state, measures). The state is donated.
 
-    BatchNorm sees the whole global batch (one view at a time unless `model.views_in_one_forward`), the loss and its
+    BatchNorm sees the whole global batch (one view at a time with `model.norm_per_view`), the loss and its
     gradient are the global batch's, whatever the number of devices.
     """
     optimiser = optim.sgd(config.optim, steps)
     num_classes = NUM_CLASSES + config.data.batch_size // 2
 
-    def projections(params: Any, stats: Any, views: Array) -> tuple[Array, Any]:
-        if config.model.views_in_one_forward:
-            # views stay innermost so that each device's rows of the joint batch are its own images
-            joint = views.swapaxes(0, 1).reshape(-1, *views.shape[2:])
-            z, stats = project(config.model, {"params": params, "batch_stats": stats}, joint)
-            return z.reshape(views.shape[1], 2, *z.shape[1:]).swapaxes(0, 1), stats
-        first, stats = project(config.model, {"params": params, "batch_stats": stats}, views[0])
-        second, stats = project(config.model, {"params": params, "batch_stats": stats}, views[1])
-        return jnp.stack([first, second]), stats
-
     def loss_of(params: Any, stats: Any, views: Array, classes: Array) -> tuple[Array, Any]:
-        z, stats = projections(params, stats, views)
+        z, stats = project(config.model, {"params": params, "batch_stats": stats}, views)
         loss = sharded_nt_xent(
             z,
             classes,

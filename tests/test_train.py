@@ -146,10 +146,10 @@ def test_a_finished_run_has_nothing_to_do(uninterrupted):
     assert (uninterrupted / "metrics.jsonl").read_text() == before
 
 
-def test_views_in_one_forward_is_another_batch_norm(batch):
+def test_one_batch_norm_for_both_views_is_another(batch):
     run, results = runtime.start(16, devices=1), []
-    for joint in (False, True):
-        config = tiny(model__views_in_one_forward=joint)
+    for apart in (True, False):
+        config = tiny(model__norm_per_view=apart)
         state = run.replicate(init_state(config, 6))
         results.append(float(make_step(config, run, 6)(state, *run.place(*batch))[1]["loss"]))
     assert np.isfinite(results).all()

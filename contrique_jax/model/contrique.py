@@ -33,7 +33,7 @@ class Linear(nnx.Module):
         self.dtype = dtype
         self.weight = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
 
-    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+    def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
         precision = lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
         weight = self.weight[...].astype(self.dtype)
         return jnp.dot(x.astype(self.dtype), weight, precision=precision, preferred_element_type=jnp.float32)
@@ -48,9 +48,9 @@ class Projector(nnx.Module):
         setattr(self, "3", Linear(width, outputs, dtype=dtype))
         setattr(self, "4", BatchNorm(outputs))
 
-    def __call__(self, x: Float[Array, "n i"], train: bool) -> Float[Array, "n o"]:
-        x = jax.nn.relu(getattr(self, "1")(getattr(self, "0")(x), train))
-        return getattr(self, "4")(getattr(self, "3")(x), train)
+    def __call__(self, x: Float[Array, "n p i"], batches: int) -> Float[Array, "n p o"]:
+        x = jax.nn.relu(getattr(self, "1")(getattr(self, "0")(x), batches))
+        return getattr(self, "4")(getattr(self, "3")(x), batches)
 
 
 class Contrique(nnx.Module):
@@ -62,16 +62,15 @@ class Contrique(nnx.Module):
         self.encoder = ResNet(model.encoder, model.base_width, dtype=dtype)
         self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
 
-    def patch_features(self, images: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n p c"]:
-        x, _ = self.encoder(images, train)
+    def patch_features(self, images: Float[Array, "n h w 3"], batches: int) -> Float[Array, "n p c"]:
+        x, _ = self.encoder(images, batches)
         return normalise(adaptive_average_pool(x.astype(jnp.float32), self.patches))
 
-    def projections(self, images: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n p d"]:
-        h = self.patch_features(images, train)
-        return self.projector(h.reshape(-1, h.shape[-1]), train).reshape(h.shape[:2] + (-1,))
+    def projections(self, images: Float[Array, "n h w 3"], batches: int) -> Float[Array, "n p d"]:
+        return self.projector(self.patch_features(images, batches), batches)
 
     def features(self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None) -> Float[Array, "n c"]:
-        x, sizes = self.encoder(images, False, valid)
+        x, sizes = self.encoder(images, 0, valid)
         total = jnp.sum(x.astype(jnp.float32), (1, 2))
         if sizes is None:
             return normalise(total / (x.shape[1] * x.shape[2]))
@@ -108,16 +107,21 @@ def init_model(model: ModelConfig, seed: int) -> Variables:
 
 
 def project(
-    model: ModelConfig, variables: Variables, views: UInt8[Array, "n h w 3"] | Float[Array, "n h w 3"]
-) -> tuple[Float[Array, "n p d"], dict[str, Any]]:
+    model: ModelConfig, variables: Variables, views: UInt8[Array, "v n h w 3"] | Float[Array, "v n h w 3"]
+) -> tuple[Float[Array, "v n p d"], dict[str, Any]]:
     """Projections of each view's patches x patches local vectors, row by row, with BatchNorm in training mode.
 
-    `views` are uint8, or float in [0, 1]. Returns float32 projections, not yet normalised (the loss does that), and
-    the moved running statistics, `variables["batch_stats"]` of the next step.
+    `views` are uint8, or float in [0, 1]: v views of each of n images, which go through the network together. BatchNorm
+    takes its statistics over one view at a time (`model.norm_per_view`) or over all of them. Returns float32
+    projections, not yet normalised (the loss does that), and the moved running statistics,
+    `variables["batch_stats"]` of the next step.
     """
     network = _bind(model, variables)
-    z = network.projections(_unit_range(views), train=True)
-    return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+    count, images = views.shape[:2]
+    # views innermost, so that a device's rows of the joint batch are its own images
+    joint = views.swapaxes(0, 1).reshape(-1, *views.shape[2:])
+    z = network.projections(_unit_range(joint), batches=count if model.norm_per_view else 1)
+    return z.reshape(images, count, *z.shape[1:]).swapaxes(0, 1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 
 def encode(

@@ -1,7 +1,7 @@
 """Convolution and max-pooling: the one place where the platform chooses the formulation.
 
 XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are. On CPU it is slow at 1x1
-convolutions, at the gradient of strided ones and at the gradient of max-pooling; those are written with matrix products
+convolutions, at both gradients of strided ones and at the gradient of max-pooling; those are written with matrix products
 and slices. The numbers agree to rounding. The choice is made when a function is compiled, for the platform it is
 compiled for, so a program compiled for a TPU on a CPU host gets the TPU's.
 """
@@ -22,6 +22,7 @@ Tap = tuple[int, int]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _POOL = 3
+_FEW_CHANNELS = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -100,12 +101,28 @@ def _product(x: Map, matrix: Float[Array, "c d"]) -> Map:
 
 
 def _cpu_gradients(x: Map, kernel: Kernel, gradient: Map, stride: int, padding: int) -> tuple[Map, Kernel]:
-    kernel_gradient = jax.vjp(lambda k: _cpu_convolve(x, k, stride, padding), kernel)[1](gradient)[0]
     if stride == 1:
-        return jax.vjp(lambda x: _cpu_convolve(x, kernel, stride, padding), x)[1](gradient)[0], kernel_gradient
+        return jax.vjp(lambda x, k: _cpu_convolve(x, k, stride, padding), x, kernel)[1](gradient)
     size = kernel.shape[0]
+    kernel_gradient = _strided_kernel_gradient(x, gradient, size, stride, padding)
     taps = (((i, j), _product(gradient, kernel[i, j].T)) for i in range(size) for j in range(size))
     return _spread(taps, x.shape, stride, padding), kernel_gradient
+
+
+def _strided_kernel_gradient(x: Map, gradient: Map, size: int, stride: int, padding: int) -> Kernel:
+    """One product of matrices a tap; a single one over all taps where there are too few channels to fill it."""
+    rows, columns = (stride * (side - 1) + 1 for side in gradient.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    taps = [x[:, i:, j:][:, :rows:stride, :columns:stride] for i in range(size) for j in range(size)]
+    if x.shape[-1] < _FEW_CHANNELS:
+        taps = [jnp.concatenate(taps, axis=-1)]
+    products = [_rows_product(tap, gradient) for tap in taps]
+    return jnp.concatenate(products).reshape(size, size, x.shape[-1], -1)
+
+
+def _rows_product(x: Map, y: Map) -> Float[Array, "c d"]:
+    """The sum over all pixels of the outer products of their channels."""
+    return jnp.dot(x.reshape(-1, x.shape[-1]).T, y.reshape(-1, y.shape[-1]), precision=_precision(x.dtype))
 
 
 def _max_pool(x: Map) -> Map:

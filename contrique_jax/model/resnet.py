@@ -35,8 +35,10 @@ class Conv(nnx.Module):
 class BatchNorm(nnx.Module):
     """Normalises over all axes but the last, in float32, and returns the dtype it was given.
 
-    In training the statistics are those of the whole batch it sees (under `jit` that is the global batch, however it
-    is sharded) and the running ones move by `MOMENTUM`; the running variance is the unbiased one, as in torch.
+    In training the first axis holds `batches` batches in turn (the two views of each image), and each is normalised by
+    its own statistics, as if it went through alone (under `jit` a batch is the global one, however it is sharded). The
+    running ones move by `MOMENTUM` once a batch; the running variance is the unbiased one, as in torch. With `batches`
+    0 the running ones are used.
     """
 
     def __init__(self, width: int):
@@ -45,25 +47,26 @@ class BatchNorm(nnx.Module):
         self.running_mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
         self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
 
-    def __call__(self, x: Float[Array, "*batch c"], train: bool) -> Float[Array, "*batch c"]:
-        if train:
-            mean, variance = self._batch_statistics(x)
+    def __call__(self, x: Float[Array, "n *rest c"], batches: int) -> Float[Array, "n *rest c"]:
+        wide = x.astype(jnp.float32).reshape(-1, max(batches, 1), x.size // len(x) // x.shape[-1], x.shape[-1])
+        if batches:
+            mean, variance = self._batch_statistics(wide)
         else:
             mean, variance = self.running_mean[...], self.running_var[...]
         scale = self.weight[...] * lax.rsqrt(variance + EPSILON)
         offset = self.bias[...] - mean * scale
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        return (x.astype(jnp.float32) * scale.reshape(shape) + offset.reshape(shape)).astype(x.dtype)
+        if batches:
+            scale, offset = scale[:, None], offset[:, None]  # rows of `wide`: image, batch, pixel
+        return (wide * scale + offset).astype(x.dtype).reshape(x.shape)
 
-    def _batch_statistics(self, x: Float[Array, "*batch c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        axes = tuple(range(x.ndim - 1))
-        wide = x.astype(jnp.float32)
-        mean = jnp.mean(wide, axes)
-        variance = jnp.mean(jnp.square(wide - mean), axes)
-        count = x.size // x.shape[-1]
+    def _batch_statistics(self, x: Float[Array, "n b p c"]) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
+        mean = jnp.mean(x, (0, 2))
+        variance = jnp.mean(jnp.square(x - mean[:, None]), (0, 2))
+        count = x.shape[0] * x.shape[2]
         unbiased = variance * (count / max(count - 1, 1))
-        self.running_mean[...] = (1 - MOMENTUM) * self.running_mean[...] + MOMENTUM * lax.stop_gradient(mean)
-        self.running_var[...] = (1 - MOMENTUM) * self.running_var[...] + MOMENTUM * lax.stop_gradient(unbiased)
+        for batch in range(x.shape[1]):
+            for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running[...] = (1 - MOMENTUM) * running[...] + MOMENTUM * lax.stop_gradient(new[batch])
         return mean, variance
 
 
@@ -74,8 +77,8 @@ class Downsample(nnx.Module):
         setattr(self, "0", Conv(inputs, outputs, 1, stride, dtype=dtype))
         setattr(self, "1", BatchNorm(outputs))
 
-    def __call__(self, x: Map, train: bool) -> Map:
-        return getattr(self, "1")(getattr(self, "0")(x), train)
+    def __call__(self, x: Map, batches: int) -> Map:
+        return getattr(self, "1")(getattr(self, "0")(x), batches)
 
 
 class BasicBlock(nnx.Module):
@@ -92,11 +95,11 @@ class BasicBlock(nnx.Module):
         if stride != 1 or inputs != width:
             self.downsample = Downsample(inputs, width, stride, dtype=dtype)
 
-    def __call__(self, x: Map, train: bool, valid: Sizes | None) -> Map:
+    def __call__(self, x: Map, batches: int, valid: Sizes | None) -> Map:
         after = _halved(valid, self.stride)
-        out = _relu(self.bn1(self.conv1(x), train), after)
-        out = self.bn2(self.conv2(out), train)
-        return _relu(out + (self.downsample(x, train) if hasattr(self, "downsample") else x), after)
+        out = _relu(self.bn1(self.conv1(x), batches), after)
+        out = self.bn2(self.conv2(out), batches)
+        return _relu(out + (self.downsample(x, batches) if hasattr(self, "downsample") else x), after)
 
 
 class Bottleneck(nnx.Module):
@@ -116,12 +119,12 @@ class Bottleneck(nnx.Module):
         if stride != 1 or inputs != outputs:
             self.downsample = Downsample(inputs, outputs, stride, dtype=dtype)
 
-    def __call__(self, x: Map, train: bool, valid: Sizes | None) -> Map:
+    def __call__(self, x: Map, batches: int, valid: Sizes | None) -> Map:
         after = _halved(valid, self.stride)
-        out = _relu(self.bn1(self.conv1(x), train), valid)
-        out = _relu(self.bn2(self.conv2(out), train), after)
-        out = self.bn3(self.conv3(out), train)
-        return _relu(out + (self.downsample(x, train) if hasattr(self, "downsample") else x), after)
+        out = _relu(self.bn1(self.conv1(x), batches), valid)
+        out = _relu(self.bn2(self.conv2(out), batches), after)
+        out = self.bn3(self.conv3(out), batches)
+        return _relu(out + (self.downsample(x, batches) if hasattr(self, "downsample") else x), after)
 
 
 class Stage(nnx.Module):
@@ -142,9 +145,9 @@ class Stage(nnx.Module):
             setattr(self, str(i), block(inputs, width, stride if i == 0 else 1, dtype=dtype))
             inputs = block.expansion * width
 
-    def __call__(self, x: Map, train: bool, valid: Sizes | None) -> tuple[Map, Sizes | None]:
+    def __call__(self, x: Map, batches: int, valid: Sizes | None) -> tuple[Map, Sizes | None]:
         for i in range(self.depth):
-            x = getattr(self, str(i))(x, train, valid)
+            x = getattr(self, str(i))(x, batches, valid)
             if i == 0:
                 valid = _halved(valid, self.stride)
         return x, valid
@@ -172,7 +175,7 @@ class ResNet(nnx.Module):
             inputs = block.expansion * width
 
     def __call__(
-        self, images: Float[Array, "n h w 3"], train: bool, valid: Sizes | None = None
+        self, images: Float[Array, "n h w 3"], batches: int, valid: Sizes | None = None
     ) -> tuple[Map, Sizes | None]:
         """The last map, and the part of it that `valid` (height and width of the image in the top left corner) covers.
 
@@ -181,11 +184,11 @@ class ResNet(nnx.Module):
         """
         x = _inside(images, valid)
         valid = _halved(valid, 2)
-        x = _relu(self.bn1(self.conv1(x), train), valid)
+        x = _relu(self.bn1(self.conv1(x), batches), valid)
         valid = _halved(valid, 2)
         x = _inside(max_pool(x), valid)  # a window just outside still sees the last row inside
         for i in range(1, 5):
-            x, valid = getattr(self, f"layer{i}")(x, train, valid)
+            x, valid = getattr(self, f"layer{i}")(x, batches, valid)
         return x, valid
 
 

@@ -27,7 +27,7 @@ def _variables(encoder: str = "resnet18"):
     """Small weights with running statistics that are not 0 and 1."""
     model = SMALL if encoder == "resnet18" else SMALL_50
     variables = init_model(model, 3)
-    views = np.random.default_rng(5).random((4, 64, 64, 3), np.float32)
+    views = np.random.default_rng(5).random((1, 4, 64, 64, 3), np.float32)
     _, variables["batch_stats"] = jax.jit(functools.partial(project, model))(variables, views)
     return variables
 
@@ -61,12 +61,11 @@ def test_features_and_patches_equal_the_original(shared: Path, reference, i: int
 
 def test_training_forwards_equal_the_original(shared: Path, reference):
     wanted = np.load(shared / "reference" / "train_step.npz")
-    step = jax.jit(functools.partial(project, REFERENCE_MODEL))
-    stats = reference["batch_stats"]
-    for view in ("i", "j"):
-        z, stats = step({"params": reference["params"], "batch_stats": stats}, wanted[f"view_{view}"])
-        assert z.shape == (6, 4, 128) and z.dtype == jnp.float32
-        assert _relative_error(z.reshape(24, 128), wanted[f"z_{view}_patch"]) <= 1e-4
+    views = np.stack([wanted["view_i"], wanted["view_j"]])
+    z, stats = jax.jit(functools.partial(project, REFERENCE_MODEL))(reference, views)
+    assert z.shape == (2, 6, 4, 128) and z.dtype == jnp.float32
+    for ours, view in zip(z, ("i", "j"), strict=True):
+        assert _relative_error(ours.reshape(24, 128), wanted[f"z_{view}_patch"]) <= 1e-4
     ours = to_flat({"params": {}, "batch_stats": stats})
     # The projector's are left out: the original also moves them with global vectors that enter no loss.
     names = [name.removeprefix("running/") for name in wanted.files if name.startswith("running/encoder")]
@@ -102,14 +101,25 @@ def test_batch_norm_moves_as_torch_does():
     x = np.random.default_rng(1).normal(3, 2, (3, 5, 4, 6)).astype(np.float32)
     ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
     for _ in range(2):
-        y = ours(jnp.asarray(x), train=True)
+        y = ours(jnp.asarray(x), batches=1)
         ty = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
     np.testing.assert_allclose(y, ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
     np.testing.assert_allclose(ours.running_mean[...], theirs.running_mean.numpy(), rtol=1e-5)
     np.testing.assert_allclose(ours.running_var[...], theirs.running_var.numpy(), rtol=1e-5)
     theirs.eval()
     ty = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
-    np.testing.assert_allclose(ours(jnp.asarray(x), train=False), ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
+    np.testing.assert_allclose(ours(jnp.asarray(x), batches=0), ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
+
+
+def test_batches_in_turn_are_normalised_as_if_each_came_alone():
+    x = np.random.default_rng(2).normal(3, 2, (2, 5, 4, 3, 6)).astype(np.float32)
+    x[1] *= 3
+    apart, together = BatchNorm(6), BatchNorm(6)
+    expected = np.stack([apart(jnp.asarray(batch), batches=1) for batch in x])
+    y = together(jnp.asarray(x.swapaxes(0, 1).reshape(10, 4, 3, 6)), batches=2)
+    np.testing.assert_allclose(np.reshape(y, (5, 2, 4, 3, 6)).swapaxes(0, 1), expected, atol=1e-6)
+    np.testing.assert_allclose(together.running_mean[...], apart.running_mean[...], rtol=1e-6)
+    np.testing.assert_allclose(together.running_var[...], apart.running_var[...], rtol=1e-6)
 
 
 MANY_SIZES = [(32, 32), (33, 65), (63, 64), (64, 31), (61, 59), (1, 1), (2, 67), (67, 3), (37, 41), (65, 67), (67, 67)]
@@ -166,7 +176,7 @@ def test_bfloat16_agrees_and_keeps_float32_parameters():
     assert float(jnp.min(jnp.sum(full_features * half_features, axis=1))) >= 0.999
 
     def loss(params):
-        z, stats = project(half, {**variables, "params": params}, images)
+        z, stats = project(half, {**variables, "params": params}, images.reshape(2, 2, 64, 64, 3))
         return jnp.sum(z * z[::-1]), (z, stats)
 
     gradients, (z, stats) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
@@ -177,8 +187,8 @@ def test_bfloat16_agrees_and_keeps_float32_parameters():
 
 def test_gradient_is_the_slope_of_the_loss():
     variables = _variables()
-    views = np.random.default_rng(8).random((4, 64, 64, 3), np.float32)
-    weights = np.random.default_rng(9).standard_normal((4, 4, 16)).astype(np.float32)
+    views = np.random.default_rng(8).random((2, 2, 64, 64, 3), np.float32)
+    weights = np.random.default_rng(9).standard_normal((2, 2, 4, 16)).astype(np.float32)
 
     @jax.jit
     def slope_and_gradient(params):
@@ -195,5 +205,5 @@ def test_gradient_is_the_slope_of_the_loss():
 
 def test_the_map_is_a_thirty_second_of_the_image():
     network = ResNet("resnet18", 8, dtype=jnp.dtype("float32"))
-    shape = jax.eval_shape(lambda x: network(x, False)[0], jax.ShapeDtypeStruct((1, 75, 100, 3), jnp.float32)).shape
+    shape = jax.eval_shape(lambda x: network(x, 0)[0], jax.ShapeDtypeStruct((1, 75, 100, 3), jnp.float32)).shape
     assert shape == (1, 3, 4, 64)

@@ -13,9 +13,10 @@ from contrique_jax.model.convolution import convolve, max_pool
 CASES = [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)]
 
 
-def _operands(size: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _operands(size: int, height: int, width: int, channels: int = 5) -> tuple[np.ndarray, np.ndarray]:
     r = np.random.default_rng(height * 100 + width)
-    return r.standard_normal((2, height, width, 5), np.float32), r.standard_normal((size, size, 5, 6), np.float32)
+    x = r.standard_normal((2, height, width, channels), np.float32)
+    return x, r.standard_normal((size, size, channels, 6), np.float32)
 
 
 @pytest.mark.parametrize(("size", "stride"), CASES)
@@ -37,9 +38,10 @@ def test_convolution_equals_torch_in_value_and_gradient(size: int, stride: int, 
     np.testing.assert_allclose(dk, tk.grad.permute(2, 3, 1, 0).numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [3, 17])
 @pytest.mark.parametrize(("size", "stride"), CASES)
-def test_convolution_equals_xla_own_in_value_and_gradient(size: int, stride: int):
-    x, kernel = _operands(size, 10, 13)
+def test_convolution_equals_xla_own_in_value_and_gradient(size: int, stride: int, channels: int):
+    x, kernel = _operands(size, 10, 13, channels)
     padding = (size - 1) // 2
 
     def own(x, kernel):
