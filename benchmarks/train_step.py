@@ -27,14 +27,14 @@ def ours(images: int, views: np.ndarray, classes: np.ndarray, dtype: str):
     config = Config(data=DataConfig(batch_size=images), model=ModelConfig(encoder="resnet50", compute_dtype=dtype))
     run = runtime.start(images, devices=1)
     state = run.replicate(init_state(config, 1000))
-    placed = run.place(views, classes)
+    placed = run.place((views.swapaxes(0, 1), classes))
     start = time.perf_counter()
-    compiled = make_step(config, run, 1000).lower(state, *placed).compile()
+    compiled = make_step(config, run, 1000).lower(state, placed).compile()
     seconds = time.perf_counter() - start
     cell = [state]
 
     def step() -> None:
-        cell[0], measures = compiled(cell[0], *placed)
+        cell[0], measures = compiled(cell[0], placed)
         jax.block_until_ready((cell[0], measures))
 
     return step, compiled.cost_analysis().get("flops", float("nan")), seconds

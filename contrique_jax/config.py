@@ -10,7 +10,9 @@ from typing import Any
 
 from contrique_jax.errors import UserError
 
-ENCODERS = ("resnet18", "resnet34", "resnet50")
+ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+INPUT_SCALINGS = ("unit", "imagenet")
+AUGMENT_ON = ("host", "device")
 LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
 DECAY_MASKS = ("no_norm", "original", "all")
@@ -40,6 +42,7 @@ class DataConfig:
     type_weights: tuple[
         float, ...
     ] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform over all there are
+    augment_on: str = "host"  # where distortion and views are taken: "host" (in the pipeline) or "device" (in the step)
     minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
@@ -69,6 +72,9 @@ class DataConfig:
             all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
             "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
         )  # fmt: skip
+        _require(
+            self.augment_on in AUGMENT_ON, "data.augment_on", self.augment_on, f"one of {', '.join(AUGMENT_ON)}"
+        )
         _require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
         _require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
         _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
@@ -85,6 +91,7 @@ class ModelConfig:
     projection_dim: int = 128  # width of the projections that the loss compares
     compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters, statistics and loss are always float32
     norm_per_view: bool = True  # BatchNorm statistics of each view apart, as in the original; False: of both together
+    input_scaling: str = "unit"  # "unit": [0, 1], as in the original; "imagenet": then minus mean, over deviation
 
     def validate(self) -> None:
         _require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
@@ -92,6 +99,10 @@ class ModelConfig:
         _require(self.patches >= 1, "model.patches", self.patches, "at least 1")
         _require(self.projection_dim >= 2, "model.projection_dim", self.projection_dim, "at least 2")
         _require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
+        _require(
+            self.input_scaling in INPUT_SCALINGS, "model.input_scaling", self.input_scaling,
+            f"one of {', '.join(INPUT_SCALINGS)}",
+        )  # fmt: skip
 
 
 @dataclass
@@ -171,9 +182,11 @@ def to_json(config: Any) -> str:
 
 
 def first_difference(ours: dict[str, Any], stored: dict[str, Any]) -> str | None:
-    """The first `part.field`, with both values, in which two stored configs differ; FREE_FIELDS may differ."""
+    """The first `part.field`, with both values, in which two stored configs differ; FREE_FIELDS may differ. A field that
+    is not in `stored` because it came later had its default."""
+    defaults = json.loads(to_json(Config()))
     for part in sorted(set(ours) | set(stored)):
-        mine, theirs = ours.get(part, {}), stored.get(part, {})
+        mine, theirs = ours.get(part, {}), defaults.get(part, {}) | stored.get(part, {})
         for name in sorted(set(mine) | set(theirs)):
             if f"{part}.{name}" not in FREE_FIELDS and mine.get(name) != theirs.get(name):
                 return f"{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"

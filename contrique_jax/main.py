@@ -133,8 +133,9 @@ def main(argv: Sequence[str]) -> None:
     )
     resumed = claim_workdir(workdir, config, {role: len(source) for role, source in sources.items()})
     steps = total_steps(config, len(sources["pristine"]), len(sources["authentic"]))
+    kind = "ready distorted" if pipeline.ready else "pristine"
     print(
-        f"{'resuming' if resumed else 'training'} {config.model.encoder} in {workdir}: {len(sources['pristine'])} pristine and "
+        f"{'resuming' if resumed else 'training'} {config.model.encoder} in {workdir}: {len(sources['pristine'])} {kind} and "
         f"{len(sources['authentic'])} authentic images, {config.data.batch_size} images a step, {steps} steps, "
         f"{runtime.devices} device(s)",
         file=sys.stderr,

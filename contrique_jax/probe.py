@@ -89,12 +89,13 @@ class Probe:
     intercept: float
     alpha: float
     feature_name: str  # NO_REFERENCE or FULL_REFERENCE
-    model_hash: str  # of the encoder whose features it was fitted on
+    model_hash: str  # of the encoder whose features it was fitted on; "" where a converted probe does not know it
     data_set: str  # the opinion scores it was fitted on
     score_low: float  # lowest and highest score of that data set
     score_high: float
     higher_is_better: bool
-    deviation: float  # standard deviation of held-out scores about the prediction, in units of the scores
+    # standard deviation of held-out scores about the prediction, in units of the scores; None: not known, not in the file
+    deviation: float | None = None
 
     @property
     def direction(self) -> str:
@@ -120,7 +121,7 @@ class Probe:
                 f"--probe: it reads {len(self.coefficients)} features and this model gives {width}; "
                 "use the model it was fitted with, or fit a probe with `contrique-jax evaluate --probe`."
             )
-        if model_hash != self.model_hash:
+        if self.model_hash and model_hash != self.model_hash:
             raise UserError(
                 f"--probe: it was fitted on the features of model {self.model_hash} and --model is {model_hash}; "
                 "use that model, or fit a probe with `contrique-jax evaluate --probe`."
@@ -128,7 +129,8 @@ class Probe:
 
     def save(self, path: str | Path) -> None:
         """Writes the `.npz`, whole or not at all; no pickles."""
-        arrays = {name: np.asarray(value) for name, value in dataclasses.asdict(self).items()}
+        known = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        arrays = {name: np.asarray(value) for name, value in known.items()}
         write_npz(Path(path), format_version=np.asarray(FORMAT_VERSION), **arrays)
 
 
@@ -144,15 +146,19 @@ def load_probe(path: str | Path) -> Probe:
         raise UserError(f"{path}: cut off or not a probe; copy it again or fit it again.") from error
     version = fields.pop("format_version", None)
     wanted = {field.name: field.type for field in dataclasses.fields(Probe)}
-    if version is None or set(wanted) - set(fields):
+    if version is None or set(wanted) - set(fields) - {"deviation"}:
         raise UserError(f"{path}: an .npz, but not a probe; give a file that `contrique-jax evaluate --probe` wrote.")
     if version.shape or version != FORMAT_VERSION:
         raise UserError(
             f"{path}: probe format {version} is unknown, this program reads {FORMAT_VERSION}; update the program."
         )
     try:
-        kinds = {"float": float, "str": str, "bool": bool}
-        plain = {name: kinds[str(kind)](fields[name].item()) for name, kind in wanted.items() if kind in kinds}
+        kinds = {"float": float, "str": str, "bool": bool, "float | None": float}
+        plain = {
+            name: kinds[str(kind)](fields[name].item())
+            for name, kind in wanted.items()
+            if kind in kinds and name in fields
+        }
         coefficients = fields["coefficients"].astype(np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: a field has the wrong type ({error}); fit the probe again.") from error

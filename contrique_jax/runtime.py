@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -28,11 +28,6 @@ class Runtime:
         return NamedSharding(self.mesh, P())
 
     @property
-    def views(self) -> NamedSharding:
-        """[2, batch, ...]: the batch axis is split."""
-        return NamedSharding(self.mesh, P(None, DATA_AXIS))
-
-    @property
     def images(self) -> NamedSharding:
         """[batch, ...]: the batch axis is split."""
         return NamedSharding(self.mesh, P(DATA_AXIS))
@@ -46,12 +41,9 @@ class Runtime:
         share = batch_size // jax.process_count()
         return range(jax.process_index() * share, (jax.process_index() + 1) * share)
 
-    def place(self, views: np.ndarray, classes: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """This process's rows -> global arrays: views uint8 [2, batch, S, S, 3], classes int32 [batch]."""
-        return (
-            jax.make_array_from_process_local_data(self.views, views),
-            jax.make_array_from_process_local_data(self.images, classes),
-        )
+    def place(self, batch: Any) -> Any:
+        """This process's rows, a tree of arrays [rows, ...] -> the same tree of global arrays."""
+        return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, self.images), batch)
 
     def replicate(self, tree: Any) -> Any:
         """Host or device arrays -> the same arrays on every device."""

@@ -113,7 +113,7 @@ def header(probe: Probe) -> dict[str, Any]:
         "range": [probe.score_low, probe.score_high],
         "data_set": probe.data_set,
         "deviation": probe.deviation,
-        "model": probe.model_hash,
+        "model": probe.model_hash or None,
     }
 
 
@@ -127,8 +127,9 @@ class Writer:
             stream.write(json.dumps({"header": header(probe)}) + "\n")
         else:
             known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
-            deviation = "deviation: one standard deviation, in the same units"
-            stream.write(f"# {probe.direction}; {known}; {deviation}; model {probe.model_hash}\n")
+            deviation = "not known" if self.deviation is None else "one standard deviation, in the same units"
+            model = probe.model_hash or "not known"
+            stream.write(f"# {probe.direction}; {known}; deviation: {deviation}; model {model}\n")
             self._csv.writerow(["path", "score", "deviation"])
 
     def write(self, score: Score) -> None:
@@ -138,8 +139,8 @@ class Writer:
             line["deviation"] = self.deviation if known else None
             self.stream.write(json.dumps({**line, "error": score.broken.why} if score.broken else line) + "\n")
         else:
-            row = [f"{score.score:.6g}", f"{self.deviation:.4g}"] if known else ["", ""]
-            self._csv.writerow([str(score.path), *row])
+            deviation = f"{self.deviation:.4g}" if known and self.deviation is not None else ""
+            self._csv.writerow([str(score.path), f"{score.score:.6g}" if known else "", deviation])
 
 
 def reference_features(extractor: Extractor, path: str) -> Float[np.ndarray, " d"]:

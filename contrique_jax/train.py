@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
-from contrique_jax import optim
+from contrique_jax import augment, optim
 from contrique_jax.checkpoint import Checkpoints
 from contrique_jax.config import Config
-from contrique_jax.data.order import steps_per_epoch
-from contrique_jax.data.pipeline import Pipeline
+from contrique_jax.data.order import steps_per_epoch, type_table
+from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
 from contrique_jax.loss import sharded_nt_xent
@@ -57,10 +59,20 @@ def init_state(config: Config, steps: int) -> TrainState:
     )
 
 
+def make_augment(
+    config: Config, runtime: Runtime
+) -> Callable[[augment.Rows], tuple[UInt8[Array, "batch 2 size size 3"], Int[Array, " batch"]]]:
+    """Rows as decoded -> views and classes: each device finishes its own rows."""
+    types, _ = type_table(config.data.type_weights)
+    finish = functools.partial(augment.batch_of, size=config.data.view_size, types=types, minmax=config.data.minmax)
+    split = PartitionSpec(DATA_AXIS)
+    return jax.shard_map(finish, mesh=runtime.mesh, in_specs=split, out_specs=split, check_vma=False)
+
+
 def make_step(
     config: Config, runtime: Runtime, steps: int
-) -> Callable[[TrainState, UInt8[Array, "2 batch size size 3"], Int[Array, " batch"]], tuple[TrainState, Measures]]:
-    """The jitted step over the mesh: (state, views, classes) -> (state, measures). The state is donated.
+) -> Callable[[TrainState, Batch | augment.Rows], tuple[TrainState, Measures]]:
+    """The jitted step over the mesh: (state, batch) -> (state, measures). The state is donated.
 
     BatchNorm sees the whole global batch (one view at a time with `model.norm_per_view`), the loss and its
     gradient are the global batch's, whatever the number of devices.
@@ -81,7 +93,10 @@ def make_step(
         )
         return loss, stats
 
-    def step(state: TrainState, views: Array, classes: Array) -> tuple[TrainState, Measures]:
+    finished = make_augment(config, runtime) if config.data.augment_on == "device" else None
+
+    def step(state: TrainState, batch: Batch | augment.Rows) -> tuple[TrainState, Measures]:
+        views, classes = finished(batch) if finished else batch
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params, state.batch_stats, views, classes
         )
@@ -95,7 +110,7 @@ def make_step(
 
     return jax.jit(
         step,
-        in_shardings=(runtime.whole, runtime.views, runtime.images),
+        in_shardings=(runtime.whole, runtime.images),
         out_shardings=(runtime.whole, runtime.whole),
         donate_argnums=0,
     )
@@ -181,7 +196,7 @@ def _loop(
     waiting: list[tuple[int, Measures]] = []
     saved = first or None
     for step in range(first, steps):
-        state, measures = run_step(state, *runtime.place(*next(batches)))
+        state, measures = run_step(state, *runtime.place(next(batches)))
         done = step + 1
         waiting.append((done, measures))
         leave = stop.asked or done == steps

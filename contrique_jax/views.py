@@ -218,14 +218,18 @@ def colour_view(crop: UInt8[Array, "h w 3"], colour: Int32[Array, ""]) -> UInt8[
 # views
 
 
+def flip_view(crop: UInt8[Array, "h w 3"], flip: Bool[Array, ""]) -> UInt8[Array, "h w 3"]:
+    """The crop, left and right exchanged where `flip`."""
+    return lax.cond(flip, lambda image: lax.rev(image, (1,)), lambda image: image, crop)
+
+
 def finish_view(crop: UInt8[Array, "h w 3"], draw: ViewDraw) -> UInt8[Array, "h w 3"]:
     """A crop, padded already where it must be, in its colour space and flipped."""
-    coloured = colour_view(crop, draw.colour)
-    return lax.cond(draw.flip, lambda image: lax.rev(image, (1,)), lambda image: image, coloured)
+    return flip_view(colour_view(crop, draw.colour), draw.flip)
 
 
-def make_view(image: UInt8[Array, "h w 3"], draw: ViewDraw, size: int) -> UInt8[Array, "size size 3"]:
-    """One view of an image with even sides: scale, crop or pad to `size`, colour space, flip."""
+def place_view(image: UInt8[Array, "h w 3"], draw: ViewDraw, size: int) -> UInt8[Array, "size size 3"]:
+    """The crop of one view of an image with even sides: scale, crop or pad to `size`."""
 
     def full(image: Array) -> Array:
         return crop_or_pad(image, draw.y, draw.x, size)
@@ -233,7 +237,12 @@ def make_view(image: UInt8[Array, "h w 3"], draw: ViewDraw, size: int) -> UInt8[
     def half(image: Array) -> Array:
         return _pad(_half_part(image, *_place(image.shape[0] // 2, image.shape[1] // 2, draw.y, draw.x, size)), size)
 
-    return finish_view(lax.cond(draw.div == 2, half, full, image), draw)
+    return lax.cond(draw.div == 2, half, full, image)
+
+
+def make_view(image: UInt8[Array, "h w 3"], draw: ViewDraw, size: int) -> UInt8[Array, "size size 3"]:
+    """One view of an image with even sides: scale, crop or pad to `size`, colour space, flip."""
+    return finish_view(place_view(image, draw, size), draw)
 
 
 def two_views(image: UInt8[Array, "h w 3"], draws: ViewDraw, size: int) -> UInt8[Array, "2 size size 3"]:

@@ -17,9 +17,12 @@ FLOORS = [
     ["runtime"],
     ["distort.filters", "distort.colourspaces", "distort.draws"],
     [f"distort.{group}" for group in ("blur", "colour", "compression", "noise", "brightness", "spatial", "sharpness")],
+    ["distort.denoise", "distort.jpeg2000", "distort.palette", "distort.thresholds"],
     ["distort.bank"],
+    ["distort.checked", "distort_flags"],
     ["views"],
-    ["data.decode", "data.materials", "data.camera"],
+    ["augment"],
+    ["data.decode", "data.materials", "data.camera", "data.tables"],
     ["data.scene_parts", "data.tfds_source"],
     ["data.scene_kinds"],
     ["data.scenes"],
@@ -35,13 +38,24 @@ FLOORS = [
     ["train", "networks", "batching"],
     ["features"],
     ["feature_cache", "probe", "correlation"],
-    ["protocol"],
-    ["evaluate", "score"],
-    ["main"],
+    ["protocol", "distorted_set"],
+    ["convert.ridge_pickle", "convert.original_csv", "convert.torch_file", "convert.torch_names"],
+    ["convert.ridges"],
+    [f"convert.{name}" for name in ("probe_from_sklearn", "probe_to_sklearn", "csv_from_original", "csv_to_original")],
+    [f"convert.{name}" for name in ("from_torch", "to_torch", "to_onnx")],
+    ["evaluate", "score", "gallery", "distort_folder"],
+    ["main", "api", "convert.__main__", "distort.__main__"],
     ["cli"],
 ]
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
-ROOMS = {"tensorflow": "data.", "tensorflow_datasets": "data.", "torch": "convert.", "sklearn": "convert."}
+ROOMS = {
+    "tensorflow": "data.",
+    "tensorflow_datasets": "data.",
+    "torch": "convert.",
+    "sklearn": "convert.",
+    "skops": "convert.",
+    "onnx": "convert.",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -100,7 +100,7 @@ def test_devices_do_not_change_loss_or_gradient():
         run = runtime.start(16, devices=devices)
         state = run.replicate(init_state(config, 6))
         before = jax.device_get(state.params)
-        after, measures = make_step(config, run, 6)(state, *run.place(*batch))
+        after, measures = make_step(config, run, 6)(state, *run.place(batch))
         gradient = jax.tree.map(lambda a, b: a - b, before, jax.device_get(after.params))
         results[devices] = float(measures["loss"]), jax.tree.leaves(gradient), jax.device_get(after.batch_stats)
     loss, gradient, stats = results[1]
@@ -146,12 +146,26 @@ def test_a_finished_run_has_nothing_to_do(uninterrupted):
     assert (uninterrupted / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_step_that_distorts_on_the_device_is_the_same_step(devices):
+    weights = tuple(float(kind in (7, 17, 20)) for kind in range(1, 26))
+    results = []
+    for place in ("host", "device"):
+        config = tiny(data__type_weights=weights, data__augment_on=place)
+        run = runtime.start(16, devices=devices)
+        state = run.replicate(init_state(config, 6))
+        batch = next(pipeline_of(config).batches(0, 1))
+        results.append(float(make_step(config, run, 6)(state, run.place(batch))[1]["loss"]))
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
+
+
 def test_one_batch_norm_for_both_views_is_another(batch):
     run, results = runtime.start(16, devices=1), []
     for apart in (True, False):
         config = tiny(model__norm_per_view=apart)
         state = run.replicate(init_state(config, 6))
-        results.append(float(make_step(config, run, 6)(state, *run.place(*batch))[1]["loss"]))
+        results.append(float(make_step(config, run, 6)(state, *run.place(batch))[1]["loss"]))
     assert np.isfinite(results).all()
     assert results[0] != results[1]
 
@@ -171,7 +185,7 @@ def test_step_equals_the_original(shared):
     from tests.reference_weights import our_name, reference_variables
 
     data = np.load(shared / "reference" / "train_step.npz")
-    views = np.stack([data["view_i"], data["view_j"]])
+    views = np.stack([data["view_i"], data["view_j"]], axis=1)
     classes = np.concatenate([data["synthetic_class"], 126 + np.arange(3)]).astype(np.int32)
     config = Config(
         data=DataConfig(batch_size=6),
@@ -184,7 +198,7 @@ def test_step_equals_the_original(shared):
     state = init_state(config, 10)._replace(params=variables["params"], batch_stats=variables["batch_stats"])
     before = jax.device_get(state.params)
     state = run.replicate(state)
-    after, measures = make_step(config, run, 10)(state, *run.place(views, classes))
+    after, measures = make_step(config, run, 10)(state, *run.place((views, classes)))
     np.testing.assert_allclose(float(measures["loss"]), data["loss"], rtol=1e-4)
     gradient = jax.tree.map(lambda a, b: a - b, before, jax.device_get(after.params))
     ours = flat(gradient)

@@ -6,7 +6,6 @@ images/a.png,3.41,indoor,17
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from contrique_jax.data.tables import csv_rows
 from contrique_jax.errors import UserError
 
 SCORE_COLUMNS = ("mos", "dmos", "score")
@@ -116,24 +116,13 @@ def read_scores(
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Column names, and (line number, column -> text) of every row that is not empty."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            columns = [column.strip() for column in next(reader, [])]
-            rows = []
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(columns):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: {len(row)} values for {len(columns)} columns; mend the row."
-                    )
-                cells = [cell.strip() for cell in row]
-                rows.append((reader.line_num, dict(zip(columns, cells, strict=True))))
-    except FileNotFoundError as error:
-        raise UserError(f"--scores: {path} does not exist.") from error
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"--scores: {path} cannot be read as a csv file in UTF-8 ({error}).") from error
+    lines = csv_rows(path, "--scores")
+    columns = [column.strip() for column in next(lines, (0, []))[1]]
+    rows = []
+    for line, cells in lines:
+        if len(cells) != len(columns):
+            raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns; mend the row.")
+        rows.append((line, dict(zip(columns, map(str.strip, cells), strict=True))))
     if not rows:
         raise UserError(f"{path}: it has no rows; give a header (path, mos) and one row an image.")
     return columns, rows

@@ -1,4 +1,9 @@
-"""Order -> load -> decode -> [distort -> views] -> this process's rows of each global batch.
+"""Order -> load -> decode -> distort -> views -> this process's rows of each global batch.
+
+Authentic photographs, and distorted ones that come ready with their classes, go without the distortion: crops are cut
+from them at their own size.
+
+With `data.augment_on = "device"` the rows leave as decoded: distortion and views are taken in the training step.
 
 Two ways with the same images: tf.data, where the JAX functions run through jax2tf, and plain threads, which need no
 TensorFlow. Both give batches in order, from any first step.
@@ -10,27 +15,31 @@ import collections
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int32, UInt8
 
+from contrique_jax.augment import Canvases, Crops, Rows, cropped_views, synthetic_views
 from contrique_jax.config import DataConfig
 from contrique_jax.data.order import Draws, Order
-from contrique_jax.data.rows import BrokenLog, authentic_views, load_canvas, load_crops, synthetic_views
+from contrique_jax.data.rows import BrokenLog, load_canvas, load_crops
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.runtime import host_device
 from contrique_jax.views import ViewDraw
 
+Row = tuple[UInt8[np.ndarray, "..."], Int32[np.ndarray, ""]]  # pixels and the class
+
 
 class Batch(NamedTuple):
     """This process's rows of one global batch, synthetic and authentic in turn."""
 
-    views: UInt8[np.ndarray, "2 rows size size 3"]
+    views: UInt8[np.ndarray, "rows 2 size size 3"]
     classes: Int[np.ndarray, " rows"]
 
 
@@ -42,6 +51,8 @@ class Pipeline:
     ):
         """`rows`: this process's share of the global batch, an even number, starting at an even row."""
         self.data, self.pristine, self.authentic, self.broken = data, pristine, authentic, broken
+        self.ready = pristine.classes is not None
+        self.on_device = data.augment_on == "device"
         self.order = Order(
             seed=seed,
             pristine=len(pristine),
@@ -51,6 +62,7 @@ class Pipeline:
             pristine_share=data.pristine_share,
             type_weights=data.type_weights,
         )
+        self._choose, self._choosing = functools.lru_cache(maxsize=4)(self.order), threading.Lock()
         self.workers = data.workers or os.cpu_count() or 1
         has_tensorflow = importlib.util.find_spec("tensorflow") is not None
         if data.loader == "tfdata" and not has_tensorflow:
@@ -60,13 +72,34 @@ class Pipeline:
             synthetic_views, size=data.view_size, types=self.order.types, minmax=data.minmax
         )
 
+    def draws(self, step: int) -> tuple[Draws, Draws]:
+        """The choices of a step, made once although both halves of a tf.data step ask for them."""
+        with self._choosing:
+            return self._choose(step)
+
     def canvas(self, record: int) -> UInt8[np.ndarray, "height width 3"]:
         return load_canvas(self.pristine, int(record), self.data.height, self.data.width, self.broken)
 
-    def crops(self, record: int, views: ViewDraw) -> UInt8[np.ndarray, "2 size size 3"]:
-        return load_crops(self.authentic, int(record), views, self.data.view_size, self.broken)
+    def crops(
+        self, role: int, record: int, class_id: int, views: ViewDraw
+    ) -> tuple[UInt8[np.ndarray, "2 size size 3"], Int32[np.ndarray, ""]]:
+        """Crops and class of a row that is not distorted here: of a ready image, the class of the record that was read."""
+        source = (self.pristine, self.authentic)[role]
+        crops, read = load_crops(source, int(record), views, self.data.view_size, self.broken)
+        return crops, np.asarray(class_id if source.classes is None else source.classes[read], np.int32)
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
+    def collate(
+        self, draws: tuple[Draws, Draws], pixels: Sequence[np.ndarray], classes: Sequence[np.ndarray]
+    ) -> Batch | Rows:
+        """(synthetic, authentic) pixels [n, ...] and classes [n] of a step -> its batch."""
+        if not self.on_device:
+            return Batch(interleave(*pixels), interleave(*classes))
+        authentic = Crops(pixels[1], classes[1], draws[1].views)
+        if self.ready:
+            return Rows(Crops(pixels[0], classes[0], draws[0].views), authentic)
+        return Rows(Canvases(pixels[0], classes[0], draws[0].key, draws[0].views), authentic)
+
+    def batches(self, first: int, last: int) -> Iterator[Batch | Rows]:
         """The batches of steps first..last-1. Raises UserError where a source as a whole cannot be read."""
         return tfdata_batches(self, first, last) if self.loader == "tfdata" else thread_batches(self, first, last)
 
@@ -76,54 +109,52 @@ def interleave(synthetic: np.ndarray, authentic: np.ndarray) -> np.ndarray:
     return np.stack([synthetic, authentic], axis=1).reshape(-1, *synthetic.shape[1:])
 
 
-def assemble(views: tuple[np.ndarray, np.ndarray], classes: tuple[np.ndarray, np.ndarray]) -> Batch:
-    """(synthetic, authentic) views [n, 2, size, size, 3] and classes [n] -> the batch, views first."""
-    return Batch(np.ascontiguousarray(interleave(*views).swapaxes(0, 1)), interleave(*classes))
-
-
 def one_row(views: ViewDraw, row: int) -> ViewDraw:
     return ViewDraw(*(part[row] for part in views))
 
 
-def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
+def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch | Rows]:
     """The plain way: a pool of threads, each row decoded by Pillow and finished by a compiled function on the CPU."""
     host = host_device()
-    finish_synthetic, finish_authentic = jax.jit(pipeline.synthetic_views), jax.jit(authentic_views)
+    finish_distorted, finish_cropped = jax.jit(pipeline.synthetic_views), jax.jit(cropped_views)
 
-    def synthetic_row(draws: Draws, row: int) -> np.ndarray:
+    def distorted_row(draws: Draws, row: int) -> Row:
         canvas = pipeline.canvas(draws.record[row])
+        if pipeline.on_device:
+            return canvas, draws.class_id[row]
         with jax.default_device(host):
-            done = finish_synthetic(draws.key[row], canvas, draws.class_id[row], one_row(draws.views, row))
-        return np.asarray(done)
+            done = finish_distorted(draws.key[row], canvas, draws.class_id[row], one_row(draws.views, row))
+        return np.asarray(done), draws.class_id[row]
 
-    def authentic_row(draws: Draws, row: int) -> np.ndarray:
+    def cropped_row(role: int, draws: Draws, row: int) -> Row:
         views = one_row(draws.views, row)
-        crops = pipeline.crops(draws.record[row], views)
+        crops, class_id = pipeline.crops(role, draws.record[row], draws.class_id[row], views)
+        if pipeline.on_device:
+            return crops, class_id
         with jax.default_device(host):
-            return np.asarray(finish_authentic(crops, views))
+            return np.asarray(finish_cropped(crops, views)), class_id
 
+    synthetic_row = functools.partial(cropped_row, 0) if pipeline.ready else distorted_row
+    makers: list[Callable[[Draws, int], Row]] = [synthetic_row, functools.partial(cropped_row, 1)]
     pool = ThreadPoolExecutor(pipeline.workers, thread_name_prefix="rows")
-    waiting: collections.deque[tuple[tuple[Draws, Draws], list[list[Future[np.ndarray]]]]] = collections.deque()
-    step = first
+    waiting: collections.deque[list[list[Future[Row]]]] = collections.deque()
+    step = done = first
     try:
         while step < last or waiting:
             while step < last and len(waiting) <= pipeline.data.prefetch:
-                draws = pipeline.order(step)
-                work: list[tuple[Callable[..., np.ndarray], Draws]] = [
-                    (synthetic_row, draws[0]),
-                    (authentic_row, draws[1]),
-                ]
-                waiting.append((draws, [[pool.submit(f, d, row) for row in range(len(d.record))] for f, d in work]))
+                work = zip(makers, pipeline.draws(step), strict=True)
+                waiting.append([[pool.submit(make, d, row) for row in range(len(d.record))] for make, d in work])
                 step += 1
-            draws, (synthetic, authentic) = waiting.popleft()
-            views = np.stack([f.result() for f in synthetic]), np.stack([f.result() for f in authentic])
-            yield assemble(views, (draws[0].class_id, draws[1].class_id))
+            halves = [[row.result() for row in half] for half in waiting.popleft()]
+            pixels, classes = ([np.stack([row[part] for row in half]) for half in halves] for part in (0, 1))
+            yield pipeline.collate(pipeline.draws(done), pixels, classes)
+            done += 1
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: list[Exception]) -> Any:
-    """A tf.data set of one half's (views uint8 [2, size, size, 3], class int32), row by row: 0 synthetic, 1 authentic.
+    """A tf.data set of one half's (pixels uint8, class int32), row by row: 0 synthetic, 1 authentic.
 
     Rows are decoded by Pillow in parallel, then finished by the JAX functions through jax2tf: one branch a row. An
     exception inside is left in `failures`, because tf.data hides it behind an error of its own.
@@ -146,7 +177,7 @@ def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: 
         return call
 
     def draws(step: Any) -> tuple[Any, ...]:
-        chosen = pipeline.order(int(step))[role]
+        chosen = pipeline.draws(int(step))[role]
         return (chosen.record.astype(np.int64), chosen.class_id, chosen.key, *chosen.views)
 
     def planned(step: Any) -> Any:
@@ -162,26 +193,28 @@ def tfdata_half(pipeline: Pipeline, role: int, first: int, last: int, failures: 
             jit_compile=False,
         )
 
-    finish = in_graph(pipeline.synthetic_views if role == 0 else authentic_views)
+    distorts = role == 0 and not pipeline.ready
+    finish = in_graph(pipeline.synthetic_views if distorts else cropped_views)
 
-    def synthetic(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
+    def distorted(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
         canvas = tf.numpy_function(told(pipeline.canvas), [record], tf.uint8)
         canvas = tf.ensure_shape(canvas, (data.height, data.width, 3))
-        return finish(key, canvas, class_id, ViewDraw(*views)), class_id
+        return canvas if pipeline.on_device else finish(key, canvas, class_id, ViewDraw(*views)), class_id
 
-    def authentic(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
-        crops = tf.numpy_function(
-            told(lambda record, *views: pipeline.crops(record, ViewDraw(*views))), [record, *views], tf.uint8
-        )
+    def crops_of(record: Any, class_id: Any, *views: Any) -> Any:
+        return pipeline.crops(role, record, class_id, ViewDraw(*views))
+
+    def cropped(record: Any, class_id: Any, key: Any, *views: Any) -> Any:
+        crops, class_id = tf.numpy_function(told(crops_of), [record, class_id, *views], (tf.uint8, tf.int32))
         crops = tf.ensure_shape(crops, (2, data.view_size, data.view_size, 3))
-        return finish(crops, ViewDraw(*views)), class_id
+        crops = crops if pipeline.on_device else finish(crops, ViewDraw(*views))
+        return crops, tf.ensure_shape(class_id, ())
 
     rows = tf.data.Dataset.range(first, last).map(planned).unbatch().map(shaped)
-    row = synthetic if role == 0 else authentic
-    return rows.map(row, num_parallel_calls=pipeline.workers, deterministic=True)
+    return rows.map(distorted if distorts else cropped, num_parallel_calls=pipeline.workers, deterministic=True)
 
 
-def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]:
+def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch | Rows]:
     """The same batches through tf.data."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow kernel is used, and it is announced on stderr
@@ -195,17 +228,15 @@ def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch]
         tf.data.Dataset.zip(tuple(halves)).prefetch(pipeline.data.prefetch).with_options(options(pipeline.workers))
     )
     iterator = iter(dataset.as_numpy_iterator())
-    while True:
+    for step in range(first, last):
         try:
             synthetic_rows, authentic_rows = next(iterator)
-        except StopIteration:
-            return
         except tf.errors.OpError:
             if failures:
                 raise failures[0] from None
             raise
-        views, classes = zip(synthetic_rows, authentic_rows, strict=True)
-        yield assemble(views, classes)
+        pixels, classes = zip(synthetic_rows, authentic_rows, strict=True)
+        yield pipeline.collate(pipeline.draws(step), pixels, classes)
 
 
 def options(workers: int) -> Any:

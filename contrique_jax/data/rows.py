@@ -1,4 +1,4 @@
-"""One row of a batch: its pixels from the source, and what becomes of them (distort, two views)."""
+"""One row of a batch: its pixels from the source, whatever the state of the files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import os
 import sys
 import threading
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt8, UInt32
+from jaxtyping import UInt8
 
 from contrique_jax.data.decode import authentic_view, to_canvas
 from contrique_jax.data.sources import Source
-from contrique_jax.distort import bank
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.views import ViewDraw, finish_view, two_views
+from contrique_jax.views import ViewDraw
 
 TRIES = 100  # broken images in a row before the source as a whole is called broken
 
@@ -48,11 +46,12 @@ class BrokenLog:
                     file.write(f"{broken}\n")
 
 
-def load(source: Source, record: int, broken: BrokenLog) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a record; in place of a broken one, the next that can be read."""
+def load(source: Source, record: int, broken: BrokenLog) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
+    """The pixels of a record, or in place of a broken one of the next that can be read, and which record was read."""
     for offset in range(min(TRIES, len(source))):
+        read = (record + offset) % len(source)
         try:
-            return source.load((record + offset) % len(source))
+            return source.load(read), read
         except BrokenImage as error:
             broken.add(error)
             last = error
@@ -63,36 +62,17 @@ def load_canvas(
     source: Source, record: int, height: int, width: int, broken: BrokenLog
 ) -> UInt8[np.ndarray, "height width 3"]:
     """A clean photograph at the size at which it is distorted."""
-    return to_canvas(load(source, record, broken), height, width)
+    return to_canvas(load(source, record, broken)[0], height, width)
 
 
 def load_crops(
     source: Source, record: int, views: ViewDraw, size: int, broken: BrokenLog
-) -> UInt8[np.ndarray, "2 size size 3"]:
-    """The two crops of an authentic photograph of any size, each taken over the whole image; fields of `views` [2]."""
-    image = load(source, record, broken)
+) -> tuple[UInt8[np.ndarray, "2 size size 3"], int]:
+    """The two crops of a photograph of any size that is not distorted here, each taken over the whole image, and the
+    record that was read; fields of `views` [2]."""
+    image, read = load(source, record, broken)
     crops = [
         authentic_view(image, int(div), float(y), float(x), size)
         for div, y, x in zip(views.div, views.y, views.x, strict=True)
     ]
-    return np.stack(crops)
-
-
-def synthetic_views(
-    key: UInt32[Array, "2"],
-    canvas: UInt8[Array, "height width 3"],
-    class_id: Int[Array, ""],
-    views: ViewDraw,
-    *,
-    size: int,
-    types: tuple[int, ...],
-    minmax: bool,
-) -> UInt8[Array, "2 size size 3"]:
-    """The canvas under its distortion, at full size, then its two views."""
-    return two_views(bank.distort(key, canvas, class_id, types=types, minmax=minmax), views, size)
-
-
-def authentic_views(crops: UInt8[Array, "2 size size 3"], views: ViewDraw) -> UInt8[Array, "2 size size 3"]:
-    """Colour space and flip of both crops; written out, because a mapped switch would run every branch."""
-    first, second = (ViewDraw(*(part[view] for part in views)) for view in (0, 1))
-    return jnp.stack([finish_view(crops[0], first), finish_view(crops[1], second)])
+    return np.stack(crops), read

@@ -5,21 +5,24 @@ Opening a source lists it and reads no image: a broken file is found, named and 
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int16, UInt8
 
 from contrique_jax.data.decode import EXTENSIONS, decode
 from contrique_jax.data.scenes import authentic_scene, pristine_scene
+from contrique_jax.data.tables import csv_rows
+from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
 
 Role = Literal["pristine", "authentic"]
+_CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
 _FORMS = "a folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy or scenes:N"
 
 
@@ -27,6 +30,10 @@ class Source(Protocol):
     """Images by number. Threads may share a source."""
 
     name: str
+
+    @property
+    def classes(self) -> Int16[np.ndarray, " n"] | None:
+        """The classes, 0..125, of images that are distorted already; None where they are not."""
 
     def __len__(self) -> int: ...
 
@@ -49,7 +56,8 @@ def open_source(
     """The source that `spec` names.
 
     - a folder: its images and those of its subfolders, in the order of their names; hidden files are left out
-    - `F.csv`: column `path`, in the file's order, relative to the folder of F.csv or absolute; the rest is ignored
+    - `F.csv`: column `path`, in the file's order, relative to the folder of F.csv or absolute; where the role is pristine
+      and there is a column `class`, the images are distorted already and these are their classes; the rest is ignored
     - `tfds:NAME/SPLIT`: feature `image` of a data set that TensorFlow Datasets has prepared (never downloaded here)
     - `arrays:F.npy`: uint8 [N, H, W, 3], read from disk image by image
     - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
@@ -72,7 +80,8 @@ def open_source(
     if path.is_dir():
         return FileSource(spec, path, _folder_names(path, field), max_pixels)
     if path.suffix.lower() == ".csv":
-        return FileSource(spec, path.parent, _manifest_names(path, field), max_pixels)
+        names, classes = _manifest(path, field, with_classes=role == "pristine")
+        return FileSource(spec, path.parent, names, max_pixels, classes)
     if path.exists():
         raise UserError(f"{field}: {spec!r} is neither a folder nor a .csv manifest; give {_FORMS}.")
     raise UserError(f"{field}: {spec!r} does not exist; give {_FORMS}.")
@@ -81,9 +90,16 @@ def open_source(
 class FileSource:
     """Image files under one folder."""
 
-    def __init__(self, name: str, folder: Path, names: list[str], max_pixels: int):
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        names: list[str],
+        max_pixels: int,
+        classes: Int16[np.ndarray, " n"] | None = None,
+    ):
         """`names`: paths relative to `folder`, or absolute."""
-        self.name = name
+        self.name, self.classes = name, classes
         self._folder, self._names, self._max_pixels = str(folder), names, max_pixels
 
     def __len__(self) -> int:
@@ -106,6 +122,8 @@ class FileSource:
 
 class ArraySource:
     """`arrays:F.npy`: a memory-mapped uint8 array [N, H, W, 3]."""
+
+    classes = None
 
     def __init__(self, name: str, path: Path, *, field: str):
         self.name = name
@@ -138,6 +156,7 @@ class SceneSource:
     """
 
     KEEP = 1 << 29
+    classes = None
 
     def __init__(self, name: str, *, role: Role, field: str, seed: int, canvas: tuple[int, int]):
         self.name = name
@@ -224,27 +243,29 @@ def _folder_names(folder: Path, field: str) -> list[str]:
     return names
 
 
-def _manifest_names(path: Path, field: str) -> list[str]:
-    """The column `path` of a csv file."""
-    names = []
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(stream)
-            columns = [column.strip() for column in next(rows, [])]
-            if "path" not in columns:
-                found = ", ".join(columns) or "none"
-                raise UserError(f"{field}: {path} has no column 'path' (columns found: {found}).")
-            column = columns.index("path")
-            for row in rows:
-                if row:
-                    name = row[column].strip() if column < len(row) else ""
-                    if not name:
-                        raise UserError(f"{field}: {path}, line {rows.line_num}: the column 'path' is empty.")
-                    names.append(name)
-    except FileNotFoundError as error:
-        raise UserError(f"{field}: {path} does not exist.") from error
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{field}: {path} cannot be read as a csv file in UTF-8 ({error}).") from error
+def _manifest(path: Path, field: str, with_classes: bool) -> tuple[list[str], Int16[np.ndarray, " n"] | None]:
+    """The column `path` of a csv file, and the column `class` where it is there and asked for."""
+    rows = csv_rows(path, field)
+    columns = [column.strip() for column in next(rows, (0, []))[1]]
+    if "path" not in columns:
+        found = ", ".join(columns) or "none"
+        raise UserError(f"{field}: {path} has no column 'path' (columns found: {found}).")
+    name_at = columns.index("path")
+    class_at = columns.index("class") if with_classes and "class" in columns else None
+    names, classes = [], array("h")
+    for line, row in rows:
+        name = row[name_at].strip() if name_at < len(row) else ""
+        if not name:
+            raise UserError(f"{field}: {path}, line {line}: the column 'path' is empty.")
+        names.append(name)
+        if class_at is not None:
+            text = row[class_at].strip() if class_at < len(row) else ""
+            if text not in _CLASS_IDS:
+                raise UserError(
+                    f"{field}: {path}, line {line}: the column 'class' is {text!r}; give every row of distorted images its "
+                    f"class, 0 to {NUM_CLASSES - 1}, or take the column out where the images are clean."
+                )
+            classes.append(_CLASS_IDS[text])
     if not names:
         raise UserError(f"{field}: {path} has a header (columns found: {', '.join(columns)}) but no rows.")
-    return names
+    return names, None if class_at is None else np.array(classes, np.int16)

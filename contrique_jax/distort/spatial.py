@@ -1,14 +1,64 @@
-"""Spatial distortions: types 20, 21 and 23 (specification, section 3)."""
+"""Spatial distortions: types 19, 20, 21 and 23 (specification, section 3)."""
 
 from __future__ import annotations
+
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from contrique_jax.distort import draws
+
 PATCH, PATCH_MARGIN, MOST_PATCHES = 16, 15, 100  # pixels, pixels, count
 BLOCK, MOST_BLOCKS = 32, 10  # pixels, count
+JITTERS = 5
+_REACH = 3  # pixels beyond the border that the cubic looks at
+
+
+def jitter(key: PRNGKeyArray, image: Float[Array, "h w 3"], amount: Float[Array, ""]) -> Float[Array, "h w 3"]:
+    """Type 19. Five times, each pixel is taken from a place at normal distances, of deviation `amount` pixels an axis.
+
+    The cubic overshoots, so values may leave [0, 1].
+    """
+
+    def turn(i: Int[Array, ""], image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+        return shifted(image, amount * draws.normal(jax.random.fold_in(key, i), (2, *image.shape[:2])))
+
+    return jax.lax.fori_loop(0, JITTERS, turn, image)
+
+
+def shifted(image: Float[Array, "h w 3"], shift: Float[Array, "2 h w"]) -> Float[Array, "h w 3"]:
+    """The image at (row - shift[0], column - shift[1]) of each pixel, by Keys' cubic with the border repeated.
+
+    Shifts are in pixels and may be of any size.
+    """
+    height, width, channels = image.shape
+    padded = jnp.pad(image, ((_REACH, _REACH), (_REACH, _REACH), (0, 0)), mode="edge")
+    pixels = jax.lax.optimization_barrier(padded.reshape(-1, channels))
+    whole = jnp.floor(-shift)  # apart from the place: a float32 of some hundreds leaves the fraction few digits
+    rows, columns = (_keys_weights(part) for part in -shift - whole)
+    # from 2 pixels outside on, all four taps see the border pixel
+    place = jnp.indices((height, width)) + whole.astype(jnp.int32)
+    corner = [jnp.clip(along, -2, length) + _REACH - 1 for along, length in zip(place, (height, width), strict=True)]
+    stride = width + 2 * _REACH
+    first = corner[0] * stride + corner[1]
+    total = jnp.zeros_like(image)
+    for down, across in itertools.product(range(4), range(4)):
+        taken = pixels.at[first + (down * stride + across)].get(mode="promise_in_bounds")
+        total += (rows[down] * columns[across])[..., None] * taken
+    return total
+
+
+def _keys_weights(t: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
+    """Keys' cubic convolution (a = -0.5) at the distances 1 + t, t, 1 - t and 2 - t, t in [0, 1]."""
+    return (
+        ((1 - 0.5 * t) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((2 - 1.5 * t) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
 
 
 def patches(key: PRNGKeyArray, image: Float[Array, "h w 3"], count: Float[Array, ""]) -> Float[Array, "h w 3"]:
@@ -29,10 +79,10 @@ def patches(key: PRNGKeyArray, image: Float[Array, "h w 3"], count: Float[Array,
 
 def patch_moves(key: PRNGKeyArray, height: int, width: int) -> tuple[Int[Array, "100 2"], Int[Array, "100 2"]]:
     """(row, column) of the patches' top left corners before and after their moves."""
-    draws = jax.random.uniform(key, (2, MOST_PATCHES, 2))
+    chance = jax.random.uniform(key, (2, MOST_PATCHES, 2))
     room = np.array([height, width], np.float32) - 48
-    sources = jnp.floor(draws[0] * room + 0.5).astype(jnp.int32) + PATCH_MARGIN
-    return sources, sources + jnp.floor((draws[1] - 0.5) * PATCH + 0.5).astype(jnp.int32)
+    sources = jnp.floor(chance[0] * room + 0.5).astype(jnp.int32) + PATCH_MARGIN
+    return sources, sources + jnp.floor((chance[1] - 0.5) * PATCH + 0.5).astype(jnp.int32)
 
 
 def pixelate(

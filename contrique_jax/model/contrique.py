@@ -21,9 +21,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.errors import UserError
 from contrique_jax.model.resnet import ARCHITECTURES, BatchNorm, ResNet
 
 Variables = dict[str, dict[str, Any]]
+# of ImageNet's photographs in [0, 1], red, green, blue: what torchvision's classifiers and their offspring expect taken off
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Linear(nnx.Module):
@@ -54,13 +57,14 @@ class Projector(nnx.Module):
 
 
 class Contrique(nnx.Module):
-    """Encoder and projector."""
+    """Encoder and projector; no projector where its `projection_dim` is 0."""
 
     def __init__(self, model: ModelConfig):
         dtype = jnp.dtype(model.compute_dtype)
         self.patches = model.patches
         self.encoder = ResNet(model.encoder, model.base_width, dtype=dtype)
-        self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
+        if model.projection_dim:
+            self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
 
     def patch_features(self, images: Float[Array, "n h w 3"], batches: int) -> Float[Array, "n p c"]:
         x, _ = self.encoder(images, batches)
@@ -89,8 +93,6 @@ def init_model(model: ModelConfig, seed: int) -> Variables:
 
     Each array is drawn from (seed, its name) alone, so it does not change when the network around it does.
     """
-    _, params, batch_stats = _skeleton(dataclasses.astuple(model))
-    shapes = {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
 
     def fill(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = ".".join(str(part.key) for part in path[1:])
@@ -103,24 +105,31 @@ def init_model(model: ModelConfig, seed: int) -> Variables:
             return generator.uniform(-bound, bound, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, float(name.endswith(("weight", "running_var"))), np.float32)
 
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+    return jax.tree_util.tree_map_with_path(fill, variable_shapes(model))
+
+
+def variable_shapes(model: ModelConfig) -> Variables:
+    """`Variables` with `jax.ShapeDtypeStruct` for arrays."""
+    _, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
 
 
 def project(
-    model: ModelConfig, variables: Variables, views: UInt8[Array, "v n h w 3"] | Float[Array, "v n h w 3"]
+    model: ModelConfig, variables: Variables, views: UInt8[Array, "n v h w 3"] | Float[Array, "n v h w 3"]
 ) -> tuple[Float[Array, "v n p d"], dict[str, Any]]:
     """Projections of each view's patches x patches local vectors, row by row, with BatchNorm in training mode.
 
-    `views` are uint8, or float in [0, 1]: v views of each of n images, which go through the network together. BatchNorm
+    `views` are uint8, or float in [0, 1]: of each of n images its v views, which go through the network together. BatchNorm
     takes its statistics over one view at a time (`model.norm_per_view`) or over all of them. Returns float32
     projections, not yet normalised (the loss does that), and the moved running statistics,
-    `variables["batch_stats"]` of the next step.
+    `variables["batch_stats"]` of the next step. Raises UserError where the model is an encoder without a projector.
     """
+    if not model.projection_dim:
+        raise UserError("this model is an encoder without a projector: it gives features, and cannot be trained on.")
     network = _bind(model, variables)
-    count, images = views.shape[:2]
-    # views innermost, so that a device's rows of the joint batch are its own images
-    joint = views.swapaxes(0, 1).reshape(-1, *views.shape[2:])
-    z = network.projections(_unit_range(joint), batches=count if model.norm_per_view else 1)
+    images, count = views.shape[:2]
+    joint = _unit_range(views.reshape(-1, *views.shape[2:]))
+    z = network.projections(joint, batches=count if model.norm_per_view else 1)
     return z.reshape(images, count, *z.shape[1:]).swapaxes(0, 1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 
@@ -135,7 +144,7 @@ def encode(
     `images` are float in [0, 1] (or uint8). `valid` gives the height and width of each image where the batch is padded
     at the bottom and right; the features are then those of the image alone, whatever the padding holds.
     """
-    return _bind(model, variables).features(_unit_range(images), valid)
+    return _bind(model, variables).features(_scaled(model, images), valid)
 
 
 def normalise(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
@@ -151,9 +160,11 @@ def adaptive_average_pool(x: Float[Array, "n h w c"], patches: int) -> Float[Arr
     return jnp.stack([jnp.mean(x[:, a:b, c:d], (1, 2)) for a, b in rows for c, d in columns], axis=1)
 
 
-def _unit_range(images: Array) -> Float[Array, "n h w 3"]:
+def _scaled(model: ModelConfig, images: Array) -> Float[Array, "n h w 3"]:
     if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255
+        images = images.astype(jnp.float32) / 255
+    if model.input_scaling == "imagenet":
+        images = (images - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_DEVIATION)
     return images
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import os
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from contrique_jax.augment import batch_of
 from contrique_jax.config import DataConfig
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.rows import BrokenLog
@@ -47,7 +50,7 @@ def pipeline(folder, rows: range | None = None, broken: BrokenLog | None = None,
 
 def test_a_batch_has_its_shape(photographs):
     batch = next(pipeline(photographs, loader="threads").batches(0, 1))
-    assert batch.views.shape == (2, 8, 64, 64, 3) and batch.views.dtype == np.uint8
+    assert batch.views.shape == (8, 2, 64, 64, 3) and batch.views.dtype == np.uint8
     assert batch.classes.shape == (8,) and batch.classes.dtype == np.int32
     assert (batch.classes[::2] < 126).all() and batch.classes[1::2].tolist() == [126, 127, 128, 129]
     assert batch.views.std() > 10
@@ -63,6 +66,22 @@ def test_tfdata_and_threads_give_the_same_images(photographs):
         difference = np.abs(a.views.astype(int) - b.views.astype(int))
         difference = np.minimum(difference, 256 - difference)  # LAB and HSV bytes wrap
         assert np.mean(difference > 1) < 0.01
+
+
+@pytest.mark.parametrize("loader", ["threads", "tfdata"])
+def test_rows_for_the_device_are_those_of_the_host(photographs, loader):
+    """The same (seed, step): what the device makes of the decoded rows is what the host makes of them."""
+    if loader == "tfdata":
+        pytest.importorskip("tensorflow")
+    weights = tuple(float(kind in (7, 11, 20)) for kind in range(1, 26))
+    host = list(pipeline(photographs, loader=loader, type_weights=weights).batches(1, 3))
+    device = pipeline(photographs, loader=loader, type_weights=weights, augment_on="device")
+    finish = jax.jit(functools.partial(batch_of, size=64, types=device.order.types, minmax=True))
+    for wanted, rows in zip(host, device.batches(1, 3), strict=True):
+        views, classes = finish(rows)
+        np.testing.assert_array_equal(classes, wanted.classes)
+        difference = np.abs(np.asarray(views).astype(int) - wanted.views.astype(int))
+        assert np.mean(np.minimum(difference, 256 - difference) > 1) < 0.01
 
 
 @pytest.mark.parametrize("loader", ["threads", "tfdata"])
@@ -82,7 +101,7 @@ def test_processes_read_only_their_rows(photographs):
         load = part.pristine.load
         part.pristine.load = lambda record, load=load: (asked.append(record), load(record))[1]
         batch = next(part.batches(1, 2))
-        np.testing.assert_array_equal(batch.views, whole.views[:, rows.start : rows.stop])
+        np.testing.assert_array_equal(batch.views, whole.views[rows.start : rows.stop])
         np.testing.assert_array_equal(batch.classes, whole.classes[rows.start : rows.stop])
     assert len(asked) == 4
 

@@ -136,6 +136,29 @@ def test_manifest_with_a_mistake(tmp_path, text, words):
     assert words in message and str(manifest) in message
 
 
+def test_a_column_of_classes_is_read_for_the_pristine_role_only(tmp_path):
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("class,path\n125,a.png\n\n0, b.png\n 7 ,c.png\n")
+    source = opened(manifest)
+    assert source.classes.tolist() == [125, 0, 7] and source.classes.dtype == np.int16
+    assert [source.item_name(i) for i in range(3)] == ["a.png", "b.png", "c.png"]
+    assert opened(manifest, role="authentic").classes is None
+    for spec in (tmp_path, "scenes:2"):
+        save(tmp_path / "a.png")
+        assert opened(spec).classes is None
+
+
+@pytest.mark.parametrize("text", ["", "126", "-1", "3.0", "cat", "1" * 5000])
+def test_a_class_that_is_none(tmp_path, text):
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"path,class\na.png,3\nb.png,{text}\n")
+    message = complaint(manifest)
+    assert f"{manifest}, line 3" in message and "0 to 125" in message
+    manifest.write_text("path,class\na.png,3\nb.png\n")
+    assert "line 3" in complaint(manifest)
+    assert len(opened(manifest, role="authentic")) == 2
+
+
 def test_manifest_that_is_no_text_or_missing(tmp_path):
     save(tmp_path / "photo.png")
     (tmp_path / "photo.png").rename(tmp_path / "photo.csv")
@@ -146,13 +169,14 @@ def test_manifest_that_is_no_text_or_missing(tmp_path):
 def test_a_manifest_of_a_million_rows_is_small(tmp_path):
     manifest = tmp_path / "many.csv"
     rows = 1_000_000
-    manifest.write_text("path,mos\n" + "".join(f"images/photograph_{i:07d}.jpg,0.5\n" for i in range(rows)))
+    manifest.write_text("path,class\n" + "".join(f"images/photograph_{i:07d}.jpg,{i % 126}\n" for i in range(rows)))
     tracemalloc.start()
     try:
         source = opened(manifest)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert source.classes.nbytes == 2 * rows and source.classes[-1] == (rows - 1) % 126
     assert len(source) == rows and source.item_name(rows - 1) == "images/photograph_0999999.jpg"
     assert peak < 200e6
 

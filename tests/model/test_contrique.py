@@ -27,7 +27,7 @@ def _variables(encoder: str = "resnet18"):
     """Small weights with running statistics that are not 0 and 1."""
     model = SMALL if encoder == "resnet18" else SMALL_50
     variables = init_model(model, 3)
-    views = np.random.default_rng(5).random((1, 4, 64, 64, 3), np.float32)
+    views = np.random.default_rng(5).random((4, 1, 64, 64, 3), np.float32)
     _, variables["batch_stats"] = jax.jit(functools.partial(project, model))(variables, views)
     return variables
 
@@ -61,7 +61,7 @@ def test_features_and_patches_equal_the_original(shared: Path, reference, i: int
 
 def test_training_forwards_equal_the_original(shared: Path, reference):
     wanted = np.load(shared / "reference" / "train_step.npz")
-    views = np.stack([wanted["view_i"], wanted["view_j"]])
+    views = np.stack([wanted["view_i"], wanted["view_j"]], axis=1)
     z, stats = jax.jit(functools.partial(project, REFERENCE_MODEL))(reference, views)
     assert z.shape == (2, 6, 4, 128) and z.dtype == jnp.float32
     for ours, view in zip(z, ("i", "j"), strict=True):

@@ -1,0 +1,80 @@
+"""The original's lists of training images (`File_names`, `labels`) and ours (`path`, `class`), row by row.
+
+`labels` is the text of 126 numbers: one 1 at the class of a distorted image, only zeros for an authentic one. Which column
+stands for which distortion is not known (specification, section 8), and training asks only which classes are equal: the
+column's number, from 0, is taken as the class.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from contrique_jax.data.tables import csv_rows
+from contrique_jax.distort.bank import NUM_CLASSES
+from contrique_jax.errors import UserError
+from contrique_jax.outputs import whole_file
+
+ORIGINAL, OURS = ("File_names", "labels"), ("path", "class")
+HELP = (
+    "A csv of the original (columns File_names, labels) and a manifest for config.data.pristine or config.data.authentic "
+    "(columns path, class) say the same: class is the place of the 1 in labels, 0 to 125, and empty where labels are all "
+    "zero (authentic images). Which distortion a place stands for is not known; training asks only which classes are "
+    "equal. Names are kept as they are: a manifest's are relative to its folder. Other columns are left out."
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def class_of(labels: str) -> str:
+    """The class that a text of 126 numbers means, or "" for zeros only. Raises ValueError saying what is off."""
+    text = labels.strip()
+    numbers = text[1:-1].replace(",", " ").split() if text[:1] + text[-1:] == "[]" else []
+    if len(numbers) != NUM_CLASSES:
+        raise ValueError(f"labels should list {NUM_CLASSES} numbers in brackets and has {len(numbers)}")
+    values = [float(number) for number in numbers]
+    if set(values) - {0, 1} or values.count(1) > 1:
+        raise ValueError("labels should be zeros and at most one 1")
+    return str(values.index(1)) if 1 in values else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def labels_of(class_id: str) -> str:
+    """The inverse of `class_of`, as Python writes a list of floats."""
+    known = ["", *map(str, range(NUM_CLASSES))]
+    if class_id not in known:
+        raise ValueError(f"class is {class_id!r}, not a number from 0 to {NUM_CLASSES - 1} or empty")
+    return str([float(str(number) == class_id) for number in range(NUM_CLASSES)])
+
+
+def rewrite(
+    path: Path, out: Path, before: tuple[str, str], after: tuple[str, str], translate: Callable[[str], str]
+) -> str:
+    """Copies the columns `before` of the csv at `path` to columns `after`, the second one translated, and says how many
+    rows there were. Holds one row at a time. Raises UserError naming the line of the first row that cannot be translated."""
+    rows = csv_rows(path, "convert")
+    columns = [column.strip() for column in next(rows, (0, []))[1]]
+    for name in before:
+        if name not in columns:
+            raise UserError(f"{path}: there is no column {name!r} (columns found: {', '.join(columns) or 'none'}).")
+    places = [columns.index(name) for name in before]
+    count = authentic = 0
+    with whole_file(out) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(after)
+        for line, row in rows:
+            if len(row) != len(columns):
+                raise UserError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns; mend the row.")
+            name, value = (row[place].strip() for place in places)
+            if not name:
+                raise UserError(f"{path}, line {line}: the column {before[0]!r} is empty.")
+            try:
+                translated = translate(value)
+            except ValueError as error:
+                raise UserError(f"{path}, line {line}: {error}; mend the row or take it out.") from error
+            writer.writerow([name, translated])
+            count, authentic = count + 1, authentic + ("" in (value, translated))
+        if not count:
+            raise UserError(f"{path}: it has a header but no rows.")
+    return f"{count} rows, {authentic} of them authentic (no class)"

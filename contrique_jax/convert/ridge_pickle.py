@@ -1,0 +1,174 @@
+"""What a pickled scikit-learn Ridge holds, without running anything that the pickle names.
+
+A pickle is a program that may call whatever it names. Here a name leads to one of the few stand-ins below or to a
+refusal: not even NumPy's own functions are called, because a crafted dtype makes them read wild pointers. Files of
+`pickle.dump` and, uncompressed, of `joblib.dump` (arrays lie as plain bytes between the opcodes) are read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrique_jax.errors import UserError
+
+_NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+
+
+class _StandIn:
+    """An object that a pickle may make. BUILD on the class itself fails, so that no pickle can change a stand-in."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError(f"{type(self).__name__} with a state")
+
+
+class _Ridge(_StandIn):
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError("a Ridge without attributes")
+        self.attributes = state
+
+
+class _Bytes(_StandIn):
+    """`_codecs.encode`, by which protocol 2 writes bytes."""
+
+    def __new__(cls, text: str, encoding: str) -> Any:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"text in {encoding!r}")
+        return text.encode("latin1")
+
+
+class _Dtype(_StandIn):
+    """`numpy.dtype`: a code, and the byte order that follows as state."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True):
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    def numpy(self) -> np.dtype[Any]:
+        if self.code not in _NUMBERS or self.order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"an array of {self.code!r}, not of plain numbers")
+        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
+
+
+class _Array(_StandIn):
+    """Anything that becomes a NumPy array or number; decoded only when it is asked for."""
+
+    shape: tuple[int, ...]
+    dtype: _Dtype
+    column_major: bool
+    data: bytes | bytearray
+
+    def numpy(self) -> np.ndarray:
+        if not all(isinstance(side, int) and side >= 0 for side in self.shape):
+            raise pickle.UnpicklingError(f"an array of shape {self.shape}")
+        values = np.frombuffer(self.data, self.dtype.numpy())
+        return values.reshape(self.shape, order="F" if self.column_major else "C")
+
+
+class _Reconstructed(_Array):
+    """`_reconstruct`, which gives an empty array; shape, dtype and bytes follow as state."""
+
+    def __init__(self, kind: Any, shape: Any, code: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, self.column_major, self.data = state
+
+
+class _Scalar(_Array):
+    """`scalar`: dtype and bytes."""
+
+    def __init__(self, dtype: _Dtype, data: bytes):
+        self.shape, self.dtype, self.column_major, self.data = (), dtype, False, data
+
+
+class _FromBuffer(_Array):
+    """`_frombuffer`: how protocol 5 writes arrays."""
+
+    def __init__(self, data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str):
+        self.shape, self.dtype, self.column_major, self.data = shape, dtype, order == "F", data
+
+
+class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """The interpreter in Python, because it reads no byte ahead: joblib's arrays follow their description directly."""
+
+    def __init__(self, stream: io.BytesIO):
+        super().__init__(stream)
+
+        class JoblibArray(_Array):
+            """`NumpyArrayWrapper`: described by its state, its bytes are the next of the file, after some padding."""
+
+            def __setstate__(self, state: Any) -> None:
+                self.shape, self.dtype = state["shape"], state["dtype"]
+                self.column_major = state["order"] == "F"
+                if state.get("numpy_array_alignment_bytes") is not None:
+                    stream.read(stream.read(1)[0])
+                self.data = stream.read(math.prod(self.shape) * self.dtype.numpy().itemsize)
+
+        arrays = {"_reconstruct": _Reconstructed, "scalar": _Scalar, "_frombuffer": _FromBuffer}
+        self.known: dict[tuple[str, str], type] = {
+            ("sklearn.linear_model._ridge", "Ridge"): _Ridge,
+            ("_codecs", "encode"): _Bytes,
+            ("numpy", "dtype"): _Dtype,
+            ("numpy", "ndarray"): _StandIn,
+            ("joblib.numpy_pickle", "NumpyArrayWrapper"): JoblibArray,
+        }
+        for core in ("numpy.core", "numpy._core"):  # before NumPy 2 and since
+            for module in ("multiarray", "numeric"):
+                self.known |= {(f"{core}.{module}", name): kind for name, kind in arrays.items()}
+
+    def find_class(self, module: str, name: str) -> type:
+        try:
+            return self.known[module, name]
+        except KeyError:
+            raise UserError(f"it names {module}.{name}, which a Ridge does not need") from None
+
+
+def read_ridge(path: Path) -> dict[str, Any]:
+    """The attributes of the Ridge in a file of `pickle.dump` or `joblib.dump`: `coef_` float64 [D], `intercept_` and
+    `alpha` floats, and those others that are plain Python.
+
+    Raises UserError where the file is missing, damaged, names anything but a Ridge and its arrays, or predicts several
+    scores at once; nothing in the file is run.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
+    if data[:1] != pickle.PROTO:
+        raise UserError(
+            f"{path}: not a pickle of protocol 2 or later; a compressed one must be written again without compression."
+        )
+    try:
+        ridge = _Reader(io.BytesIO(data)).load()
+    except UserError as error:
+        raise UserError(f"{path}: {error}; nothing was run, give a Ridge that scikit-learn wrote.") from None
+    except Exception as error:  # damaged pickles fail in nearly any way
+        raise UserError(f"{path}: cut off or not a pickled Ridge ({error or type(error).__name__}).") from error
+    if not isinstance(ridge, _Ridge) or not {"coef_", "intercept_", "alpha"} <= getattr(ridge, "attributes", {}).keys():
+        raise UserError(f"{path}: a pickle, but not of a fitted Ridge; fit it before it is saved.")
+    attributes = {
+        name: value for name, value in ridge.attributes.items() if isinstance(value, str | int | float | dict)
+    }
+    try:
+        coefficients, intercept, alpha = (_numbers(ridge.attributes[name]) for name in ("coef_", "intercept_", "alpha"))
+    except Exception as error:
+        raise UserError(f"{path}: its numbers cannot be read ({error}).") from error
+    one_target = coefficients.shape in ((coefficients.size,), (1, coefficients.size))
+    if not one_target or intercept.size != 1 or alpha.size != 1:
+        raise UserError(
+            f"{path}: coefficients of shape {list(coefficients.shape)} do not predict one score; fit it on one target."
+        )
+    return attributes | {"coef_": coefficients.ravel(), "intercept_": intercept.item(), "alpha": alpha.item()}
+
+
+def _numbers(value: Any) -> np.ndarray:
+    return np.asarray(value.numpy() if isinstance(value, _Array) else value, np.float64)
