@@ -31,7 +31,7 @@ class DataConfig:
 
     # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N; where F.csv has a column `class`
     # (0..125), its images are distorted already: they are used at their own size, and `height`, `width`, `pristine_share`,
-    # `type_weights` and `minmax` do not apply
+    # `type_weights`, `minmax` and `merge_identity_classes` do not apply
     pristine: str = "scenes:2000"
     authentic: str = "scenes:2000"  # source of photographs with their own distortions, same forms
     batch_size: int = 512  # images per step, both halves together, over all devices
@@ -42,6 +42,7 @@ class DataConfig:
     type_weights: tuple[
         float, ...
     ] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform over all there are
+    merge_identity_classes: bool = False  # True: the four classes that change nothing are drawn as the undistorted one
     augment_on: str = "host"  # where distortion and views are taken: "host" (in the pipeline) or "device" (in the step)
     minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
@@ -125,6 +126,7 @@ class OptimConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     decay_mask: str = "no_norm"  # "no_norm": all but BatchNorm; "original": also the BatchNorms its names miss; "all"
+    gradient_scale: float = 1.0  # the global loss's gradient is multiplied by it; 1 / processes in the original
     warmup_share: float = 0.1  # share of the steps spent in linear warm-up, in [0, 1)
 
     def validate(self) -> None:
@@ -134,6 +136,7 @@ class OptimConfig:
         _require(
             self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}"
         )
+        _require(self.gradient_scale > 0, "optim.gradient_scale", self.gradient_scale, "above 0")
         _require(0 <= self.warmup_share < 1, "optim.warmup_share", self.warmup_share, "at least 0 and under 1")
 
 

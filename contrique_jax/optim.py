@@ -47,8 +47,9 @@ def decayed(params: Any, mask: str) -> Any:
 
 
 def sgd(optim: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """torch.optim.SGD's rule: g + decay x w, then the momentum buffer, then the rate of the step."""
+    """torch.optim.SGD's rule: g x scale + decay x w, then the momentum buffer, then the rate of the step."""
     return optax.chain(
+        optax.scale(optim.gradient_scale),
         optax.add_decayed_weights(optim.weight_decay, mask=lambda params: decayed(params, optim.decay_mask)),
         optax.sgd(lambda step: learning_rate(optim, steps, step), momentum=optim.momentum),
     )

@@ -19,7 +19,8 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
     [
         ("data.batch_size", 7), ("data.height", 100), ("data.view_size", 0), ("data.pristine_share", 1.5),
         ("data.type_weights", (1.0, 2.0)), ("data.type_weights", (0.0,) * 25),
-        ("data.type_weights", ("a",) * 25), ("data.loader", "magic"),
+        ("data.type_weights", ("a",) * 25), ("data.loader", "magic"), ("data.augment_on", "moon"),
+        ("optim.gradient_scale", 0.0),
         ("model.encoder", "vgg"), ("model.patches", 20), ("model.compute_dtype", "float16"), ("loss.temperature", 0.0),
         ("optim.momentum", 1.0), ("optim.decay_mask", "some"), ("optim.warmup_share", 1.0), ("train.epochs", 0),
         ("train.seed", -1), ("train.log_every", 0),
@@ -114,3 +115,11 @@ def test_a_config_file_with_a_mistake_is_one_sentence(tmp_path, text):
     with pytest.raises(UserError) as caught:
         parse_flags([f"--config={tmp_path / 'mine.py'}", "--workdir=w"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("variant", "scale"), [("", 1.0), (":4", 0.25)])
+def test_the_original_preset(variant, scale):
+    path = CONFIG.replace("contrique_resnet50.py", "original.py")
+    config, *_ = parse_flags([f"--config={path}{variant}", "--workdir=w"])
+    assert config.optim.decay_mask == "original" and config.optim.gradient_scale == scale
+    assert config.train.steps == 58_575

@@ -101,3 +101,12 @@ def test_decay_masks(names):
     also_decayed = spared - {name for name, touched in names["original"].items() if not touched}
     # the stem's, the four downsamplings' and the projector's two
     assert len(also_decayed) == 2 * (1 + 4 + 2)
+
+
+def test_gradient_scale_spares_the_decay():
+    """The original divides the loss's gradient, not what weight decay adds."""
+    params, gradients = {"fc": {"kernel": jnp.ones(2)}}, {"fc": {"kernel": jnp.full(2, 0.8)}}
+    optim = OptimConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.5, warmup_share=0.0, gradient_scale=0.25)
+    rule = sgd(optim, 10)
+    updates, _ = rule.update(gradients, rule.init(params), params)
+    np.testing.assert_allclose(updates["fc"]["kernel"], -(0.8 / 4 + 0.5), rtol=1e-6)

@@ -101,11 +101,12 @@ class Order:
         rows: range,
         pristine_share: float,
         type_weights: tuple[float, ...],
+        merge_identities: bool = False,
     ):
         check_sizes(pristine, authentic, batch_size)
         self.seed, self.half, self.rows = seed, batch_size // 2, rows
         self.counts = (pristine, authentic)
-        self.pristine_share = pristine_share
+        self.pristine_share, self.merge_identities = pristine_share, merge_identities
         self.types, self.shares = type_table(type_weights)
 
     def __call__(self, step: int) -> tuple[Draws, Draws]:
@@ -122,6 +123,8 @@ class Order:
                 self.pristine_share,
             )
             class_id, key, views = jax.tree.map(np.asarray, chosen)
+        if self.merge_identities:
+            class_id = np.where(np.isin(class_id, bank.IDENTITIES), np.int32(bank.PRISTINE), class_id)
         halves = []
         for role in (0, 1):
             mine = rows % 2 == role

@@ -61,6 +61,7 @@ class Pipeline:
             rows=rows,
             pristine_share=data.pristine_share,
             type_weights=data.type_weights,
+            merge_identities=data.merge_identity_classes,
         )
         self._choose, self._choosing = functools.lru_cache(maxsize=4)(self.order), threading.Lock()
         self.workers = data.workers or os.cpu_count() or 1

@@ -114,6 +114,12 @@ BANK: tuple[Distortion, ...] = (
 # fmt: on
 
 
+# classes whose distortion changes nothing
+IDENTITIES = tuple(
+    NUM_LEVELS * (row.type - 1) + level for row in BANK for level, strength in enumerate(row.severity) if strength == 0
+)
+
+
 def class_id(type: int, level: int) -> int:
     """The class of a type (1..25) at a level (1..5). Raises UserError where either is out of range."""
     if not (1 <= type <= NUM_TYPES and 1 <= level <= NUM_LEVELS):

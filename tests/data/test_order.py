@@ -92,3 +92,18 @@ def test_views_are_full_and_half_in_random_order():
     for half in plan(0):
         assert np.array_equal(half.views.div.sum(axis=1), np.full(1000, 3))
         assert 400 < np.sum(half.views.div[:, 0] == 1) < 600
+
+
+def test_merged_identities_are_drawn_as_the_undistorted_class():
+    assert [bank.BANK[id // 5].name for id in bank.IDENTITIES] == [
+        "gaussian blur", "motion blur", "saturation in Lab", "mean shift",
+    ]  # fmt: skip
+    apart, merged = order(pristine=500, authentic=500), order(pristine=500, authentic=500, merge_identities=True)
+    seen = 0
+    for step in range(60):
+        plain, joint = apart(step)[0], merged(step)[0]
+        identity = np.isin(plain.class_id, bank.IDENTITIES)
+        seen += identity.sum()
+        np.testing.assert_array_equal(joint.class_id, np.where(identity, bank.PRISTINE, plain.class_id))
+        np.testing.assert_array_equal(joint.record, plain.record)
+    assert seen > 0
