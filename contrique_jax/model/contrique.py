@@ -128,7 +128,7 @@ def project(
         raise UserError("this model is an encoder without a projector: it gives features, and cannot be trained on.")
     network = _bind(model, variables)
     images, count = views.shape[:2]
-    joint = _unit_range(views.reshape(-1, *views.shape[2:]))
+    joint = _scaled(model, views.reshape(-1, *views.shape[2:]))
     z = network.projections(joint, batches=count if model.norm_per_view else 1)
     return z.reshape(images, count, *z.shape[1:]).swapaxes(0, 1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
