@@ -196,7 +196,7 @@ def _loop(
     waiting: list[tuple[int, Measures]] = []
     saved = first or None
     for step in range(first, steps):
-        state, measures = run_step(state, *runtime.place(next(batches)))
+        state, measures = run_step(state, runtime.place(next(batches)))
         done = step + 1
         waiting.append((done, measures))
         leave = stop.asked or done == steps
