@@ -36,7 +36,7 @@ def held_out() -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     images, severity, scenes, kinds = [], [], [], []
     for number in range(SCENES):
         scene = pristine_scene(HELD_OUT_SEED, number, HEIGHT, WIDTH)
-        for kind in bank.implemented():
+        for kind in bank.TYPES:
             row = bank.get(kind)
             for level in range(1, bank.NUM_LEVELS + 1):
                 key = np.array([number, bank.class_id(kind, level)], np.uint32)

@@ -1,3 +1,22 @@
 """CONTRIQUE (arXiv 2110.13266) in JAX: self-supervised training of an image-quality encoder, features, probes, scores."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from contrique_jax.api import Model
+
 __version__ = "0.1.0"
+
+
+def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = None) -> Model:
+    """A trained network, and a probe where scores are wanted: `.features(images)`, `.score(images)`, `.apply(batch)`.
+
+    `model`: a model folder, a run's workdir or a checkpoint in it; `probe`: a file of `contrique-jax evaluate --probe`.
+    """
+    from contrique_jax.api import load as load_now  # jax takes a second to import
+
+    return load_now(model, probe)

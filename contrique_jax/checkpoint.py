@@ -161,7 +161,7 @@ def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         steps = [int(child.parent.name) for child in folder.glob("*/state") if child.parent.name.isdigit()]
     if not steps:
-        raise UserError(f"{path}: neither a model folder nor a run's workdir with a checkpoint in it; check --model.")
+        raise UserError(f"{path}: neither a model folder nor a run's workdir with a checkpoint in it; check the name.")
     checkpoints = Checkpoints(folder, owner=False)
     try:
         known = {part.name for part in dataclasses.fields(ModelConfig)}

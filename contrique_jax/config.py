@@ -39,9 +39,7 @@ class DataConfig:
     width: int = 512
     view_size: int = 256  # side of a view [pixels]
     pristine_share: float = 1 / 126  # share of the synthetic half left undistorted, in [0, 1]
-    type_weights: tuple[
-        float, ...
-    ] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform over all there are
+    type_weights: tuple[float, ...] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform
     merge_identity_classes: bool = False  # True: the four classes that change nothing are drawn as the undistorted one
     augment_on: str = "host"  # where distortion and views are taken: "host" (in the pipeline) or "device" (in the step)
     minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
@@ -73,9 +71,7 @@ class DataConfig:
             all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
             "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
         )  # fmt: skip
-        _require(
-            self.augment_on in AUGMENT_ON, "data.augment_on", self.augment_on, f"one of {', '.join(AUGMENT_ON)}"
-        )
+        _require(self.augment_on in AUGMENT_ON, "data.augment_on", self.augment_on, f"one of {', '.join(AUGMENT_ON)}")
         _require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
         _require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
         _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")

@@ -23,18 +23,24 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
         name = spec.removeprefix("random:")
         model = ModelConfig(encoder=name) if name in ENCODERS else load_network(name)[0]
         return model, random_weights(model)
+    folder = model_folder(spec)
+    if folder is not None:
+        return load_model(folder)
     path = Path(spec).expanduser()
-    for folder in (path, path / "model"):
-        if (folder / DESCRIPTION).is_file():
-            return load_model(folder)
     if not path.is_dir():
         raise UserError(
-            f"--model: {path} is no folder; give a model folder, a run's workdir or random:ENCODER "
+            f"{path} is no folder; give a model folder, a run's workdir or random:ENCODER "
             f"(encoders: {', '.join(ENCODERS)})."
         )
     from contrique_jax.checkpoint import load_for_inference  # Orbax takes seconds to import
 
     return load_for_inference(path)
+
+
+def model_folder(spec: str) -> Path | None:
+    """The model folder that --model names, itself or as the workdir around it; None where it names something else."""
+    path = Path(spec).expanduser()
+    return next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
 
 
 def random_weights(model: ModelConfig) -> Variables:

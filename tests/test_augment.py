@@ -69,11 +69,11 @@ def test_by_kind_runs_no_other_branch():
 @pytest.mark.slow
 def test_many_rows_equal_one_at_a_time():
     """Every class once: all types at a level each, the undistorted one, every colour space."""
-    classes = np.array([bank.class_id(kind, 1 + kind % 5) for kind in bank.implemented()] + [bank.PRISTINE], np.int32)
+    classes = np.array([bank.class_id(kind, 1 + kind % 5) for kind in bank.TYPES] + [bank.PRISTINE], np.int32)
     count = len(classes)
     images = np.stack([PHOTOGRAPHS[i % 3] for i in range(count)])
     keys = np.random.default_rng(0).integers(0, 2**32, (count, 2), dtype=np.uint32)
-    settings = {"types": bank.implemented(), "minmax": True, "size": SIZE}
+    settings = {"types": bank.TYPES, "minmax": True, "size": SIZE}
     canvases = Canvases(images, classes, keys, views_of_rows(count))
     crops = Crops(np.stack([images[:, :SIZE, :SIZE], images[:, -SIZE:, -SIZE:]], 1), classes + 126, canvases.views)
     views, labels = jax.jit(functools.partial(batch_of, **settings))(Rows(canvases, crops))

@@ -123,3 +123,11 @@ def test_the_original_preset(variant, scale):
     config, *_ = parse_flags([f"--config={path}{variant}", "--workdir=w"])
     assert config.optim.decay_mask == "original" and config.optim.gradient_scale == scale
     assert config.train.steps == 58_575
+
+
+def test_a_config_from_before_a_field_existed_had_its_default():
+    ours, stored = json.loads(to_json(Config())), json.loads(to_json(Config()))
+    del stored["model"]["input_scaling"]
+    assert first_difference(ours, stored) is None
+    ours["model"]["input_scaling"] = "imagenet"
+    assert "model.input_scaling" in str(first_difference(ours, stored))

@@ -45,11 +45,9 @@ def check_sizes(pristine: int, authentic: int, batch_size: int) -> None:
 
 
 def type_table(type_weights: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The distortion types that are drawn and their shares, which sum to one; () weighs every implemented type alike."""
-    weights = type_weights or tuple(float(kind in bank.implemented()) for kind in range(1, bank.NUM_TYPES + 1))
+    """The distortion types that are drawn and their shares, which sum to one; () weighs every type alike."""
+    weights = type_weights or (1.0,) * bank.NUM_TYPES
     types = tuple(kind for kind, weight in enumerate(weights, start=1) if weight > 0)
-    for kind in types:
-        bank.get(kind)  # a type that is not there yet is refused by its name
     total = sum(weights)
     return types, tuple(weights[kind - 1] / total for kind in types)
 

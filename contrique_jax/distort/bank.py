@@ -32,6 +32,7 @@ from contrique_jax.errors import UserError
 
 NUM_TYPES = 25
 NUM_LEVELS = 5
+TYPES = tuple(range(1, NUM_TYPES + 1))
 PRISTINE = NUM_TYPES * NUM_LEVELS
 NUM_CLASSES = PRISTINE + 1
 
@@ -45,7 +46,7 @@ class Distortion:
 
     `severity` ranks the visible strength of each level from 1 to 5, ties at the lower rank; 0 where a level changes
     nothing. `apply(key, image, level)` takes and gives float32 [H, W, 3]; the input is in [0, 1], the output may leave
-    it where the original does. It is None for a type that is only named so far.
+    it where the original does.
     """
 
     type: int
@@ -54,7 +55,7 @@ class Distortion:
     parameter: str  # meaning and unit of `levels`; variances and offsets are on the scale of [0, 1]
     levels: tuple[float, ...]
     severity: tuple[int, ...]
-    apply: Operation | None
+    apply: Operation
 
 
 _RISING = (1, 2, 3, 4, 5)
@@ -67,16 +68,15 @@ def _row(
     group: str,
     parameter: str,
     levels: tuple[float, ...],
-    operation: Callable[[PRNGKeyArray, Image, Float[Array, ""]], Image] | None,
+    operation: Callable[[PRNGKeyArray, Image, Float[Array, ""]], Image],
     severity: tuple[int, ...] = _RISING,
 ) -> Distortion:
     """A type whose operation takes the parameter itself: looked up, so that the level may be traced."""
 
     def apply(key: PRNGKeyArray, image: Image, level: Int[Array, ""]) -> Image:
-        assert operation is not None
         return operation(key, image, jnp.asarray(levels, jnp.float32)[level - 1])
 
-    return Distortion(type, name, group, parameter, levels, severity, apply if operation else None)
+    return Distortion(type, name, group, parameter, levels, severity, apply)
 
 
 _PIXELATE = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -127,20 +127,11 @@ def class_id(type: int, level: int) -> int:
     return NUM_LEVELS * (type - 1) + (level - 1)
 
 
-def implemented() -> tuple[int, ...]:
-    """The types that can be applied, ascending."""
-    return tuple(row.type for row in BANK if row.apply is not None)
-
-
 def get(type: int) -> Distortion:
-    """The row of a type. Raises UserError for a number out of range and for a type that is only named so far."""
+    """The row of a type. Raises UserError for a number out of range."""
     if not 1 <= type <= NUM_TYPES:
         raise UserError(f"distortion type {type}: there are types 1 to {NUM_TYPES}; choose one of them.")
-    row = BANK[type - 1]
-    if row.apply is None:
-        have = ", ".join(map(str, implemented()))
-        raise UserError(f"distortion type {type} ({row.name}) is not there yet; choose among {have}.")
-    return row
+    return BANK[type - 1]
 
 
 def extremes(image: Image) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -191,13 +182,11 @@ def distort_kind(
     minmax: bool = True,
 ) -> UInt8[Array, "h w 3"]:
     """The same with the class in two parts, so that images of one kind can be mapped over and take its branch alone."""
-    rows = [get(type) for type in (implemented() if types is None else types)]
+    rows = [get(type) for type in (TYPES if types is None else types)]
     key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
 
     def branch(row: Distortion) -> Callable[[Image], Image]:
-        apply = row.apply
-        assert apply is not None
-        return lambda x: apply(jax.random.fold_in(key, row.type), x, level)
+        return lambda x: row.apply(jax.random.fold_in(key, row.type), x, level)
 
     branch_of_kind = np.zeros(NUM_TYPES + 1, np.int32)
     for number, row in enumerate(rows, 1):

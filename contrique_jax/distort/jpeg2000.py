@@ -21,7 +21,7 @@ _LOW = (0.852698679, 0.377402856, -0.110624404, -0.023849465, 0.037828456)
 _HIGH = (0.788485616, -0.418092273, -0.040689418, 0.064538883)
 # of the model of the coder's bits, fitted to OpenJPEG; the header's are of an image of 384 x 512 pixels
 _HEADER, _FLOOR, _SLOPE = 600 / (384 * 512), 0.0016, 1.73
-_START, _TURNS = 20.0, 5  # of the search for the step
+_START, _TURNS, _GRID = 20.0, 5, 100  # of the search for the step: where it starts, how long, steps a factor of e
 
 Planes = Float[Array, "3 h w"]
 
@@ -62,7 +62,9 @@ def _step(sizes: Planes, inside: np.ndarray, budget: Float[Array, ""]) -> Float[
 
     start = jnp.log(jnp.float32(_START))
     state = (start, jnp.asarray(ends[0]), jnp.asarray(ends[1]), start, jnp.float32(0), jnp.float32(-1))
-    return jnp.exp(jax.lax.fori_loop(0, _TURNS, turn, state)[0])
+    found = jax.lax.fori_loop(0, _TURNS, turn, state)[0]
+    # on a grid, so that a rounding error in the bits does not touch every coefficient
+    return jnp.exp(jnp.round(found * _GRID) / _GRID)
 
 
 def _bits(sizes: Planes, inside: np.ndarray, step: Float[Array, ""]) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""ResNet-18, 34 and 50 in torchvision's layout: the parameter tree carries torchvision's names.
+"""ResNet-18, 34, 50, 101 and 152 in torchvision's layout: the parameter tree carries torchvision's names.
 
 Maps are NHWC, kernels HWIO. Parameters and BatchNorm statistics are float32; convolutions run in the compute dtype.
 Kernels are zero as built: `contrique.init_model` draws them, a model folder or a checkpoint fills them in.
@@ -103,7 +103,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (which takes the stride), 1x1: the block of ResNet-50."""
+    """1x1, 3x3 (which takes the stride), 1x1: the block of ResNet-50 and deeper ones."""
 
     expansion = 4
 
@@ -157,6 +157,8 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from contrique_jax.config import DTYPES, ENCODERS, ModelConfig
+from contrique_jax.config import DTYPES, ENCODERS, INPUT_SCALINGS, ModelConfig
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.model.contrique import Variables, init_model
+from contrique_jax.model.contrique import IMAGENET_DEVIATION, IMAGENET_MEAN, Variables, variable_shapes
 
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -33,6 +33,7 @@ PREPROCESSING = {
     "scales": ["full", "half: Pillow bicubic to (width // 2, height // 2)"],
     "features": "global average, L2-normalised at each scale, full scale first",
 }
+ADDED_LATER = {"input_scaling"}  # fields of the architecture that older folders lack; they had the default
 NO_LICENCE = "not stated; ask whoever trained the model"
 
 
@@ -83,7 +84,7 @@ def save_model(
     description = {
         "format_version": FORMAT_VERSION,
         "architecture": dataclasses.asdict(model),
-        "preprocessing": PREPROCESSING,
+        "preprocessing": preprocessing(model),
         "provenance": dict(provenance),
         "licence": licence,
     }
@@ -109,6 +110,13 @@ def save_model(
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def preprocessing(model: ModelConfig) -> dict[str, Any]:
+    """What has to be done to an image before this network sees it, and to what comes out, in words and numbers."""
+    if model.input_scaling == "imagenet":
+        return PREPROCESSING | {"mean": list(IMAGENET_MEAN), "standard deviation": list(IMAGENET_DEVIATION)}
+    return PREPROCESSING
+
+
 def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
     """Reads a model folder. Raises UserError for a missing, broken or unknown file and for weights that do not fit."""
     folder = Path(folder)
@@ -117,7 +125,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {name} is missing; a model folder holds {DESCRIPTION} and {WEIGHTS}.")
-    model = _read_architecture(folder / DESCRIPTION)
+    model = _architecture(read_description(folder), folder / DESCRIPTION)
     weights = folder / WEIGHTS
     try:
         flat = safetensors.numpy.load_file(weights)
@@ -129,7 +137,9 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
     return model, from_flat(flat)
 
 
-def _read_architecture(path: Path) -> ModelConfig:
+def read_description(folder: Path) -> dict[str, Any]:
+    """The `model.json` of a model folder. Raises UserError where it cannot be read or is of an unknown format."""
+    path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -142,17 +152,22 @@ def _read_architecture(path: Path) -> ModelConfig:
             f"{path}: format version {version!r} is unknown, this program reads {FORMAT_VERSION}; "
             "update the program or save the model again."
         )
+    return dict(description)
+
+
+def _architecture(description: dict[str, Any], path: Path) -> ModelConfig:
     stored = description.get("architecture")
     fields = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
-    if not isinstance(stored, dict) or set(stored) != set(fields):
+    if not isinstance(stored, dict) or set(stored) | ADDED_LATER != set(fields):
         given = _some(stored) if isinstance(stored, dict) else repr(stored)
         raise UserError(f"{path}: architecture holds {given}, and must hold {_some(fields)}.")
-    for name, kind in fields.items():
-        if type(stored[name]) is not kind or (kind is int and stored[name] < 1):
-            wanted = "a whole number above 0" if kind is int else f"a {kind.__name__}"
-            raise UserError(f"{path}: architecture.{name} is {stored[name]!r}, and must be {wanted}.")
-    for name, allowed in (("encoder", ENCODERS), ("compute_dtype", DTYPES)):
-        if stored[name] not in allowed:
+    for name, value in stored.items():
+        kind, least = fields[name], int(name != "projection_dim")  # which is 0 for an encoder without a projector
+        if type(value) is not kind or (isinstance(value, int) and value < least):
+            wanted = f"a whole number, at least {least}" if kind is int else f"a {kind.__name__}"
+            raise UserError(f"{path}: architecture.{name} is {value!r}, and must be {wanted}.")
+    for name, allowed in (("encoder", ENCODERS), ("compute_dtype", DTYPES), ("input_scaling", INPUT_SCALINGS)):
+        if stored.get(name, allowed[0]) not in allowed:
             raise UserError(
                 f"{path}: architecture.{name} is {stored[name]!r}, and must be one of {', '.join(allowed)}."
             )
@@ -161,7 +176,7 @@ def _read_architecture(path: Path) -> ModelConfig:
 
 def _check_fit(model: ModelConfig, flat: Mapping[str, np.ndarray], path: Path) -> None:
     """Compares names, shapes and dtypes with the architecture, both ways, and looks for NaN and infinity."""
-    shapes = _expected_shapes(model)
+    shapes = flat_shapes(model)
     missing, extra = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
     common = sorted(shapes.keys() & flat.keys())
     wrong = [
@@ -178,8 +193,9 @@ def _check_fit(model: ModelConfig, flat: Mapping[str, np.ndarray], path: Path) -
         raise UserError(f"{path}: NaN or infinite weights in {_some(broken)}; take an earlier checkpoint.")
 
 
-def _expected_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    variables = jax.eval_shape(lambda: init_model(model, 0))
+def flat_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `to_flat` gives for this architecture."""
+    variables = variable_shapes(model)
     shapes = {}
     for tree in (variables["params"], variables["batch_stats"]):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -59,8 +59,8 @@ def test_classes_are_drawn_as_configured():
     assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(classes))
     distorted = classes[classes != bank.PRISTINE]
     counts = np.bincount(distorted // 5, minlength=25)
-    assert set(np.flatnonzero(counts) + 1) == set(bank.implemented())
-    expected = len(distorted) / len(bank.implemented())
+    assert set(np.flatnonzero(counts) + 1) == set(bank.TYPES)
+    expected = len(distorted) / len(bank.TYPES)
     assert np.abs(counts[counts > 0] - expected).max() < 5 * np.sqrt(expected)
     levels = np.bincount(distorted % 5, minlength=5) / len(distorted)
     np.testing.assert_allclose(levels, 0.2, atol=0.03)
@@ -77,7 +77,7 @@ def test_weights_choose_types():
 
 def test_types_and_shares():
     types, shares = type_table(())
-    assert types == bank.implemented()
+    assert types == bank.TYPES
     np.testing.assert_allclose(sum(shares), 1.0)
 
 

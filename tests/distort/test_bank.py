@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import jax
@@ -14,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
 
-TYPES = bank.implemented()
+TYPES = bank.TYPES
 DRAWN = {3, 5, 11, 12, 13, 14, 15, 19, 20, 23}  # types that depend on the key
 ADDING = {11, 12, 13, 14, 15, 23}  # types that put something into a flat image
 IDENTITIES = [(1, 1), (3, 1), (8, 1), (18, 3)]
@@ -75,16 +74,6 @@ def test_numbers_out_of_range_are_a_users_mistake():
     for type, level in ((0, 1), (26, 1), (3, 0), (3, 6)):
         with pytest.raises(UserError, match=f"type {type}, level {level}"):
             bank.class_id(type, level)
-
-
-def test_a_type_that_is_not_there_yet_is_named(monkeypatch, source):
-    unfinished = tuple(dataclasses.replace(row, apply=None) if row.type == 7 else row for row in bank.BANK)
-    monkeypatch.setattr(bank, "BANK", unfinished)
-    assert bank.implemented() == tuple(type for type in TYPES if type != 7)
-    with pytest.raises(UserError, match=r"type 7 \(saturation in HSV\)"):
-        bank.get(7)
-    with pytest.raises(UserError, match="saturation in HSV"):
-        bank.distort(KEY_DATA, source, jnp.int32(0), types=(1, 7))
 
 
 @each_type

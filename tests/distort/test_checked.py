@@ -28,11 +28,11 @@ def test_bytes_are_those_of_training(run, source, type):
     for level, seed in ((2, 0), (5, 7)):
         got = distort.apply(source, type, level, seed=seed)
         assert got.dtype == np.uint8 and got.shape == source.shape
-        want = run.distort(source, distort.class_id(type, level), seed)
+        want = run.distort(source, distort.class_id(type, level), seed, types=(1, 7, 11, 20))
         assert np.abs(got.astype(int) - want).max() <= 1 and (got != want).mean() < 0.001
 
 
-@pytest.mark.parametrize("type, minmax", [(7, True), (7, False), (11, True), (18, False)])
+@pytest.mark.parametrize("type, minmax", [(7, True), (7, False), (11, True), (11, False)])
 def test_floats_are_the_bytes_before_rounding(source, type, minmax):
     got = distort.apply(source / 255.0, type, 5, seed=3, minmax=minmax)
     assert got.dtype == np.float32 and got.min() >= 0 and got.max() <= 1

@@ -96,14 +96,14 @@ def test_wavelet_is_the_standards(height, width):
 
 
 def test_search_meets_the_budget(photo):
-    planes = jnp.asarray(photo("astronaut", 96, 128).transpose(2, 0, 1) - 128.0, jnp.float32)
+    planes = jnp.asarray(photo("astronaut", 192, 256).transpose(2, 0, 1) - 128.0, jnp.float32)
 
     @jax.jit
     def bits(budget: jax.Array) -> jax.Array:
         pyramid, inside = jpeg2000._pyramid(planes)
         return jpeg2000._bits(abs(pyramid), inside, jpeg2000._step(abs(pyramid), inside, budget))
 
-    for budget in (96 * 128 * 24 / ratio for ratio in RATIOS):
+    for budget in (192 * 256 * 24 / ratio for ratio in RATIOS):
         assert abs(float(bits(budget)) / budget - 1) < 0.02
 
 

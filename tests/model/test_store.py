@@ -179,3 +179,18 @@ def test_a_description_that_is_no_json_object(folder: Path, text: str):
 
 def test_flat_names_are_one_to_one(variables):
     assert len(to_flat(variables)) == len(jax.tree.leaves(variables))
+
+
+def test_a_folder_from_before_a_field_existed_has_its_default(folder: Path):
+    _rewrite_description(folder, lambda description: description["architecture"].pop("input_scaling"))
+    assert load_model(folder)[0] == MODEL
+    _rewrite_description(folder, lambda description: description["architecture"].update(input_scaling="bytes"))
+    assert "input_scaling" in _refused(folder)
+
+
+def test_an_encoder_needs_no_projector(tmp_path: Path):
+    model = ModelConfig("resnet18", base_width=4, projection_dim=0, input_scaling="imagenet")
+    save_model(tmp_path / "model", model, init_model(model, 1), provenance={})
+    loaded, variables = load_model(tmp_path / "model")
+    assert loaded == model and set(variables["params"]) == {"encoder"}
+    assert json.loads((tmp_path / "model" / DESCRIPTION).read_text())["preprocessing"]["mean"] == [0.485, 0.456, 0.406]

@@ -1,0 +1,101 @@
+"""The same in Python: `contrique_jax.load(M, probe=None)`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.errors import UserError
+from contrique_jax.features import Extractor, read_image, two_scale_features
+from contrique_jax.model.contrique import Variables
+from contrique_jax.networks import load_network
+from contrique_jax.probe import Probe, load_probe
+from contrique_jax.score import check_fit
+
+Image = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
+
+
+def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = None) -> Model:
+    """The network in a model folder, a run's workdir or a checkpoint (what --model takes), with the probe of that file.
+
+    Raises UserError where there is none, and where the two do not belong together.
+    """
+    return Model(*load_network(os.fspath(model)), None if probe is None else load_probe(os.fspath(probe)))
+
+
+class Model:
+    """A frozen network and, for scores, a probe."""
+
+    def __init__(self, model: ModelConfig, variables: Variables, probe: Probe | None = None):
+        self._extractor = Extractor(model, variables)
+        if probe is not None:
+            probe.check_model(self._extractor.model_hash, self.width)
+        self.probe = probe
+        self._apply: Callable[..., jax.Array] = jax.jit(
+            lambda variables, images: two_scale_features(self._extractor.model, variables, images)
+        )
+
+    @property
+    def width(self) -> int:
+        """Numbers in an image's features: twice the width of the network's last map."""
+        return self._extractor.width
+
+    def features(self, images: Sequence[Image]) -> Float[np.ndarray, "n d"]:
+        """Features of image files or uint8 RGB arrays [H, W, 3] of any sizes, float32 [N, 2 x width], full scale first:
+        the numbers of `contrique-jax features`.
+
+        Files above 16 megapixels are scaled down to that. Raises UserError naming the first image that is none.
+        """
+        if isinstance(images, str | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
+            raise UserError(f"images: {type(images).__name__} {images!r:.60} is no list; give [image, ...].")
+        if any(not isinstance(image, str | os.PathLike) for image in images):
+            limit = self._extractor.max_megapixels
+            arrays = [read_image(Path(x), limit)[0] if isinstance(x, str | os.PathLike) else x for x in images]
+            return self._extractor.features(arrays)
+        out = np.empty((len(images), self.width), np.float32)
+        for i, item in enumerate(self._extractor.stream(Path(str(image)) for image in images)):
+            if item.broken:
+                raise item.broken
+            out[i] = item.features
+        return out
+
+    def score(self, images: Sequence[Image], reference: Image | None = None) -> Float[np.ndarray, " n"]:
+        """Quality of images as for `features`, float64 [N] in the units of the data set that the probe was fitted on;
+        `self.probe` tells range and direction. `reference`: the pristine image, for a full-reference probe.
+
+        Raises UserError where there is no probe, or one of the other kind.
+        """
+        if self.probe is None:
+            raise UserError("score: there is no probe; give one, contrique_jax.load(model, probe='P.npz').")
+        check_fit(self._extractor, self.probe, reference is not None)
+        features = self.features(images)
+        if reference is not None:
+            features = np.abs(self.features([reference]) - features)
+        return self.probe.predict(features)
+
+    def apply(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
+        """Features of a batch of images of one size, float in [0, 1] -> float32 [N, 2 x width]: pure; jits, batches and
+        differentiates with respect to the images.
+
+        The half size is made here by Pillow's bicubic kernel, without its rounding to bytes. For images that came from
+        bytes the first half of the features is that of `features` to float rounding (2e-7 of its length); the other
+        differed by 1e-4 to 8e-4 of its length on photographs and on noise, with a ResNet-50 of random weights.
+
+        Raises UserError for another shape or type and, outside `jit` and `grad`, for values outside [0, 1] and NaN.
+        """
+        kind, shape = getattr(images, "dtype", None), getattr(images, "shape", None)
+        if kind is None or shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise UserError(f"images: {type(images).__name__} {list(shape or ())}; give float [N, H, W, 3], RGB.")
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise UserError(f"images: {kind}; give floats in [0, 1], such as image / 255 (`features` takes bytes).")
+        # bounds are found so that NaN fails them too
+        if not isinstance(images, jax.core.Tracer) and not bool(jnp.all((images >= 0) & (images <= 1))):
+            raise UserError("images: NaN or values outside [0, 1]; divide bytes by 255.")
+        return self._apply(self._extractor.variables, jnp.asarray(images, jnp.float32))

@@ -1,0 +1,51 @@
+"""`contrique-jax convert WHAT IN OUT`: models and probes to and from other programs. A sub-verb a module, each with
+`add_arguments(parser)` and `run(args)`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from contrique_jax.errors import UserError, run_verb
+
+SUBVERBS = {
+    "from-torch": ("from_torch", "a PyTorch checkpoint (CONTRIQUE, torchvision, ARNIQA, Re-IQA) -> a model folder"),
+    "to-torch": ("to_torch", "a model -> a state dict for the original program or for torchvision"),
+    "to-onnx": ("to_onnx", "a model -> an ONNX graph of the encoder"),
+    "probe-from-sklearn": ("probe_from_sklearn", "a pickled scikit-learn Ridge -> a probe; the pickle is not run"),
+    "probe-to-sklearn": ("probe_to_sklearn", "a probe -> a scikit-learn Ridge"),
+    "csv-from-original": ("csv_from_original", "the original's list of training images -> a manifest"),
+    "csv-to-original": ("csv_to_original", "a manifest -> the original's list of training images"),
+}
+
+
+def usage() -> str:
+    return "\n".join(
+        [
+            "usage: contrique-jax convert WHAT IN OUT   (contrique-jax convert WHAT --help has an example)",
+            "",
+            *(f"  {name:<20}{says}" for name, (_, says) in SUBVERBS.items()),
+            "",
+            "Example: contrique-jax convert from-torch checkpoint_25.tar models/original",
+        ]
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Hands the rest of the command line to the sub-verb named first."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    name, *rest = argv
+    if name not in SUBVERBS:
+        raise UserError(f"convert: {name!r} is not known; there are {', '.join(SUBVERBS)}.")
+    module = importlib.import_module(f"contrique_jax.convert.{SUBVERBS[name][0]}")
+    parser = argparse.ArgumentParser(prog=f"contrique-jax convert {name}")
+    module.add_arguments(parser)
+    module.run(parser.parse_args(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

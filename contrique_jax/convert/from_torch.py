@@ -1,0 +1,101 @@
+"""`contrique-jax convert from-torch CKPT OUT`: a PyTorch checkpoint as a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from contrique_jax.config import INPUT_SCALINGS, ModelConfig
+from contrique_jax.convert.torch_file import listed, read_state_dict
+from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
+from contrique_jax.errors import UserError
+from contrique_jax.model.store import content_hash, flat_shapes, from_flat, save_model
+
+_SCALING = {"unit": "images as they are, in [0, 1]", "imagenet": "images less ImageNet's mean, over its deviation"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo or torchvision's "
+        "ResNet-18 to 152, recognised by its names; in half precision, behind module. or inside a training checkpoint too. "
+        "Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's projector gives "
+        "features, and cannot be trained on. Features are this program's whatever the model: of the whole image and its "
+        "half, L2-normalised (Re-IQA does not normalise, ARNIQA averages crops)."
+    )
+    parser.epilog = "Example: contrique-jax convert from-torch checkpoint_25.tar models/original"
+    parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth or .pt")
+    parser.add_argument("out", metavar="OUT", help="the model folder")
+    parser.add_argument(
+        "--input-scaling",
+        choices=INPUT_SCALINGS,
+        help="what the network expects: unit is [0, 1], imagenet less mean and over deviation (default: what the program "
+        "of the file does; give imagenet for Re-IQA's content-aware file, whose names do not differ)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises UserError for a file that is no such checkpoint; nothing is written then."""
+    path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
+    tensors, others = read_state_dict(path)
+    family, model, flat, left = adopt(path, tensors, args.input_scaling)
+    variables = from_flat({name: array for name, array in flat.items() if not name.endswith(COUNTER)})
+    counts = {name: int(array) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
+    provenance = {"converted from": path.name, "recognised as": family.says, **({COUNTER: counts} if counts else {})}
+    save_model(out, model, variables, provenance=provenance)
+    print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content_hash(variables)}")
+    print(f"input: {_SCALING[model.input_scaling]}")
+    if not model.projection_dim:
+        print("no projector of CONTRIQUE's in it: it gives features, and cannot be trained on")
+    if left or others:
+        print("left out: " + ", ".join(listed(left, others)))
+
+
+def adopt(
+    path: Path, tensors: Mapping[str, np.ndarray], input_scaling: str | None
+) -> tuple[Family, ModelConfig, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
+
+    Raises UserError where the arrays are of no network of ours, after a list of both sides' names and shapes on stderr.
+    """
+    try:
+        family = recognise(tensors)
+        names = our_names(tensors, family)
+        flat = {ours: tensors[theirs] for ours, theirs in names.items()}
+        model = architecture(flat, input_scaling or _scaling(family, tensors))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    wanted = flat_shapes(model)
+    weights = {name: array for name, array in flat.items() if not name.endswith(COUNTER)}
+    differences = two_sided(weights, wanted)
+    if differences:
+        print("\n".join(["name, in the file, in " + model.encoder, *differences]), file=sys.stderr)
+        raise UserError(
+            f"{path}: {len(differences)} arrays do not fit a {model.encoder} of base width {model.base_width}, which its "
+            "names are of; see the list above."
+        )
+    broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
+    if broken:
+        raise UserError(f"{path}: NaN or infinity in {names[broken[0]]}; take an earlier checkpoint.")
+    kept = set(names.values())
+    return family, model, flat, {name: array for name, array in tensors.items() if name not in kept}
+
+
+def two_sided(found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A line for every name where the two differ: name, what the file has, what the architecture has."""
+    lines = []
+    for name in sorted(found.keys() | wanted.keys()):
+        array = found.get(name)
+        there = "-" if array is None else f"{array.dtype}{list(array.shape)}"
+        here = f"float32{list(wanted[name])}" if name in wanted else "-"
+        if there != here:
+            lines.append(f"  {name:<44} {there:<28} {here}")
+    return lines
+
+
+def _scaling(family: Family, tensors: Mapping[str, np.ndarray]) -> str:
+    """A bare ResNet without a classifier is not torchvision's own file: to-torch --encoder-only writes such ones."""
+    return "unit" if not family.prefix and "fc.weight" not in tensors else family.input_scaling

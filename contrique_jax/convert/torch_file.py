@@ -1,0 +1,110 @@
+"""PyTorch files: reading one without running anything in it, and writing one."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrique_jax.errors import UserError
+from contrique_jax.outputs import whole_file
+
+SUFFIXES = (".tar", ".pth", ".pt")
+# where training programs put the weights, in a dict with the optimiser, the epoch and so on
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_ADDED = ("module.", "_orig_mod.")  # in front of every name, by DistributedDataParallel and torch.compile
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors of a file of `torch.save` by name, floating-point ones as float32, and the other entries around them.
+
+    Only tensors, plain values and the flags of a run are loaded. Raises UserError for a file that is none, is cut off,
+    holds no state dict or names code to run.
+    """
+    stored = _load(path)
+    if not isinstance(stored, Mapping):
+        raise UserError(f"{path}: holds a {type(stored).__name__}, not a state dict; save model.state_dict().")
+    others: list[str] = []
+    for wrapper in _WRAPPERS:
+        if isinstance(stored.get(wrapper), Mapping):
+            others = [str(name) for name in stored if name != wrapper]
+            stored = stored[wrapper]
+            break
+    torch = _torch()
+    tensors = {}
+    for name, value in stored.items():
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            tensors[_bare(name)] = _array(torch, path, name, value)
+        else:
+            others.append(str(name))
+    return tensors, others
+
+
+def write_state_dict(path: Path, flat: Mapping[str, np.ndarray]) -> None:
+    """A dict of tensors, whole or not at all."""
+    torch = _torch()
+    with whole_file(path) as beside:
+        torch.save({name: torch.from_numpy(np.array(array)) for name, array in flat.items()}, beside)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"PyTorch cannot be imported ({error}); pip install torch.") from error
+    return torch
+
+
+def _load(path: Path) -> Any:
+    torch = _torch()
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a PyTorch checkpoint.")
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # inert flags of a run
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]*\w)", str(error))
+        if named is None:
+            raise UserError(f"{path}: cut off or not a PyTorch checkpoint; copy it again.") from error
+        raise UserError(
+            f"{path}: refused and not run, because opening it would call {named[1]}; ask for the state dict alone, "
+            "torch.save(model.state_dict(), ...)."
+        ) from error
+    except Exception as error:  # whatever a broken file makes torch stumble over
+        if "TorchScript" in str(error):
+            raise UserError(f"{path}: a TorchScript program, not a state dict; save model.state_dict().") from error
+        raise UserError(f"{path}: cut off or not a PyTorch checkpoint; copy it again.") from error
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_ADDED):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _array(torch: Any, path: Path, name: str, tensor: Any) -> np.ndarray:
+    try:
+        return (tensor.detach().to(torch.float32) if tensor.is_floating_point() else tensor.detach()).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{path}: {name} is no plain tensor; save the model unquantised and dense.") from error
+
+
+def listed(arrays: Mapping[str, np.ndarray], others: Iterable[str]) -> list[str]:
+    """What was left out, an entry each; many arrays of one part are counted."""
+    parts: dict[str, list[str]] = {}
+    for name in arrays:
+        parts.setdefault(name.split(".")[0], []).append(name)
+    entries = []
+    for part, names in parts.items():
+        shown = [f"{name} {list(arrays[name].shape)}" for name in names]
+        entries += shown if len(names) <= 4 else [f"{part}.* ({len(names)} tensors)"]
+    return entries + list(others)

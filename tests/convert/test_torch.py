@@ -1,0 +1,343 @@
+"""PyTorch checkpoints: both ways bit for bit, the original's numbers, every family of names, and hostile files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.convert import from_torch, to_torch
+from contrique_jax.convert.__main__ import SUBVERBS, main
+from contrique_jax.errors import run_verb
+from contrique_jax.model.contrique import encode, init_model, project
+from contrique_jax.model.store import load_model, save_model, to_flat
+from contrique_jax.networks import load_network
+from tests.convert.subverbs import run
+from tests.reference_weights import our_name, reference_state_dict
+
+torch = pytest.importorskip("torch")
+
+from tests.torch_resnet import Arniqa, Original, ReIQA, ResNet, stirred  # noqa: E402
+
+BASE = 8
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setenv("CONTRIQUE_CACHE", "off")
+
+
+@pytest.fixture(scope="module")
+def original():
+    torch.manual_seed(0)
+    return stirred(Original("resnet18", BASE, 16))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (70, 53, 3), dtype=np.uint8)
+
+
+def saved(path, stored):
+    torch.save(stored, path)
+    return path
+
+
+def equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype and torch.equal(ours[name], tensor), name
+
+
+def same_variables(ours, theirs):
+    ours, theirs = to_flat(ours), to_flat(theirs)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def prepared(image, scaling="unit"):
+    """The image as torch programs take it, [1, 3, H, W]."""
+    x = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    if scaling == "unit":
+        return x
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (x - mean[:, None, None]) / deviation[:, None, None]
+
+
+@functools.cache
+def compiled(architecture):
+    model = ModelConfig(*architecture)
+    return jax.jit(lambda variables, image: encode(model, variables, image[None])[0])
+
+
+def check_features(folder, module, image, scaling="unit"):
+    """Full-scale features of the model folder against those of a torch module that ends in a map or a vector."""
+    with torch.no_grad():
+        out = module(prepared(image, scaling))
+    out = torch.nn.functional.normalize(out.reshape(*out.shape[:2], -1).mean(2), dim=1)[0].numpy()
+    model, variables = load_network(str(folder))
+    encoder = {kind: {"encoder": tree["encoder"]} for kind, tree in variables.items()}
+    network = compiled(dataclasses.astuple(dataclasses.replace(model, compute_dtype="float32", projection_dim=0)))
+    ours = network(encoder, image)
+    assert np.linalg.norm(ours - out) <= 1e-5 * np.linalg.norm(out)
+
+
+def test_torch_to_ours_to_torch_is_bit_equal(original, image, tmp_path):
+    state = original.state_dict()
+    run(from_torch, saved(tmp_path / "in.tar", state), tmp_path / "model")
+    model, _ = load_model(tmp_path / "model")
+    assert model == ModelConfig("resnet18", base_width=BASE, projection_dim=16)
+    run(to_torch, tmp_path / "model", tmp_path / "out.tar")
+    back = torch.load(tmp_path / "out.tar", weights_only=True)
+    equal(back, state)  # with num_batches_tracked, which is 7
+    again = Original("resnet18", BASE, 16).eval()
+    again.load_state_dict(back, strict=True)
+    check_features(tmp_path / "model", again.encoder, image)
+
+
+@pytest.mark.parametrize("encoder", ["resnet34", "resnet50", "resnet101", "resnet152"])
+def test_ours_to_torch_to_ours_is_bit_equal(encoder, tmp_path):
+    model = ModelConfig(encoder, base_width=4, projection_dim=8)
+    variables = init_model(model, 1)
+    save_model(tmp_path / "model", model, variables, provenance={})
+    run(to_torch, tmp_path / "model", tmp_path / "out.pth")
+    Original(encoder, 4, 8).load_state_dict(torch.load(tmp_path / "out.pth", weights_only=True), strict=True)
+    run(from_torch, tmp_path / "out.pth", tmp_path / "again")
+    assert load_model(tmp_path / "again")[0] == model
+    same_variables(load_model(tmp_path / "again")[1], variables)
+
+
+def test_encoder_alone_is_torchvision_s(tmp_path, image, capsys):
+    model = ModelConfig("resnet50", base_width=4, projection_dim=8)
+    save_model(tmp_path / "model", model, init_model(model, 1), provenance={})
+    run(to_torch, tmp_path / "model", tmp_path / "out.pth", "--encoder-only")
+    resnet = ResNet("resnet50", 4).eval()
+    resnet.fc = torch.nn.Identity()
+    resnet.load_state_dict(torch.load(tmp_path / "out.pth", weights_only=True), strict=True)
+    check_features(tmp_path / "model", resnet, image)
+    assert "torchvision's resnet50 without fc" in capsys.readouterr().out
+    run(from_torch, tmp_path / "out.pth", tmp_path / "again")  # without fc it is no classifier: [0, 1] goes in
+    assert load_model(tmp_path / "again")[0].input_scaling == "unit"
+    check_features(tmp_path / "again", resnet, image)
+
+
+def test_the_original_s_numbers(shared, tmp_path, capsys):
+    state = reference_state_dict(shared)
+    stored = {f"module.{name}": torch.from_numpy(np.array(array)) for name, array in state.items()}
+    run(from_torch, saved(tmp_path / "checkpoint_25.tar", stored), tmp_path / "model")
+    assert "resnet50" in capsys.readouterr().out
+    model, variables = load_network(str(tmp_path / "model"))
+    flat = to_flat(variables)
+    assert all(np.array_equal(flat[our_name(k)], v) for k, v in state.items() if not k.endswith("tracked"))
+    with np.load(shared / "reference" / "model_eval.npz") as wanted:
+        images = [wanted[f"{scale}{i}"] for scale in ("image", "half") for i in range(4)]
+        theirs = np.stack([wanted[f"feature{i}"] for i in range(4)])
+    batch, valid = np.zeros((8, 384, 512, 3), np.uint8), np.zeros((8, 2), np.int32)
+    for i, x in enumerate(images):
+        batch[i, : x.shape[0], : x.shape[1]], valid[i] = x, x.shape[:2]
+    for dtype in ("float32", "bfloat16"):
+        network = functools.partial(encode, dataclasses.replace(model, compute_dtype=dtype))
+        ours = np.concatenate(np.split(np.asarray(jax.jit(network)(variables, batch, valid)), 2), axis=1)
+        errors = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+        cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+        assert cosines.min() >= 0.9999 and (dtype == "bfloat16" or errors.max() <= 1e-4)
+    run(to_torch, tmp_path / "model", tmp_path / "out.tar")
+    back = torch.load(tmp_path / "out.tar", weights_only=True)
+    equal(back, {name.removeprefix("module."): tensor for name, tensor in stored.items()})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(original, dtype, tmp_path):
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in original.state_dict().items()}
+    run(from_torch, saved(tmp_path / "in.pth", state), tmp_path / "model")
+    run(to_torch, tmp_path / "model", tmp_path / "out.pth")
+    equal(
+        torch.load(tmp_path / "out.pth", weights_only=True),
+        {k: v.float() if v.is_floating_point() else v for k, v in state.items()},
+    )
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_training_checkpoints_with_extra_keys(original, wrapper, tmp_path, capsys):
+    state = original.state_dict()
+    inner = {f"module.{k}": v for k, v in state.items()} | {"module.fc.weight": torch.zeros(5, 2)}
+    optimiser = torch.optim.SGD(original.parameters(), 0.1).state_dict()
+    stored = {"epoch": 3, wrapper: inner, "optimizer": optimiser, "opt": argparse.Namespace(lr=0.1)}
+    run(from_torch, saved(tmp_path / "in.tar", stored), tmp_path / "model")
+    said = capsys.readouterr().out
+    assert "left out: fc.weight [5, 2], epoch, optimizer, opt" in said
+    run(to_torch, tmp_path / "model", tmp_path / "out.tar")
+    equal(torch.load(tmp_path / "out.tar", weights_only=True), state)
+
+
+def test_files_of_other_programs(tmp_path, image, capsys):
+    """Encoders of torchvision, ARNIQA and Re-IQA: their features, and that there is no projector to train."""
+    torch.manual_seed(1)
+    resnet = stirred(ResNet("resnet18", BASE))
+    arniqa = stirred(Arniqa("resnet18", BASE))
+    reiqa = stirred(ReIQA("resnet18", BASE))
+    moco = {f"module.encoder_{kind}.{k}": v for kind in "qk" for k, v in resnet.state_dict().items()}
+    behind = {f"encoder.{k}": v for k, v in arniqa.state_dict().items()}
+    data_parallel = {f"module.{k}": v for k, v in reiqa.state_dict().items()}
+    encode_resnet = torch.nn.Sequential(*list(resnet.children())[:-2])
+    encode_reiqa = torch.nn.Sequential(*list(reiqa.encoder.children())[:-1])
+    content = ("--input-scaling", "imagenet")
+    for name, stored, module, scaling, flags in (
+        ("torchvision", resnet.state_dict(), encode_resnet, "imagenet", ()),
+        ("ARNIQA", arniqa.state_dict(), arniqa.model, "imagenet", ()),
+        ("ARNIQA in training", {"model_state_dict": behind, "epoch": 9}, arniqa.model, "imagenet", ()),
+        ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "unit", ()),
+        ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "imagenet", content),
+        ("MoCo", {"state_dict": moco}, encode_resnet, "imagenet", ()),
+    ):
+        run(from_torch, saved(tmp_path / "in.pth", stored), tmp_path / "model", *flags)
+        said = capsys.readouterr().out
+        assert f"names of {name}" in said and "no projector" in said and "left out:" in said
+        check_features(tmp_path / "model", module, image, scaling)
+    model, variables = load_model(tmp_path / "model")
+    description = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert model.projection_dim == 0 and description["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    train = lambda _: project(model, variables, np.zeros((1, 2, 64, 64, 3), np.float32))  # noqa: E731
+    assert run_verb(train, []) == 2 and "without a projector" in capsys.readouterr().err
+    run(to_torch, tmp_path / "model", tmp_path / "out.pth", code=2)
+    assert "add --encoder-only" in capsys.readouterr().err and not (tmp_path / "out.pth").exists()
+    run(to_torch, tmp_path / "model", tmp_path / "out.pth", "--encoder-only")
+    assert "images in [0, 1] less [0.485" in capsys.readouterr().out
+    back = torch.load(tmp_path / "out.pth", weights_only=True)
+    equal(back, {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")})
+
+
+def test_a_resnet18_of_torchvision_s_size(tmp_path, image):
+    torch.manual_seed(2)
+    resnet = stirred(ResNet("resnet18"))
+    run(from_torch, saved(tmp_path / "resnet18-f37072fd.pth", resnet.state_dict()), tmp_path / "model")
+    assert load_model(tmp_path / "model")[0] == ModelConfig("resnet18", projection_dim=0, input_scaling="imagenet")
+    resnet.fc = torch.nn.Identity()
+    check_features(tmp_path / "model", resnet, image, "imagenet")
+
+
+def test_both_sides_of_a_mismatch_are_listed(original, tmp_path, capsys):
+    state = dict(original.state_dict())
+    state["encoder.1.weight"] = torch.zeros(BASE + 1)
+    state["encoder.4.0.conv1.bias"] = torch.zeros(BASE)
+    del state["encoder.7.1.bn2.running_var"]
+    run(from_torch, saved(tmp_path / "in.tar", state), tmp_path / "model", code=2)
+    *lines, sentence = capsys.readouterr().err.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["encoder.bn1.weight", "float32[9]", "float32[8]"],
+        ["encoder.layer1.0.conv1.bias", "float32[8]", "-"],
+        ["encoder.layer4.1.bn2.running_var", "-", "float32[64]"],
+    ]
+    assert "in.tar: 3 arrays do not fit a resnet18" in sentence and not (tmp_path / "model").exists()
+
+
+class Evil:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_file_that_would_run_code_is_refused_and_not_run(original, tmp_path, capsys):
+    mark = tmp_path / "ran"
+    saved(tmp_path / "a.pth", {"state_dict": original.state_dict(), "epoch": Evil(mark)})
+    torch.save({"x": Evil(mark)}, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "c.pth").write_bytes(pickle.dumps(Evil(mark), protocol=2))
+    saved(tmp_path / "d.pth", original)  # a whole model names its classes
+    for name, named in (("a", "system"), ("b", "system"), ("c", ""), ("d", "Original")):
+        run(from_torch, tmp_path / f"{name}.pth", tmp_path / "model", code=2)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and named in said and (not named or "refused and not run" in said)
+    assert not mark.exists() and not (tmp_path / "model").exists()
+
+
+def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
+    whole = saved(tmp_path / "whole.pth", original.state_dict()).read_bytes()
+    torch.save(original.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pth").read_bytes()
+    broken = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    broken["encoder.0.weight"][0, 0, 0, 0] = float("nan")
+    saved(tmp_path / "nan.pth", broken)
+    saved(tmp_path / "list.pth", [torch.zeros(1)])
+    saved(tmp_path / "other.pth", {"features.0.weight": torch.zeros(1)})
+    quantised = {"conv1.weight": torch.quantize_per_tensor(torch.zeros(8, 3, 7, 7), 0.1, 0, torch.qint8)}
+    saved(tmp_path / "quantised.pth", quantised)
+    depths = {name: tensor for name, tensor in original.state_dict().items() if not name.startswith("encoder.6.1")}
+    saved(tmp_path / "depths.pth", depths)
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
+    parts = {"cut": whole[: len(whole) // 2], "oldcut": old[: len(old) // 2], "empty": b"", "text": b"hello"}
+    for name, data in parts.items():
+        (tmp_path / f"{name}.pth").write_bytes(data)
+    for name, says in (
+        ("cut", "cut off"), ("oldcut", "cut off"), ("empty", "cut off"), ("text", "cut off"), ("absent", "no such file"),
+        ("nan", "NaN or infinity in encoder.0.weight"), ("list", "holds a list"), ("other", "no ResNet by the names of"),
+        ("quantised", "conv1.weight is no plain tensor"), ("depths", "stages of (2, 2, 1, 2) blocks"),
+        ("script", "TorchScript"),
+    ):  # fmt: skip
+        run(from_torch, tmp_path / f"{name}.pth", tmp_path / "model", code=2)
+        said = capsys.readouterr().err
+        assert says in said and f"{name}.pth" in said and said.count("\n") == 1, said
+    assert not list(tmp_path.glob("model*")) and not list(tmp_path.glob(".*"))
+
+
+def test_mistakes_of_to_torch(tmp_path, capsys):
+    for arguments, says in (
+        ((tmp_path / "absent", tmp_path / "out.tar"), "no folder"),
+        ((tmp_path, tmp_path / "out.tar"), "neither a model folder nor"),
+        (("random:resnet18", tmp_path / "out.npz"), "should end in"),
+    ):
+        run(to_torch, *arguments, code=2)
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_checkpoint_converts_without_its_optimiser(tmp_path, capsys):
+    from contrique_jax.checkpoint import Checkpoints
+    from contrique_jax.config import Config
+    from contrique_jax.train import init_state
+
+    config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
+    state = init_state(config, 10)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints.save(3, state, config)
+    checkpoints.close()
+    run(to_torch, tmp_path / "run", tmp_path / "out.tar")
+    assert "optimiser's state and the step stay" in capsys.readouterr().out
+    Original("resnet18", 4, 8).load_state_dict(torch.load(tmp_path / "out.tar", weights_only=True), strict=True)
+    run(from_torch, tmp_path / "out.tar", tmp_path / "model")
+    same_variables(load_model(tmp_path / "model")[1], load_network(str(tmp_path / "run"))[1])
+
+
+def test_the_command_line_names_its_sub_verbs(tmp_path, capsys):
+    assert run_verb(main, []) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in SUBVERBS) and "Example:" in said
+    assert run_verb(main, ["from-keras"]) == 2 and "from-keras" in capsys.readouterr().err
+    for name in SUBVERBS:
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help"])
+        assert end.value.code == 0 and "Example" in capsys.readouterr().out
+
+
+def test_torch_is_imported_only_when_it_is_needed_and_missed_in_one_sentence(tmp_path):
+    (tmp_path / "in.pth").write_bytes(b"")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from contrique_jax.cli import main; from contrique_jax.errors import run_verb\n"
+        f"sys.exit(run_verb(main, ['convert', 'from-torch', {str(tmp_path / 'in.pth')!r}, 'out']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install torch" in done.stderr and done.stderr.count("\n") == 1
