@@ -93,10 +93,10 @@ def make_step(
         )
         return loss, stats
 
-    finished = make_augment(config, runtime) if config.data.augment_on == "device" else None
+    finished = make_augment(config, runtime)
 
     def step(state: TrainState, batch: Batch | augment.Rows) -> tuple[TrainState, Measures]:
-        views, classes = finished(batch) if finished else batch
+        views, classes = finished(batch) if isinstance(batch, augment.Rows) else batch
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params, state.batch_stats, views, classes
         )

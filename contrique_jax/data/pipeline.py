@@ -89,10 +89,8 @@ class Pipeline:
         crops, read = load_crops(source, int(record), views, self.data.view_size, self.broken)
         return crops, np.asarray(class_id if source.classes is None else source.classes[read], np.int32)
 
-    def collate(
-        self, draws: tuple[Draws, Draws], pixels: Sequence[np.ndarray], classes: Sequence[np.ndarray]
-    ) -> Batch | Rows:
-        """(synthetic, authentic) pixels [n, ...] and classes [n] of a step -> its batch."""
+    def collate(self, draws: tuple[Any, Any], pixels: Sequence[Any], classes: Sequence[Any]) -> Batch | Rows:
+        """(synthetic, authentic) draws, pixels uint8 [n, ...] and classes [n] of a step -> its batch."""
         if not self.on_device:
             return Batch(interleave(*pixels), interleave(*classes))
         authentic = Crops(pixels[1], classes[1], draws[1].views)
