@@ -17,7 +17,7 @@ from pathlib import Path
 
 from contrique_jax.config import Config, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
-from contrique_jax.outputs import whole_file
+from contrique_jax.outputs import only_writer, whole_file
 
 HELP = """
 Flags:
@@ -140,7 +140,8 @@ def main(argv: Sequence[str]) -> None:
         f"{runtime.devices} device(s)",
         file=sys.stderr,
     )
-    state = train(config, workdir, runtime, pipeline)
+    with only_writer(workdir):
+        state = train(config, workdir, runtime, pipeline)
     if int(state.step) < steps:
         print(
             f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there",

@@ -48,6 +48,27 @@ def whole_file(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Context: no other process of this machine is in it for the same folder; the lock goes with the process.
+
+    Raises UserError where another one is. File systems without locks let everybody in.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / ".lock", "w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is writing to it; wait for it or take another folder.") from error
+        except OSError:
+            pass  # this file system has none
+        yield
+
+
 def write_npz(path: Path, /, **arrays: np.ndarray) -> None:
     """Named arrays -> an uncompressed .npz without pickles, whole or not at all."""
     with whole_file(path) as beside, open(beside, "wb") as stream:
