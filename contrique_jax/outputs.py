@@ -63,7 +63,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is writing to it; wait for it or take another folder.") from error
+            raise UserError(
+                f"{folder}: another process is writing to it; wait for it or take another folder."
+            ) from error
         except OSError:
             pass  # this file system has none
         yield

@@ -60,9 +60,7 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
             raise BrokenImage(name, f"not an image in a format that can be read ({', '.join(FORMATS)})")
         width, height = image.size
         if width * height > max_pixels:
-            raise BrokenImage(
-                name, f"{width} x {height} pixels is more than the limit of {max_pixels}"
-            )
+            raise BrokenImage(name, f"{width} x {height} pixels is more than the limit of {max_pixels}")
         image.load()
         pixels = np.asarray(_to_rgb(_upright(image)))
     except (BrokenImage, MemoryError):
