@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from contrique_jax.data.decode import EXTENSIONS, decode
-from contrique_jax.data.scenes import authentic_scene, pristine_scene
 from contrique_jax.data.tables import csv_rows
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
@@ -178,6 +177,8 @@ class SceneSource:
         return f"{self.name}[{i}]"
 
     def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        from contrique_jax.data.scenes import authentic_scene, pristine_scene  # with all it draws with, slow to import
+
         scene = self._kept.get(i)
         if scene is None:
             pristine = self._role == "pristine"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -47,14 +46,14 @@ def to_flat(variables: Variables) -> dict[str, np.ndarray]:
 
 
 def from_flat(flat: Mapping[str, np.ndarray]) -> Variables:
-    """The inverse of `to_flat`: nested dicts of arrays on the default device."""
+    """The inverse of `to_flat`: nested dicts of float32 arrays on the host."""
     variables: Variables = {"params": {}, "batch_stats": {}}
     for name, array in flat.items():
         *path, leaf = name.split(".")
         node = variables["batch_stats" if leaf.startswith("running_") else "params"]
         for key in path:
             node = node.setdefault(key, {})
-        node[leaf] = jnp.asarray(_from_torch(array))
+        node[leaf] = np.ascontiguousarray(_from_torch(array), np.float32)
     return variables
 
 
