@@ -129,7 +129,7 @@ def start_up(image: np.ndarray) -> None:
         Image.fromarray(image).save(folder / "image.png")
         save_model(folder / "model", model, variables, provenance={})
         coefficients = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
-        known = {"feature_name": NO_REFERENCE, "model_hash": content_hash(variables), "data_set": "none"}
+        known = {"feature_name": NO_REFERENCE, "model_hash": content_hash(model, variables), "data_set": "none"}
         known |= {"score_low": 0.0, "score_high": 1.0, "higher_is_better": True}
         Probe(coefficients.astype(np.float64), 0.0, 1.0, **known).save(folder / "probe.npz")
         torch.save(weights_of(variables), folder / "weights.pth")

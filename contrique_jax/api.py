@@ -55,12 +55,13 @@ class Model:
         """
         if isinstance(images, str | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
             raise UserError(f"images: {type(images).__name__} {images!r:.60} is no list; give [image, ...].")
-        if any(not isinstance(image, str | os.PathLike) for image in images):
+        paths = [Path(image) for image in images if isinstance(image, str | os.PathLike)]
+        if len(paths) < len(images):
             limit = self._extractor.max_megapixels
             arrays = [read_image(Path(x), limit)[0] if isinstance(x, str | os.PathLike) else x for x in images]
             return self._extractor.features(arrays)
         out = np.empty((len(images), self.width), np.float32)
-        for i, item in enumerate(self._extractor.stream(Path(str(image)) for image in images)):
+        for i, item in enumerate(self._extractor.stream(paths)):
             if item.broken:
                 raise item.broken
             out[i] = item.features

@@ -36,5 +36,4 @@ def types(given: Sequence[str] | None) -> tuple[int, ...]:
     """The types that --type names, all of them where it is not given. Raises UserError for one that there is not."""
     if not given:
         return bank.TYPES
-    chosen = numbers("--type", given, bank.NUM_TYPES)
-    return tuple(bank.get(type).type for type in chosen)
+    return numbers("--type", given, bank.NUM_TYPES)

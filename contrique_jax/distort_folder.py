@@ -28,12 +28,13 @@ from contrique_jax.distorted_set import (
     Plan,
     check_settings,
     photographs,
+    root_of,
     seed_of,
     write_manifest,
 )
 from contrique_jax.errors import BrokenImage, UserError, run_verb
 from contrique_jax.networks import use_compilation_cache
-from contrique_jax.outputs import whole_file
+from contrique_jax.outputs import only_writer, whole_file
 
 MANY_SIZES = 8  # that are worth a word
 WAITING = 4  # photographs handed out ahead, for each worker
@@ -150,7 +151,8 @@ def _plan(flags: argparse.Namespace) -> Plan:
     classes = [(type, level) for type in types(flags.type) for level in levels]
     classes = [(0, 0), *classes] if flags.pristine else classes
     size = _size(flags.size)
-    return Plan(Path(flags.out).expanduser(), tuple(classes), flags.seed, flags.minmax, size)
+    out = Path(flags.out).expanduser()
+    return Plan(out, tuple(classes), flags.seed, flags.minmax, size, root_of(flags.source))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -178,7 +180,11 @@ def main(argv: Sequence[str]) -> None:
     flags = parser.parse_args(argv)
     plan = _plan(flags)
     given = photographs(flags.source, plan.out)
-    _folder(flags.out)
+    with only_writer(_folder(flags.out)):
+        _write(plan, given, flags.workers)
+
+
+def _write(plan: Plan, given: Sequence[Photograph], workers: int) -> None:
     check_settings(plan)
     use_compilation_cache()
     ordered, sizes = by_size(given) if plan.size is None else (given, 1)
@@ -188,8 +194,9 @@ def main(argv: Sequence[str]) -> None:
             "take longer than the images themselves; --size 384x512 brings all to one",
             file=sys.stderr,
         )
+    print(f"{len(given)} photographs, up to {len(given) * len(plan.classes)} images in {plan.out}", file=sys.stderr)
     written, unreadable = 0, []
-    results = make_all(plan, ordered, flags.workers)
+    results = make_all(plan, ordered, workers)
     for photograph, count, broken in tqdm(results, total=len(ordered), unit="photo", disable=None, dynamic_ncols=True):
         written += count
         if broken:

@@ -41,6 +41,7 @@ class Plan:
     seed: int
     minmax: bool
     size: tuple[int, int] | None  # height, width; None: as each comes
+    root: str  # the folder of the photographs: names of results only differ within one
 
     def file(self, photograph: Photograph, type: int, level: int) -> Path:
         return self.out / f"{photograph.stem}_{type:02}_{level:02}.png"
@@ -57,7 +58,7 @@ def photographs(source: str, out: Path) -> list[Photograph]:
     kept = [path for path in found if not os.path.abspath(path).startswith(inside)]
     if not kept:
         raise UserError(f"{source}: all its images are in {out}, where the results go; name another folder for them.")
-    root = _root(source)
+    root = root_of(source)
     names = [os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/") for path in kept]
     plain = [_plain(path.stem) for path in kept]
     count = collections.Counter(stem.casefold() for stem in plain)
@@ -69,7 +70,7 @@ def photographs(source: str, out: Path) -> list[Photograph]:
     ]
 
 
-def _root(source: str) -> str:
+def root_of(source: str) -> str:
     """The folder that names are relative to: the one that was given, or the last one before a glob's first wildcard."""
     path = os.path.expanduser(source)
     if os.path.isdir(path):
@@ -99,7 +100,8 @@ def seed_of(seed: int, name: str, type: int, level: int) -> int:
 
 def check_settings(plan: Plan) -> None:
     """Notes in the folder how its images are made. Raises UserError where it holds images that were made otherwise."""
-    mine = {"seed": plan.seed, "minmax": plan.minmax, "size": list(plan.size) if plan.size else None}
+    size = list(plan.size) if plan.size else None
+    mine = {"source": plan.root, "seed": plan.seed, "minmax": plan.minmax, "size": size}
     path = plan.out / SETTINGS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -83,7 +83,7 @@ class Extractor:
             raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
         self.model = dataclasses.replace(model, compute_dtype="float32")
         self.variables = jax.device_put(variables)
-        self.model_hash = content_hash(variables)
+        self.model_hash = content_hash(model, variables)
         self.width = 2 * feature_width(model)
         self.max_megapixels = max_megapixels
         self._workers = workers or os.cpu_count() or 1

@@ -70,8 +70,7 @@ def reduced(image: RGB) -> RGB:
 
 def cells(image: RGB, types: Sequence[int], *, seed: int = 0, minmax: bool = True) -> Iterator[list[Cell]]:
     """`image` under each type at its five levels, type by type."""
-    with jax.default_device(host_device()):
-        likeness = jax.jit(lambda a, b: (pix.psnr(a, b), pix.ssim(a, b)))
+    likeness = jax.jit(lambda a, b: (pix.psnr(a, b), pix.ssim(a, b)))
 
     def row(type: int) -> list[Cell]:
         done = []

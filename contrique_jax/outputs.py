@@ -59,9 +59,13 @@ def only_writer(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with open(folder / ".lock", "w", encoding="utf-8") as stream:
+    try:
+        place = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be opened ({error.strerror}); take another folder.") from error
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"{folder}: another process is writing to it; wait for it or take another folder."
@@ -69,6 +73,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         except OSError:
             pass  # this file system has none
         yield
+    finally:
+        os.close(place)
 
 
 def write_npz(path: Path, /, **arrays: np.ndarray) -> None:

@@ -153,7 +153,7 @@ def test_the_command_writes_what_it_says(extractor, folder, tmp_path, capsys):
     with np.load(out, allow_pickle=False) as stored:
         assert stored["path"].tolist() == [str(folder / f"{i}.png") for i in range(len(SIZES))]
         assert stored["features"].shape == (len(SIZES), extractor.width) and stored["features"].dtype == np.float32
-        assert str(stored["model_hash"]) == content_hash(load_network(str(model))[1])
+        assert str(stored["model_hash"]) == content_hash(*load_network(str(model)))
     said = capsys.readouterr().err
     assert "3b.png" in said and "5b.png" in said and "2 of 10 images could not be read" in said
 
@@ -175,7 +175,7 @@ def test_networks_by_name(tmp_path):
     model, variables = load_network(str(folder))
     assert model == TINY and load_network(str(tmp_path / "run"))[0] == TINY
     control, weights = load_network(f"random:{folder}")
-    assert control == TINY and content_hash(weights) == content_hash(variables)
+    assert control == TINY and content_hash(control, weights) == content_hash(model, variables)
     for wrong in (str(tmp_path / "absent"), "random:resnet7", str(tmp_path)):
         with pytest.raises(UserError):
             load_network(wrong)

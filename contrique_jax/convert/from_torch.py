@@ -42,11 +42,16 @@ def run(args: argparse.Namespace) -> None:
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
     family, model, flat, left = adopt(path, tensors, args.input_scaling)
+    for name, array in flat.items():
+        if name.endswith(COUNTER) and array.size != 1:
+            raise UserError(f"{path}: {name} holds {array.size} numbers, not one; save the model again.")
+    if (out / "checkpoints").exists():
+        raise UserError(f"{out}: holds a training run; name another folder.")
     variables = from_flat({name: array for name, array in flat.items() if not name.endswith(COUNTER)})
     counts = {name: int(array) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
     provenance = {"converted from": path.name, "recognised as": family.says, **({COUNTER: counts} if counts else {})}
     save_model(out, model, variables, provenance=provenance)
-    print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content_hash(variables)}")
+    print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content_hash(model, variables)}")
     print(f"input: {_SCALING[model.input_scaling]}")
     if not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, and cannot be trained on")

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         "higher_is_better": args.higher_is_better and args.higher_is_better == "yes",
         "data_set": args.data_set,
         "feature_name": args.feature_name,
-        "model_hash": None if args.model is None else content_hash(load_network(args.model)[1]),
+        "model_hash": None if args.model is None else content_hash(*load_network(args.model)),
     }
     default = {"data_set": path.stem, "feature_name": NO_REFERENCE, "model_hash": "", "deviation": None}
     known = default | _told(ridge.description) | {name: value for name, value in flags.items() if value is not None}

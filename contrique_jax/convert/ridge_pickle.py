@@ -129,7 +129,8 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         try:
             return self.known[module, name]
         except KeyError:
-            raise UserError(f"it names {module}.{name}, which a Ridge does not need") from None
+            named = " ".join(f"{module}.{name}".split())
+            raise UserError(f"it names {named}, which a Ridge does not need") from None
 
 
 def read_ridge(path: Path) -> dict[str, Any]:
@@ -171,4 +172,6 @@ def read_ridge(path: Path) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> np.ndarray:
+    if not isinstance(value, _Array | int | float):  # nested lists could take hours
+        raise pickle.UnpicklingError(f"a {type(value).__name__} where numbers should be")
     return np.asarray(value.numpy() if isinstance(value, _Array) else value, np.float64)

@@ -74,7 +74,7 @@ def build(model: ModelConfig, variables: Variables, notes: dict[str, str]) -> An
         producer_version=__version__,
     )
     known = {
-        "model_hash": content_hash(variables),
+        "model_hash": content_hash(model, variables),
         "architecture": json.dumps(dataclasses.asdict(model)),
         "preprocessing": json.dumps(preprocessing(model)),
         "two_scales": HOW_TO,

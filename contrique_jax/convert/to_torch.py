@@ -53,10 +53,11 @@ def run(args: argparse.Namespace) -> None:
         print(f"its base width is {model.base_width}, where torchvision's networks have 64")
     if model.input_scaling == "imagenet":
         print(f"it expects images in [0, 1] less {list(IMAGENET_MEAN)}, over {list(IMAGENET_DEVIATION)}")
+        print("a state dict does not say so: from-torch needs --input-scaling imagenet to read it back")
 
 
 def stored_counts(description: dict[str, object]) -> dict[str, int]:
     """The batch counters that a converted model came with: torch counts, this program does not."""
     provenance = description.get("provenance")
     counts = provenance.get(COUNTER) if isinstance(provenance, dict) else None
-    return counts if isinstance(counts, dict) else {}
+    return {name: count for name, count in counts.items() if type(count) is int} if isinstance(counts, dict) else {}

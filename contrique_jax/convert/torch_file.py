@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 import re
 import warnings
@@ -49,8 +50,10 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 def write_state_dict(path: Path, flat: Mapping[str, np.ndarray]) -> None:
     """A dict of tensors, whole or not at all."""
     torch = _torch()
+    stream = io.BytesIO()  # torch hides a full disk behind an error of its own
+    torch.save({name: torch.from_numpy(np.array(array)) for name, array in flat.items()}, stream)
     with whole_file(path) as beside:
-        torch.save({name: torch.from_numpy(np.array(array)) for name, array in flat.items()}, beside)
+        beside.write_bytes(stream.getbuffer())
 
 
 def _torch() -> Any:
@@ -58,6 +61,8 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise UserError(f"PyTorch cannot be imported ({error}); pip install torch.") from error
+    if not hasattr(torch.serialization, "safe_globals"):
+        raise UserError(f"PyTorch {torch.__version__} is too old to load weights safely; pip install 'torch>=2.6'.")
     return torch
 
 

@@ -89,10 +89,11 @@ class Pipeline:
         crops, read = load_crops(source, int(record), views, self.data.view_size, self.broken)
         return crops, np.asarray(class_id if source.classes is None else source.classes[read], np.int32)
 
-    def collate(self, draws: tuple[Any, Any], pixels: Sequence[Any], classes: Sequence[Any]) -> Batch | Rows:
-        """(synthetic, authentic) draws, pixels uint8 [n, ...] and classes [n] of a step -> its batch."""
+    def collate(self, step: int, pixels: Sequence[Any], classes: Sequence[Any]) -> Batch | Rows:
+        """(synthetic, authentic) pixels uint8 [n, ...] and classes [n] of a step -> its batch."""
         if not self.on_device:
             return Batch(interleave(*pixels), interleave(*classes))
+        draws: tuple[Any, Any] = self.draws(step)
         authentic = Crops(pixels[1], classes[1], draws[1].views)
         if self.ready:
             return Rows(Crops(pixels[0], classes[0], draws[0].views), authentic)
@@ -146,7 +147,7 @@ def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch 
                 step += 1
             halves = [[row.result() for row in half] for half in waiting.popleft()]
             pixels, classes = ([np.stack([row[part] for row in half]) for half in halves] for part in (0, 1))
-            yield pipeline.collate(pipeline.draws(done), pixels, classes)
+            yield pipeline.collate(done, pixels, classes)
             done += 1
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -235,7 +236,7 @@ def tfdata_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch 
                 raise failures[0] from None
             raise
         pixels, classes = zip(synthetic_rows, authentic_rows, strict=True)
-        yield pipeline.collate(pipeline.draws(step), pixels, classes)
+        yield pipeline.collate(step, pixels, classes)
 
 
 def options(workers: int) -> Any:

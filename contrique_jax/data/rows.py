@@ -24,26 +24,27 @@ class BrokenLog:
         """`path`: a text file that gets a line for each, or None. `quiet`: nothing on stderr."""
         self._path, self._quiet = path, quiet
         self._lock = threading.Lock()
-        self._names: set[str] = set()
+        self._lines: set[str] = set()
         if path is not None and os.path.exists(path):  # what an interrupted run has named
-            with open(path, encoding="utf-8") as file:
-                self._names = {line.split(": ")[0] for line in file}
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                self._lines = {line.rstrip("\n") for line in file}
 
     @property
     def count(self) -> int:
-        return len(self._names)
+        return len(self._lines)
 
     def add(self, broken: BrokenImage) -> None:
         with self._lock:
-            if broken.name in self._names:
+            line = " ".join(str(broken).split("\n"))
+            if line in self._lines:
                 return
-            self._names.add(broken.name)
+            self._lines.add(line)
             if not self._quiet and self.count <= 10:
                 more = " (further ones are only counted)" if self.count == 10 and self._path is None else ""
                 print(f"warning: skipped a broken image: {broken}{more}", file=sys.stderr)
             if self._path is not None:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(f"{broken}\n")
+                with open(self._path, "a", encoding="utf-8", errors="surrogateescape") as file:
+                    file.write(f"{line}\n")
 
 
 def load(source: Source, record: int, broken: BrokenLog) -> tuple[UInt8[np.ndarray, "h w 3"], int]:

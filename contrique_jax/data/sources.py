@@ -76,6 +76,8 @@ def open_source(
     if not spec:
         raise UserError(f"{field}: no source is given; give {_FORMS}.")
     path = Path(spec).expanduser()
+    if path.is_dir() and (path / "distort.json").exists():
+        raise UserError(f"{field}: {path} holds images distorted already; give {path / 'manifest.csv'}.")
     if path.is_dir():
         return FileSource(spec, path, _folder_names(path, field), max_pixels)
     if path.suffix.lower() == ".csv":

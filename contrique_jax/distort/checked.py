@@ -46,7 +46,7 @@ def apply(image: Pixels, type: int, level: int, *, seed: int = 0, minmax: bool =
     pixels = _checked(image, f"distortion {type} ({row.name})")
     key_data = np.array([seed >> 32, seed % 2**32], np.uint32)
     compiled = _compiled(type, pixels.shape, pixels.dtype == np.uint8, bool(minmax))
-    return np.asarray(compiled(key_data, pixels, np.int32(level)))
+    return np.array(compiled(key_data, pixels, np.int32(level)))
 
 
 def _whole(name: str, value: Any) -> int:

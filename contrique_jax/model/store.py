@@ -57,9 +57,9 @@ def from_flat(flat: Mapping[str, np.ndarray]) -> Variables:
     return variables
 
 
-def content_hash(variables: Variables) -> str:
-    """Twelve hexadecimal digits that name these weights, the same on every machine."""
-    digest = hashlib.sha256()
+def content_hash(model: ModelConfig, variables: Variables) -> str:
+    """Twelve hexadecimal digits that name these weights and what they expect of pixels, the same on every machine."""
+    digest = hashlib.sha256(b"" if model.input_scaling == "unit" else model.input_scaling.encode())
     for name, array in sorted(to_flat(variables).items()):
         digest.update(f"{name}{array.shape}".encode())
         digest.update(array.astype("<f4", copy=False).tobytes())
@@ -79,7 +79,7 @@ def save_model(
     `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. Other files in an
     existing folder are left alone. Raises UserError where the place cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))
     description = {
         "format_version": FORMAT_VERSION,
         "architecture": dataclasses.asdict(model),
@@ -158,11 +158,14 @@ def _architecture(description: dict[str, Any], path: Path) -> ModelConfig:
     stored = description.get("architecture")
     fields = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
     if not isinstance(stored, dict) or set(stored) | ADDED_LATER != set(fields):
-        given = _some(stored) if isinstance(stored, dict) else repr(stored)
-        raise UserError(f"{path}: architecture holds {given}, and must hold {_some(fields)}.")
+        if not isinstance(stored, dict):
+            raise UserError(f"{path}: architecture is {stored!r}, and must hold {_some(fields)}.")
+        unknown, missing = set(stored) - set(fields), set(fields) - set(stored) - ADDED_LATER
+        faults = [f"{word} {_some(names)}" for word, names in (("has unknown", unknown), ("lacks", missing)) if names]
+        raise UserError(f"{path}: architecture {' and '.join(faults)}; save the model again with this program.")
     for name, value in stored.items():
         kind, least = fields[name], int(name != "projection_dim")  # which is 0 for an encoder without a projector
-        if type(value) is not kind or (isinstance(value, int) and value < least):
+        if type(value) is not kind or (kind is int and isinstance(value, int) and value < least):
             wanted = f"a whole number, at least {least}" if kind is int else f"a {kind.__name__}"
             raise UserError(f"{path}: architecture.{name} is {value!r}, and must be {wanted}.")
     for name, allowed in (("encoder", ENCODERS), ("compute_dtype", DTYPES), ("input_scaling", INPUT_SCALINGS)):

@@ -136,7 +136,8 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, monkeypatch, protoc
 )
 def test_opcodes_beyond_a_ridge(tmp_path, opcodes):
     (tmp_path / "x.save").write_bytes(b"\x80\x02" + opcodes + b".")
-    with pytest.raises(UserError, match=r"x\.save: "):
+    stranger = opcodes.startswith(b"c") and not opcodes.startswith((b"cnumpy\ndtype", b"c_codecs\nencode"))
+    with pytest.raises(UserError, match="which a Ridge does not need; nothing was run" if stranger else r"x\.save: "):
         read_ridge(tmp_path / "x.save")
     ridge = Ridge(alpha=0.1).fit(X, Y)
     (tmp_path / "x.save").write_bytes(pickle.dumps(ridge, 2))

@@ -107,10 +107,6 @@ def test_threads_share_what_is_compiled(photo, monkeypatch):
     assert all((result == results[0]).all() for result in results)
 
 
-def test_what_is_compiled_is_bounded():
-    assert checked._kept.cache_info().maxsize == checked.MOST_COMPILED
-
-
 def test_the_smallest_image(photo):
     small = photo("chelsea", 48, 48)
     for type in (10, 20, 23):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_round_trip_is_bit_equal(folder: Path, variables):
     assert model == MODEL
     assert jax.tree.structure(loaded) == jax.tree.structure(variables)
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b) and a.dtype == b.dtype, loaded, variables))
-    assert content_hash(loaded) == content_hash(variables)
+    assert content_hash(model, loaded) == content_hash(MODEL, variables)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
     assert sorted(p.name for p in folder.iterdir()) == [DESCRIPTION, WEIGHTS]
 
@@ -79,7 +80,7 @@ def test_saving_again_replaces_the_model_and_keeps_other_files(folder: Path):
     (folder / "NOTES").write_text("mine")
     other = init_model(MODEL, 2)
     save_model(folder, MODEL, other, provenance={}, licence="CC0")
-    assert content_hash(load_model(folder)[1]) == content_hash(other)
+    assert content_hash(*load_model(folder)) == content_hash(MODEL, other)
     assert (folder / "NOTES").read_text() == "mine"
     assert json.loads((folder / DESCRIPTION).read_text())["licence"] == "CC0"
 
@@ -87,7 +88,7 @@ def test_saving_again_replaces_the_model_and_keeps_other_files(folder: Path):
 def test_a_failed_save_leaves_the_old_model(folder: Path, variables):
     with pytest.raises(TypeError):
         save_model(folder, MODEL, init_model(MODEL, 2), provenance={"bad": object()})
-    assert content_hash(load_model(folder)[1]) == content_hash(variables)
+    assert content_hash(*load_model(folder)) == content_hash(MODEL, variables)
 
 
 def test_saving_over_a_file_is_refused(tmp_path: Path, variables):
@@ -96,13 +97,20 @@ def test_saving_over_a_file_is_refused(tmp_path: Path, variables):
         save_model(tmp_path / "taken", MODEL, variables, provenance={})
 
 
+def test_every_field_of_an_architecture_survives(tmp_path, variables):
+    model = dataclasses.replace(MODEL, norm_per_view=False, input_scaling="imagenet")
+    save_model(tmp_path / "model", model, variables, provenance={})
+    assert load_model(tmp_path / "model")[0] == model
+    assert content_hash(model, variables) != content_hash(MODEL, variables)  # their features differ
+
+
 def test_content_hash_tells_weights_apart(variables):
     other = jax.tree.map(lambda leaf: leaf, variables)
     weight = np.array(other["params"]["projector"]["3"]["weight"])
     weight[0, 0] += 1e-6
     other["params"]["projector"]["3"]["weight"] = weight
-    assert content_hash(other) != content_hash(variables)
-    assert len(content_hash(variables)) == 12
+    assert content_hash(MODEL, other) != content_hash(MODEL, variables)
+    assert len(content_hash(MODEL, variables)) == 12
 
 
 def test_missing_folder_and_files(folder: Path):
