@@ -131,7 +131,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
         (("--score-column", "x"), "scores.csv", "no column 'x'"),
         (("--splits", "0"), "scores.csv", "--splits must be"),
         (("--out", tmp_path / "no" / "r.json"), "scores.csv", "does not exist"),
-        (("--model", tmp_path / "nothing"), "scores.csv", "--model"),
+        (("--model", tmp_path / "nothing"), "scores.csv", "nothing is no folder"),
         (("--probe", tmp_path / "p.txt"), "scores.csv", "should end in .npz"),
     ]:
         run(place, *more, scores=scores, code=2)
