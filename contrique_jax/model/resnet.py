@@ -48,26 +48,39 @@ class BatchNorm(nnx.Module):
         self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
 
     def __call__(self, x: Float[Array, "n *rest c"], batches: int) -> Float[Array, "n *rest c"]:
-        wide = x.astype(jnp.float32).reshape(-1, max(batches, 1), x.size // len(x) // x.shape[-1], x.shape[-1])
+        wide = x.astype(jnp.float32)
         if batches:
-            mean, variance = self._batch_statistics(wide)
+            mean, variance = self._batch_statistics(wide, batches)
         else:
             mean, variance = self.running_mean[...], self.running_var[...]
         scale = self.weight[...] * lax.rsqrt(variance + EPSILON)
         offset = self.bias[...] - mean * scale
         if batches:
-            scale, offset = scale[:, None], offset[:, None]  # rows of `wide`: image, batch, pixel
-        return (wide * scale + offset).astype(x.dtype).reshape(x.shape)
+            scale, offset = _each_row(scale, x.shape), _each_row(offset, x.shape)
+        return (wide * scale + offset).astype(x.dtype)
 
-    def _batch_statistics(self, x: Float[Array, "n b p c"]) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
-        mean = jnp.mean(x, (0, 2))
-        variance = jnp.mean(jnp.square(x - mean[:, None]), (0, 2))
-        count = x.shape[0] * x.shape[2]
+    def _batch_statistics(
+        self, x: Float[Array, "n *rest c"], batches: int
+    ) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
+        def mean_of_batches(x: Array) -> Array:
+            # each row first: the map keeps its shape, which a reshape of it to batches would cost in copies
+            rows = jnp.mean(x, tuple(range(1, x.ndim - 1)))
+            return jnp.mean(rows.reshape(-1, batches, x.shape[-1]), 0)
+
+        mean = mean_of_batches(x)
+        variance = mean_of_batches(jnp.square(x - _each_row(mean, x.shape)))
+        count = x.size // x.shape[-1] // batches
         unbiased = variance * (count / max(count - 1, 1))
-        for batch in range(x.shape[1]):
+        for batch in range(batches):
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
                 running[...] = (1 - MOMENTUM) * running[...] + MOMENTUM * lax.stop_gradient(new[batch])
         return mean, variance
+
+
+def _each_row(of_batch: Float[Array, "b c"], shape: tuple[int, ...]) -> Float[Array, "n *ones c"]:
+    """What belongs to each batch, at each row of a map of that shape."""
+    rows = jnp.tile(of_batch, (shape[0] // len(of_batch), 1))
+    return rows.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1])
 
 
 class Downsample(nnx.Module):
