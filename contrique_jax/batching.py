@@ -48,7 +48,8 @@ def plan_batches(sizes: Sequence[tuple[int, int]], pixels: int) -> list[Batch]:
         full = _full(height, width, pixels)
         for i in range(0, len(places), full):
             run = places[i : i + full]
-            batches.append(Batch(run, 1 << (len(run) - 1).bit_length(), height, width, True))
+            padded = any(sizes[i] != (height, width) for i in run)  # without, the network needs no masks
+            batches.append(Batch(run, 1 << (len(run) - 1).bit_length(), height, width, padded))
     return batches
 
 
