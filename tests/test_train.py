@@ -23,28 +23,15 @@ from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
 from contrique_jax.model.store import load_model
 from contrique_jax.train import Diverged, init_state, make_step, train
-from tests.tiny_config import FEW_TYPES
+from tests.tiny_config import get_config
 
 ROOT = Path(__file__).parents[1]
 
 
 def tiny(**changes) -> Config:
     """A run that takes a second: 64-pixel views of small scenes through a narrow ResNet-18."""
-    config = Config(
-        data=DataConfig(
-            "scenes:24",
-            "scenes:24",
-            batch_size=16,
-            height=64,
-            width=96,
-            view_size=64,
-            loader="threads",
-            type_weights=FEW_TYPES,
-        ),
-        model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=16, compute_dtype="float32"),
-        optim=OptimConfig(learning_rate=0.05),
-        train=TrainConfig(steps=6, checkpoint_every=3, log_every=2),
-    )
+    config = get_config()
+    config.train = TrainConfig(steps=6, checkpoint_every=3, log_every=2)
     for name, value in changes.items():
         part, field = name.split("__")
         setattr(getattr(config, part), field, value)

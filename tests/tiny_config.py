@@ -1,4 +1,4 @@
-"""A run of seconds for the tests that start whole processes."""
+"""A run of seconds: 64-pixel views of small scenes through a narrow ResNet-18."""
 
 from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 
