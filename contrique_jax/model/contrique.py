@@ -172,7 +172,7 @@ def _bind(model: ModelConfig, variables: Variables) -> Contrique:
     graph, params, batch_stats = _skeleton(dataclasses.astuple(model))
     params, batch_stats = (jax.tree.map(lambda leaf: leaf, state) for state in (params, batch_stats))
     nnx.replace_by_pure_dict(params, variables["params"])
-    nnx.replace_by_pure_dict(batch_stats, variables["batch_stats"])
+    nnx.replace_by_pure_dict(batch_stats, jax.tree.map(jnp.asarray, variables["batch_stats"]))  # written to in training
     return nnx.merge(graph, params, batch_stats)
 
 
