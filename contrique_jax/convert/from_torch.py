@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content_hash(model, variables)}")
     print(f"input: {_SCALING[model.input_scaling]}")
     if not model.projection_dim:
-        print("no projector of CONTRIQUE's in it: it gives features, and cannot be trained on")
+        print("no projector of CONTRIQUE's in it: it gives features, no projections")
     if left or others:
         print("left out: " + ", ".join(listed(left, others)))
 
