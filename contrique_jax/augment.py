@@ -7,7 +7,7 @@ every branch for each; so rows of one kind are brought together and go through t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt8, UInt32
 
 from contrique_jax.distort import bank
-from contrique_jax.views import COLOURS, ViewDraw, colour_view, finish_view, flip_view, place_view, two_views
+from contrique_jax.views import COLOURS, ViewDraw, colour_view, draw_at, finish_view, flip_view, place_view, two_views
 
 LEAST_GROUP = 4  # rows of one kind that go together at least
 
@@ -63,8 +63,7 @@ def synthetic_views(
 
 def cropped_views(crops: UInt8[Array, "2 size size 3"], views: ViewDraw) -> UInt8[Array, "2 size size 3"]:
     """Colour space and flip of both crops; written out, because a mapped switch would run every branch."""
-    first, second = (ViewDraw(*(part[view] for part in views)) for view in (0, 1))
-    return jnp.stack([finish_view(crops[0], first), finish_view(crops[1], second)])
+    return jnp.stack([finish_view(crops[view], draw_at(views, view)) for view in (0, 1)])
 
 
 # on a device: many rows
@@ -76,11 +75,12 @@ def batch_of(
     """The views and classes of a batch, synthetic and authentic rows in turn."""
     views = [views_of(half, size=size, types=types, minmax=minmax) for half in rows]
     classes = [half.classes for half in rows]
-    return _in_turn(views), _in_turn(classes)
+    return in_turn(views, jnp.stack), in_turn(classes, jnp.stack)
 
 
-def _in_turn(halves: list[Array]) -> Array:
-    return jnp.stack(halves, axis=1).reshape(-1, *halves[0].shape[1:])
+def in_turn(halves: Sequence[Any], stack: Callable[..., Any]) -> Any:
+    """[n, ...] and [n, ...] -> [2n, ...], in turn, by the `stack` of NumPy or of JAX."""
+    return stack(halves, axis=1).reshape(-1, *halves[0].shape[1:])
 
 
 def views_of(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
-from contrique_jax.data.decode import decode
+from contrique_jax.data.decode import read
 from contrique_jax.data.sources import list_images
 from contrique_jax.errors import BrokenImage, UserError, run_verb
 from contrique_jax.model.contrique import Variables, encode, feature_width
@@ -191,9 +191,7 @@ def read_image(path: Path, max_megapixels: float) -> tuple[RGB, bool]:
     Raises BrokenImage for a file that cannot be read.
     """
     try:
-        image = decode(path.read_bytes(), name=str(path))
-    except OSError as error:
-        raise BrokenImage(str(path), f"the file cannot be read ({error.strerror})") from error
+        image = read(path)
     except MemoryError as error:
         raise BrokenImage(str(path), "too large for this machine's memory") from error
     height, width = image.shape[:2]

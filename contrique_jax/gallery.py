@@ -85,14 +85,32 @@ def cells(image: RGB, types: Sequence[int], *, seed: int = 0, minmax: bool = Tru
         yield from pool.map(row, types)
 
 
-def sheet(image: RGB, rows: Sequence[Sequence[Cell]], *, title: str, scale: float = 0.5) -> Image.Image:
-    """The source on top, then a row for each type; images are drawn at `scale`."""
+@dataclass(frozen=True)
+class Layout:
+    """Of a sheet, in pixels: an image on it, from one column and row to the next, and all of it (width, height)."""
+
+    width: int
+    height: int
+    column: int
+    row: int
+    size: tuple[int, int]
+
+
+def layout(image: RGB, count: int, scale: float) -> Layout:
+    """Of a sheet of `count` types with images at `scale`. Raises UserError where it would be too large."""
     width, height = (max(round(side * scale), 1) for side in (image.shape[1], image.shape[0]))
-    column, row_height = max(width, NARROWEST) + GAP, TITLE + height + CAPTION + GAP
-    size = (GAP + bank.NUM_LEVELS * column, GAP + row_height * (len(rows) + 1))
+    column, row = max(width, NARROWEST) + GAP, TITLE + height + CAPTION + GAP
+    size = (GAP + bank.NUM_LEVELS * column, GAP + row * (count + 1))
     if size[0] * size[1] > MOST_PIXELS:
         raise UserError(f"--scale {scale:g}: the sheet would have {size[0]} x {size[1]} pixels; take a smaller scale.")
-    page = Image.new("RGB", size, PAPER)
+    return Layout(width, height, column, row, size)
+
+
+def sheet(image: RGB, rows: Sequence[Sequence[Cell]], *, title: str, scale: float = 0.5) -> Image.Image:
+    """The source on top, then a row for each type; images are drawn at `scale`. Raises UserError as `layout`."""
+    page_layout = layout(image, len(rows), scale)
+    width, height, column = page_layout.width, page_layout.height, page_layout.column
+    page = Image.new("RGB", page_layout.size, PAPER)
     draw = ImageDraw.Draw(page)
     large, small = (ImageFont.load_default(size=points) for points in (16, 13))
 
@@ -104,7 +122,7 @@ def sheet(image: RGB, rows: Sequence[Sequence[Cell]], *, title: str, scale: floa
     paste(image, GAP, GAP + TITLE)
     draw.text((GAP, GAP + TITLE + height + 3), "source", INK, small)
     for number, row in enumerate(rows, 1):
-        y = GAP + number * row_height
+        y = GAP + number * page_layout.row
         entry = bank.BANK[row[0].type - 1]
         name = f"{entry.type:02}  {entry.name}"
         draw.text((GAP, y), name, INK, large)
@@ -149,6 +167,7 @@ def main(argv: Sequence[str]) -> None:
     chosen = types(flags.type)
     path = Path(flags.image).expanduser()
     image = load(path)
+    layout(image, len(chosen), flags.scale)  # refused before the work
     use_compilation_cache()
     rows = list(
         tqdm(

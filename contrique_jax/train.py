@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax import augment, optim
@@ -65,7 +64,7 @@ def make_augment(
     """Rows as decoded -> views and classes: each device finishes its own rows."""
     types, _ = type_table(config.data.type_weights)
     finish = functools.partial(augment.batch_of, size=config.data.view_size, types=types, minmax=config.data.minmax)
-    split = PartitionSpec(DATA_AXIS)
+    split = runtime.images.spec
     return jax.shard_map(finish, mesh=runtime.mesh, in_specs=split, out_specs=split, check_vma=False)
 
 

@@ -37,6 +37,11 @@ class ViewDraw(NamedTuple):
     flip: Bool[Array, "..."]  # left to right
 
 
+def draw_at(draws: ViewDraw, place: int) -> ViewDraw:
+    """The choices at one place of the leading axis."""
+    return ViewDraw(*(part[place] for part in draws))
+
+
 def draw_views(key: PRNGKeyArray) -> ViewDraw:
     """The choices of both views, fields [2]: full and half scale in random order, all else independent."""
     div_key, y_key, x_key, colour_key, flip_key = jax.random.split(key, 5)
@@ -247,4 +252,4 @@ def make_view(image: UInt8[Array, "h w 3"], draw: ViewDraw, size: int) -> UInt8[
 
 def two_views(image: UInt8[Array, "h w 3"], draws: ViewDraw, size: int) -> UInt8[Array, "2 size size 3"]:
     """Both views of an image with even sides; `draws` with fields [2]."""
-    return jnp.stack([make_view(image, ViewDraw(*(part[view] for part in draws)), size) for view in (0, 1)])
+    return jnp.stack([make_view(image, draw_at(draws, view), size) for view in (0, 1)])

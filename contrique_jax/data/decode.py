@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -70,6 +71,14 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
     if pixels.size == 0:
         raise BrokenImage(name, "the image has no pixels")
     return pixels
+
+
+def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """`decode` of a file. Raises BrokenImage where it cannot be read too."""
+    try:
+        return decode(path.read_bytes(), name=str(path))
+    except OSError as error:
+        raise BrokenImage(str(path), f"the file cannot be read ({error.strerror})") from error
 
 
 def _open(data: bytes) -> Image.Image | None:

@@ -24,14 +24,14 @@ import jax
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from contrique_jax.augment import Canvases, Crops, Rows, cropped_views, synthetic_views
+from contrique_jax.augment import Canvases, Crops, Rows, cropped_views, in_turn, synthetic_views
 from contrique_jax.config import DataConfig
 from contrique_jax.data.order import Draws, Order
 from contrique_jax.data.rows import BrokenLog, load_canvas, load_crops
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.runtime import host_device
-from contrique_jax.views import ViewDraw
+from contrique_jax.views import ViewDraw, draw_at
 
 Row = tuple[UInt8[np.ndarray, "..."], Int32[np.ndarray, ""]]  # pixels and the class
 
@@ -92,7 +92,7 @@ class Pipeline:
     def collate(self, step: int, pixels: Sequence[Any], classes: Sequence[Any]) -> Batch | Rows:
         """(synthetic, authentic) pixels uint8 [n, ...] and classes [n] of a step -> its batch."""
         if not self.on_device:
-            return Batch(interleave(*pixels), interleave(*classes))
+            return Batch(in_turn(pixels, np.stack), in_turn(classes, np.stack))
         draws: tuple[Any, Any] = self.draws(step)
         authentic = Crops(pixels[1], classes[1], draws[1].views)
         if self.ready:
@@ -102,15 +102,6 @@ class Pipeline:
     def batches(self, first: int, last: int) -> Iterator[Batch | Rows]:
         """The batches of steps first..last-1. Raises UserError where a source as a whole cannot be read."""
         return tfdata_batches(self, first, last) if self.loader == "tfdata" else thread_batches(self, first, last)
-
-
-def interleave(synthetic: np.ndarray, authentic: np.ndarray) -> np.ndarray:
-    """[n, ...] and [n, ...] -> [2n, ...], in turn."""
-    return np.stack([synthetic, authentic], axis=1).reshape(-1, *synthetic.shape[1:])
-
-
-def one_row(views: ViewDraw, row: int) -> ViewDraw:
-    return ViewDraw(*(part[row] for part in views))
 
 
 def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch | Rows]:
@@ -123,11 +114,11 @@ def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch 
         if pipeline.on_device:
             return canvas, draws.class_id[row]
         with jax.default_device(host):
-            done = finish_distorted(draws.key[row], canvas, draws.class_id[row], one_row(draws.views, row))
+            done = finish_distorted(draws.key[row], canvas, draws.class_id[row], draw_at(draws.views, row))
         return np.asarray(done), draws.class_id[row]
 
     def cropped_row(role: int, draws: Draws, row: int) -> Row:
-        views = one_row(draws.views, row)
+        views = draw_at(draws.views, row)
         crops, class_id = pipeline.crops(role, draws.record[row], draws.class_id[row], views)
         if pipeline.on_device:
             return crops, class_id

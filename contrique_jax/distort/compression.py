@@ -29,10 +29,10 @@ LUMA_TABLE = np.array(
 CHROMA_TABLE = np.full((8, 8), 99)
 CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
-# the orthonormal 8 x 8 DCT-II of a block written as 64 numbers
-_DCT = np.cos(np.pi / 16 * np.outer(np.arange(8), 2 * np.arange(8) + 1)) / 2
-_DCT[0] /= np.sqrt(2)
-BLOCK_DCT = np.kron(_DCT, _DCT)
+# the orthonormal DCT-II of 8 numbers, and of an 8 x 8 block written as 64
+DCT = np.cos(np.pi / 16 * np.outer(np.arange(8), 2 * np.arange(8) + 1)) / 2
+DCT[0] /= np.sqrt(2)
+BLOCK_DCT = np.kron(DCT, DCT)
 
 
 def jpeg(key: PRNGKeyArray, image: Float[Array, "h w 3"], quality: Float[Array, ""]) -> Float[Array, "h w 3"]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from contrique_jax.distort import draws
+from contrique_jax.distort.compression import DCT
+from contrique_jax.distort.filters import summed
 
 SIDE, STRIDE = 8, 2  # of the patches [pixels]
 THRESHOLD = 2.7  # in standard deviations of the noise
@@ -21,9 +19,7 @@ _MORE = SIDE // STRIDE - 1  # patches that begin before a pair of pixels and cov
 
 # the orthonormal DCT-II of 8 numbers is two matrices of side 4: the even rows on the sums of the numbers at equal
 # distances from the ends, the odd rows on their differences
-_DCT = np.cos(np.pi / 16 * np.outer(np.arange(8), 2 * np.arange(8) + 1)) / 2
-_DCT[0] /= np.sqrt(2)
-_EVEN, _ODD = _DCT[0::2, :4].astype(np.float32), _DCT[1::2, :4].astype(np.float32)
+_EVEN, _ODD = DCT[0::2, :4].astype(np.float32), DCT[1::2, :4].astype(np.float32)
 
 
 def denoise(key: PRNGKeyArray, image: Float[Array, "h w 3"], variance: Float[Array, ""]) -> Float[Array, "h w 3"]:
@@ -105,7 +101,7 @@ def _backward(even: Float[Array, "4 ..."], odd: Float[Array, "4 ..."]) -> list[F
 def _mixed(matrix: np.ndarray, parts: list[Float[Array, "..."]]) -> Float[Array, "4 ..."]:
     """sum_i matrix[i, j] parts[i], written so that it becomes one vectorised loop."""
     shape = (-1,) + (1,) * parts[0].ndim
-    return _sum(row.reshape(shape) * part for row, part in zip(matrix, parts, strict=True))
+    return summed(row.reshape(shape) * part for row, part in zip(matrix, parts, strict=True))
 
 
 def _slices(x: Float[Array, "..."], start: int, axis: int) -> Float[Array, "..."]:
@@ -115,8 +111,4 @@ def _slices(x: Float[Array, "..."], start: int, axis: int) -> Float[Array, "..."
 
 def _overlapped(parts: list[Float[Array, "..."]], axis: int) -> Float[Array, "..."]:
     """The sum over the four patches that cover a pair; `parts[a]` is what a patch gives its pair number a."""
-    return _sum(_slices(part, _MORE - a, axis) for a, part in enumerate(parts))
-
-
-def _sum(terms: Iterable[Array]) -> Array:
-    return functools.reduce(operator.add, terms)
+    return summed(_slices(part, _MORE - a, axis) for a, part in enumerate(parts))

@@ -27,12 +27,13 @@ def separable(image: Float[Array, "h w c"], taps: Float[Array, " taps"]) -> Floa
     # barriers keep the compiler from padding anew for each slice
     rows = jnp.pad(image, ((0, 0), (radius, radius), (0, 0)), mode="edge").reshape(height, -1)
     rows = jax.lax.optimization_barrier(rows)
-    rows = _sum(taps[k] * rows[:, k * channels : (k + width) * channels] for k in steps)
+    rows = summed(taps[k] * rows[:, k * channels : (k + width) * channels] for k in steps)
     columns = jax.lax.optimization_barrier(jnp.pad(rows, ((radius, radius), (0, 0)), mode="edge"))
-    return _sum(taps[k] * columns[k : k + height] for k in steps).reshape(image.shape)
+    return summed(taps[k] * columns[k : k + height] for k in steps).reshape(image.shape)
 
 
-def _sum(terms: Iterable[Array]) -> Array:
+def summed(terms: Iterable[Array]) -> Array:
+    """The terms one after the other added up, which compiles to one loop."""
     return functools.reduce(operator.add, terms)
 
 

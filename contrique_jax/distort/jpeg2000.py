@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from contrique_jax.distort.colourspaces import mix
 from contrique_jax.distort.compression import JFIF_OF_RGB, RGB_OF_JFIF
+from contrique_jax.distort.filters import summed
 
 LEVELS = 5
 FINEST, COARSEST = 0.5, 1024.0  # quantiser steps, on 8-bit codes
@@ -162,4 +162,4 @@ def _extended(x: Planes, axis: int, before: str, after: str) -> Planes:
 def _filtered(parity: list[Planes], taps: dict[int, float], length: int, axis: int) -> Planes:
     """sum_k taps[k] x[2 i + k] for i < length, of the even and the odd x."""
     parts = (tap * jax.lax.slice_in_dim(parity[k % 2], k // 2, k // 2 + length, axis=axis) for k, tap in taps.items())
-    return jax.lax.optimization_barrier(functools.reduce(operator.add, parts))
+    return jax.lax.optimization_barrier(summed(parts))
