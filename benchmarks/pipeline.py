@@ -27,10 +27,11 @@ from pillow_loader import pillow_two_views
 
 from contrique_jax.config import DataConfig
 from contrique_jax.data.decode import decode, to_canvas
+from contrique_jax.data.image_files import list_images
 from contrique_jax.data.pipeline import Pipeline, options, tfdata_half
 from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.scenes import pristine_scene
-from contrique_jax.data.sources import list_images, open_source
+from contrique_jax.data.sources import open_source
 
 COUNT = 200
 

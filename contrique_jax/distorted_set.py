@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contrique_jax.data.sources import list_images
+from contrique_jax.data.image_files import list_images
 from contrique_jax.data.tables import csv_rows
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError

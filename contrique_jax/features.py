@@ -29,7 +29,7 @@ from tqdm import tqdm
 from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.decode import read
-from contrique_jax.data.sources import list_images
+from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import BrokenImage, UserError, run_verb
 from contrique_jax.model.contrique import Variables, encode, feature_width
 from contrique_jax.model.store import content_hash

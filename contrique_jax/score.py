@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.data.sources import list_images
+from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import BrokenImage, UserError, run_verb
 from contrique_jax.features import (
     Extractor,

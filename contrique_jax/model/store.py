@@ -53,7 +53,7 @@ def from_flat(flat: Mapping[str, np.ndarray]) -> Variables:
         node = variables["batch_stats" if leaf.startswith("running_") else "params"]
         for key in path:
             node = node.setdefault(key, {})
-        node[leaf] = np.ascontiguousarray(_from_torch(array), np.float32)
+        node[leaf] = np.asarray(_from_torch(array), np.float32)  # a view: the device's copy is the only one
     return variables
 
 
@@ -62,7 +62,7 @@ def content_hash(model: ModelConfig, variables: Variables) -> str:
     digest = hashlib.sha256(b"" if model.input_scaling == "unit" else model.input_scaling.encode())
     for name, array in sorted(to_flat(variables).items()):
         digest.update(f"{name}{array.shape}".encode())
-        digest.update(array.astype("<f4", copy=False).tobytes())
+        digest.update(array.astype("<f4", copy=False).data)
     return digest.hexdigest()[:12]
 
 

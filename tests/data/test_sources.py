@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contrique_jax.data.image_files import list_images
 from contrique_jax.data.scenes import authentic_scene, pristine_scene
-from contrique_jax.data.sources import list_images, open_source
+from contrique_jax.data.sources import open_source
 from contrique_jax.errors import BrokenImage, UserError
 
 
