@@ -16,6 +16,7 @@ import flax.serialization
 import jax
 import orbax.checkpoint as ocp
 
+from contrique_jax import hosts
 from contrique_jax.config import Config, ModelConfig, to_json
 from contrique_jax.errors import UserError, disk_message
 
@@ -25,8 +26,9 @@ FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted
 class Checkpoints:
     """The checkpoints of a run, in one folder; the last `keep` stay."""
 
-    def __init__(self, folder: Path, keep: int = 2, *, owner: bool = True):
-        """`owner`: this process writes here, and clears away what an interrupted one left half-written."""
+    def __init__(self, folder: Path, keep: int = 2, *, owner: bool = True, wait_seconds: int = 600):
+        """`owner`: this run writes here, and clears away what an interrupted one left half-written. `wait_seconds`: how
+        long processes wait for each other at a save."""
         self.folder = folder.absolute()
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
         for name in ("absl", "asyncio"):
@@ -38,6 +40,7 @@ class Checkpoints:
                 max_to_keep=keep if owner else None,
                 create=owner,
                 enable_async_checkpointing=True,
+                async_options=ocp.options.AsyncOptions(timeout_secs=wait_seconds),
                 cleanup_tmp_directories=owner,
             ),
         )
@@ -53,7 +56,7 @@ class Checkpoints:
         """
         tree = flax.serialization.to_state_dict(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-        reserve(self.folder, round(1.1 * needed))
+        hosts.agree(_no_space(self.folder, round(1.1 * needed)) if hosts.is_first() else None)
         with full_disk_as_user_error(self.folder):
             self._manager.save(
                 step,
@@ -109,24 +112,25 @@ class Checkpoints:
             self._manager.close()
 
 
-def reserve(folder: Path, needed: int) -> None:
-    """Raises UserError where `folder` cannot take `needed` bytes more: allocates them for a moment, because quotas and
-    limits do not show in the free space, and a save that fails half-way is loud."""
+def _no_space(folder: Path, needed: int) -> UserError | None:
+    """What to say where `folder` cannot take `needed` bytes more: allocates them for a moment, because quotas and limits
+    do not show in the free space, and a save that fails half-way is loud."""
     if not hasattr(os, "posix_fallocate"):
-        return
+        return None
     trial = folder / ".space"
     try:
         with open(trial, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, needed)
     except OSError as error:
         if disk_message(error, str(folder)) is None:
-            return  # a file system that cannot allocate ahead: the save itself will tell
-        raise UserError(
+            return None  # a file system that cannot allocate ahead: the save itself will tell
+        return UserError(
             f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB and there is no space for it ({error.strerror}); "
             "the earlier ones are untouched; free some space and run the same command again."
-        ) from error
+        )
     finally:
         trial.unlink(missing_ok=True)
+    return None
 
 
 class full_disk_as_user_error:

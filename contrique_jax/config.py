@@ -17,7 +17,10 @@ LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
 DECAY_MASKS = ("no_norm", "original", "all")
 # fields that say how and when, not what, and so may differ between a run and its continuation
-FREE_FIELDS = ("train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "data.workers", "data.prefetch")
+FREE_FIELDS = (
+    "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.remat", "train.wait_seconds",
+    "data.workers", "data.prefetch",
+)  # fmt: skip
 
 
 def _require(holds: bool, name: str, value: Any, what: str) -> None:
@@ -107,7 +110,7 @@ class LossConfig:
     """Multi-positive NT-Xent."""
 
     temperature: float = 0.1  # similarities are divided by this, > 0
-    block_size: int = 1024  # columns of the similarity matrix held at a time
+    block_size: int = 1024  # rows and columns of the similarity matrix held at a time
 
     def validate(self) -> None:
         _require(self.temperature > 0, "loss.temperature", self.temperature, "above 0")
@@ -143,15 +146,20 @@ class TrainConfig:
     steps: int = 0  # 0: `epochs` decides
     epochs: int = 25  # an epoch ends with the shorter source
     seed: int = 0  # every random choice of a run comes from it
+    # micro-batches a step: memory of one, forwards of two. The contrastive batch stays `data.batch_size`, its loss and
+    # gradient exact; BatchNorm sees a micro-batch, and its running statistics move once a step, by the micro-batches' mean
+    accumulation: int = 1
+    remat: bool = False  # True: the backward pass computes each residual block again instead of keeping what is inside
     checkpoint_every: int = 1000  # steps
     keep_checkpoints: int = 2  # the last ones kept
     log_every: int = 20  # steps between reads of the metrics from the devices
+    wait_seconds: int = 600  # how long processes wait for each other, at the start and at a save
 
     def validate(self) -> None:
         _require(self.steps >= 0, "train.steps", self.steps, "at least 0 (0: train.epochs decides)")
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
         _require(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2^31 - 1")
-        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
+        for name in ("accumulation", "checkpoint_every", "keep_checkpoints", "log_every", "wait_seconds"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
 
 
@@ -173,6 +181,14 @@ class Config:
             self.model.patches <= self.data.view_size // 32, "model.patches", self.model.patches,
             f"at most data.view_size / 32 = {self.data.view_size // 32}",
         )  # fmt: skip
+        check_accumulation(self.train.accumulation, self.data.batch_size, devices=1)
+
+
+def check_accumulation(accumulation: int, batch_size: int, devices: int) -> None:
+    """Raises UserError where micro-batches would not hold equal numbers of whole pairs of each device's images."""
+    pairs = batch_size // 2 // devices
+    share = "data.batch_size / 2" if devices == 1 else f"data.batch_size / (2 x {devices} devices)"
+    _require(pairs % accumulation == 0, "train.accumulation", accumulation, f"a divisor of {share} = {pairs}")
 
 
 def to_json(config: Any) -> str:

@@ -1,17 +1,19 @@
-"""How well predictions follow opinion scores: SROCC, KROCC, and PLCC and RMSE after a 4-parameter logistic fit."""
+"""How well predictions follow opinion scores: SROCC, KROCC, and PLCC, RMSE and outlier ratio after a logistic fit."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import optimize, special, stats
+from scipy import stats
 
 from contrique_jax.errors import UserError
+from contrique_jax.logistic import fit_curve
 
 Values = Float[np.ndarray, " n"]
+BY_OPINIONS = "2 standard deviations of the image's opinions"
+BY_RESIDUALS = "2 standard deviations of the residuals"
 
 
 @dataclass(frozen=True)
@@ -23,24 +25,42 @@ class Correlations:
     plcc: float  # Pearson's correlation after the fit, negative where the fitted curve falls
     rmse: float  # root mean square error after the fit, in units of the scores
     notes: tuple[str, ...] = ()
+    outlier_ratio: float = np.nan  # share of images further from the fit than `outlier_rule`, 0..1 (VQEG)
+    outlier_rule: str = BY_RESIDUALS
 
 
-def correlate(predictions: Values, scores: Values) -> Correlations:
-    """All four numbers for `predictions` [n] against `scores` [n].
+def correlate(
+    predictions: Values, scores: Values, *, opinion_deviations: Values | None = None, parameters: int = 4
+) -> Correlations:
+    """All numbers for `predictions` [n] against `scores` [n], after a logistic of 4 or 5 `parameters`.
 
+    `opinion_deviations` [n]: standard deviation of each image's opinions, in units of the scores; an outlier is an
+    image further than twice that from the fit, and without them one further than twice the residuals' deviation.
     Raises UserError where the lengths differ or a value is not finite.
     """
     predictions, scores = _pair(predictions, scores)
+    if opinion_deviations is not None:
+        opinion_deviations = _pair(opinion_deviations, scores)[0]
+        if (opinion_deviations < 0).any():
+            raise UserError(
+                "correlation: a standard deviation of opinions is below 0; give deviations, not differences."
+            )
+    rule = BY_RESIDUALS if opinion_deviations is None else BY_OPINIONS
     why = _undefined(predictions, scores)
     if why:
-        return Correlations(np.nan, np.nan, np.nan, np.nan, (why,))
-    fitted, note = fit_logistic(predictions, scores)
+        return Correlations(np.nan, np.nan, np.nan, np.nan, (why,), outlier_rule=rule)
+    fitted, note = fit_logistic(predictions, scores, parameters)
+    residuals = np.abs(fitted - scores)
     return Correlations(
         srocc=srocc(predictions, scores),
         krocc=krocc(predictions, scores),
         plcc=_signed_pearson(predictions, fitted, scores),
         rmse=rmse(fitted, scores),
         notes=(note,) if note else (),
+        outlier_ratio=float(
+            np.mean(residuals > 2 * ((fitted - scores).std() if opinion_deviations is None else opinion_deviations))
+        ),
+        outlier_rule=rule,
     )
 
 
@@ -56,12 +76,12 @@ def krocc(x: Values, y: Values) -> float:
     return np.nan if _undefined(x, y) else float(stats.kendalltau(x, y).statistic)
 
 
-def plcc(predictions: Values, scores: Values) -> float:
+def plcc(predictions: Values, scores: Values, parameters: int = 4) -> float:
     """Pearson's correlation of scores and predictions mapped by `fit_logistic`; NaN where an input is constant."""
     predictions, scores = _pair(predictions, scores)
     if _undefined(predictions, scores):
         return np.nan
-    return _signed_pearson(predictions, fit_logistic(predictions, scores)[0], scores)
+    return _signed_pearson(predictions, fit_logistic(predictions, scores, parameters)[0], scores)
 
 
 def rmse(x: Values, y: Values) -> float:
@@ -70,41 +90,21 @@ def rmse(x: Values, y: Values) -> float:
     return float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else np.nan
 
 
-def fit_logistic(predictions: Values, scores: Values) -> tuple[Values, str | None]:
-    """Predictions mapped to the scale of the scores by (a - b) / (1 + exp(-(x - c) / |d|)) + b, least squares (VQEG).
+def rank_correlations(
+    predictions: Float[np.ndarray, "a n"], scores: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " a"]:
+    """Spearman's correlation of every row with the scores; NaN where one of the two is constant."""
+    x, y = stats.rankdata(predictions, axis=1), stats.rankdata(scores)
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
+    with np.errstate(invalid="ignore"):
+        return (x @ y) / np.sqrt((x * x).sum(axis=1) * (y @ y))
 
-    Several starts are tried and the best fit wins. Returns the mapped values, and a note where no logistic was found
-    that does at least as well as a straight line: then the line is what is returned.
-    """
+
+def fit_logistic(predictions: Values, scores: Values, parameters: int = 4) -> tuple[Values, str | None]:
+    """Predictions mapped to the scale of the scores by `logistic.fit_curve`, and a note where the curve is no logistic."""
     predictions, scores = _pair(predictions, scores)
-    if np.ptp(predictions) == 0 or len(predictions) < 2:
-        return np.full(len(scores), scores.mean() if len(scores) else np.nan), "no fit: the predictions are constant"
-    x = (predictions - predictions.mean()) / predictions.std()
-    spread = scores.std() or 1.0
-    y = (scores - scores.mean()) / spread
-    slope = float(x @ y) / len(x)
-    line = slope * x
-    best, least = line, float(np.sum((line - y) ** 2))
-    low, high = (y.min(), y.max()) if slope >= 0 else (y.max(), y.min())
-    found = False
-    if len(x) > 4:
-        for centre, width in ((0.0, 1.0), (float(np.median(x)), 0.25), (0.0, 4.0)):
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # an undetermined covariance, an overflow on the way
-                    fit, _ = optimize.curve_fit(_logistic, x, y, p0=(high, low, centre, width), maxfev=4000)
-            except (RuntimeError, ValueError):
-                continue
-            values = _logistic(x, *fit)
-            error = float(np.sum((values - y) ** 2))
-            if np.isfinite(error) and error <= least * (1 + 1e-6) + 1e-12 and np.ptp(values) > 0:
-                best, least, found = values, min(error, least), True
-    note = None if found else "the logistic fit did not converge: a straight line stands for it"
-    return best * spread + scores.mean(), note
-
-
-def _logistic(x: Values, a: float, b: float, c: float, d: float) -> Values:
-    return (a - b) * special.expit((x - c) / max(abs(d), 1e-12)) + b
+    curve = fit_curve(predictions, scores, parameters)
+    return curve(predictions), curve.note
 
 
 def _signed_pearson(predictions: Values, fitted: Values, scores: Values) -> float:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from contrique_jax.denominators import log_denominators
 from contrique_jax.model.contrique import normalise
 
 
@@ -38,26 +39,20 @@ def nt_xent(
     block_size: int,
     axis: str | None = None,
 ) -> Float[Array, ""]:
-    """The loss of this device's rows against everyone's, summed over devices: memory O(n x block_size).
+    """The loss of this device's rows against everyone's, summed over devices: memory O(total d + block_size^2).
 
     Args:
       z: projections, float32 [n, d], not yet normalised; with `axis`, the local rows inside a `shard_map`.
       classes: integer classes in [0, num_classes); each has at least two members in the global batch.
       num_classes: static number of classes.
       temperature: divides the similarities.
-      block_size: columns of the similarity matrix that exist at a time; recomputed in the backward pass.
+      block_size: the similarity matrix exists in tiles of at most block_size x block_size, recomputed backwards.
       axis: name of the mesh axis over which rows are split, or None.
 
     Returns:
       The mean over all anchors, the same on every device.
     """
     z = normalise(z.astype(jnp.float32))
-    rows = len(z)
-    everyone = z if axis is None else lax.all_gather(z, axis, tiled=True)
-    total = len(everyone)
-    first = 0 if axis is None else lax.axis_index(axis) * rows
-    own = first + jnp.arange(rows)
-
     # the positives' sum of an anchor is its product with its class's sum of projections, less itself
     members = jnp.zeros((num_classes,), jnp.float32).at[classes].add(1.0)
     class_sums = jnp.zeros((num_classes, z.shape[1]), jnp.float32).at[classes].add(z)
@@ -66,23 +61,11 @@ def nt_xent(
     with_positives = jnp.sum(z * class_sums[classes], axis=1) - jnp.sum(z * z, axis=1)
     attraction = with_positives / (members[classes] - 1.0) / temperature
 
-    block = min(block_size, total)
-    blocks = -(-total // block)
-    columns = jnp.pad(everyone, ((0, blocks * block - total), (0, 0))).reshape(blocks, block, -1)
-
-    @jax.checkpoint  # the backward pass computes each block's similarities again instead of keeping them
-    def add_block(running: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
-        number, candidates = item
-        similarity = jnp.matmul(z, candidates.T, precision="highest") / temperature
-        index = number * block + jnp.arange(block)
-        counted = (index[None, :] != own[:, None]) & (index[None, :] < total)
-        part = jax.nn.logsumexp(jnp.where(counted, similarity, -jnp.inf), axis=1)
-        return jnp.logaddexp(running, part), None
-
-    start = jnp.full_like(attraction, -1e30)
-    denominator, _ = lax.scan(add_block, start, (jnp.arange(blocks), columns))
-    loss = jnp.sum(denominator - attraction) / total
-    return loss if axis is None else lax.psum(loss, axis)
+    loss = jnp.sum(log_denominators(z, temperature, block_size, axis) - attraction)
+    total = len(z)
+    if axis is not None:
+        loss, total = lax.psum(loss, axis), total * lax.axis_size(axis)
+    return loss / total
 
 
 def sharded_nt_xent(

@@ -10,14 +10,22 @@ end D/model/, a model folder that `contrique-jax features`, `evaluate` and `scor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from contrique_jax.config import Config, first_difference, to_json
+from contrique_jax import hosts
+from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
 from contrique_jax.outputs import only_writer, whole_file
+
+if TYPE_CHECKING:
+    from contrique_jax.data.pipeline import Pipeline
+    from contrique_jax.runtime import Runtime
 
 HELP = """
 Flags:
@@ -25,12 +33,28 @@ Flags:
   --config.PART.FIELD=VALUE  changes one field, e.g. --config.data.batch_size=64; a field that does not exist is an error
   --workdir D                where everything is written; holds one run
   --devices N                use the first N devices (default: all)
+  --distributed MODE         auto (default): joins the cluster that started this process, else trains alone; on; off
+  --coordinator HOST:PORT    process 0, where no cluster tells; with --processes N and --process_id I, from 0 (or from
+                             JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)
   --print_config             print the final config and leave
 """
 
 
-def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
-    """Command line -> (validated config, workdir, devices, print_config). Raises UserError naming what is off."""
+class Flags(NamedTuple):
+    """The command line, validated."""
+
+    config: Config
+    workdir: Path
+    devices: int
+    print_config: bool
+    distributed: str
+    coordinator: str
+    processes: int
+    process_id: int
+
+
+def parse_flags(argv: Sequence[str]) -> Flags:
+    """Raises UserError naming what is off."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -38,6 +62,11 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     config_flags.DEFINE_config_file("config", None, "the config file", flag_values=values, sys_argv=line)
     flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
     flags.DEFINE_integer("devices", 0, "devices to use, 0 for all", lower_bound=0, flag_values=values)
+    coordinator, processes, process_id = hosts.environment()
+    flags.DEFINE_enum("distributed", "auto", hosts.MODES, "whether to join other processes", flag_values=values)
+    flags.DEFINE_string("coordinator", coordinator, "host:port of process 0", flag_values=values)
+    flags.DEFINE_integer("processes", processes, "how many there are", flag_values=values)
+    flags.DEFINE_integer("process_id", process_id, "which this is", flag_values=values)
     flags.DEFINE_bool("print_config", False, "print the final config and leave", flag_values=values)
     try:
         rest = values(line)
@@ -61,7 +90,10 @@ def parse_flags(argv: Sequence[str]) -> tuple[Config, Path, int, bool]:
     if values.workdir is None and not values.print_config:
         raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
     values.config.validate()
-    return values.config, Path(values.workdir or ".").expanduser(), values.devices, values.print_config
+    return Flags(
+        values.config, Path(values.workdir or ".").expanduser(), values.devices, values.print_config,
+        values.distributed, values.coordinator, values.processes, values.process_id,
+    )  # fmt: skip
 
 
 def claim_workdir(workdir: Path, config: Config, images: dict[str, int]) -> bool:
@@ -101,18 +133,59 @@ def main(argv: Sequence[str]) -> None:
     if any(flag in ("-h", "--help", "--helpfull", "-help") for flag in argv):
         print(__doc__ + HELP)
         return
-    config, workdir, devices, print_config = parse_flags(argv)
-    if print_config:
+    flags = parse_flags(argv)
+    config, workdir = flags.config, flags.workdir
+    if flags.print_config:
         print(to_json(config), end="")
         return
+    hosts.join(flags.distributed, flags.coordinator, flags.processes, flags.process_id, config.train.wait_seconds)
     # slow imports, after everything that can be refused without them
+    from contrique_jax.networks import use_compilation_cache
+    from contrique_jax.train import total_steps, train
+
+    use_compilation_cache()
+    resumed, fault, prepared = False, None, None
+    try:
+        prepared = prepare(config, workdir, flags.devices)
+    except UserError as error:
+        fault = error
+    hosts.agree(fault, same=hashlib.sha256(to_json(config).encode()).hexdigest())
+    assert prepared is not None  # or agree has raised
+    runtime, pipeline = prepared
+    images = {"pristine": len(pipeline.pristine), "authentic": len(pipeline.authentic)}
+    with ExitStack() as lock:
+        if hosts.is_first():
+            try:
+                resumed = claim_workdir(workdir, config, images)
+                lock.enter_context(only_writer(workdir))
+            except UserError as error:
+                fault = error
+        hosts.agree(fault)
+        steps = total_steps(config, **images)
+        announce(
+            f"{'resuming' if resumed else 'training'} {config.model.encoder} in {workdir}: {images['pristine']} "
+            f"{'ready distorted' if pipeline.ready else 'pristine'} and {images['authentic']} authentic images, "
+            f"{config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
+        )
+        state = train(config, workdir, runtime, pipeline)
+    if int(state.step) < steps:
+        announce(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there")
+        return
+    broken = hosts.total(pipeline.broken.count)
+    if broken:
+        announce(f"{broken} broken images were skipped: {workdir / 'broken_images.txt'}")
+    announce(f"done: {workdir / 'model'}")
+
+
+def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:
+    """This process's part of the mesh and of the input. Raises UserError where a source or the devices do not fit."""
     from contrique_jax import runtime as runtimes
     from contrique_jax.data.pipeline import Pipeline
     from contrique_jax.data.rows import BrokenLog
     from contrique_jax.data.sources import open_source
-    from contrique_jax.train import total_steps, train
 
     runtime = runtimes.start(config.data.batch_size, devices)
+    check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices)
     sources = {
         role: open_source(
             getattr(config.data, role),
@@ -124,33 +197,15 @@ def main(argv: Sequence[str]) -> None:
         )
         for role in ("pristine", "authentic")
     }
-    pipeline = Pipeline(
-        config.data,
-        **sources,
-        seed=config.train.seed,
-        rows=runtime.local_rows(config.data.batch_size),
-        broken=BrokenLog(workdir / "broken_images.txt"),
-    )
-    resumed = claim_workdir(workdir, config, {role: len(source) for role, source in sources.items()})
-    steps = total_steps(config, len(sources["pristine"]), len(sources["authentic"]))
-    kind = "ready distorted" if pipeline.ready else "pristine"
-    print(
-        f"{'resuming' if resumed else 'training'} {config.model.encoder} in {workdir}: {len(sources['pristine'])} {kind} and "
-        f"{len(sources['authentic'])} authentic images, {config.data.batch_size} images a step, {steps} steps, "
-        f"{runtime.devices} device(s)",
-        file=sys.stderr,
-    )
-    with only_writer(workdir):
-        state = train(config, workdir, runtime, pipeline)
-    if int(state.step) < steps:
-        print(
-            f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there",
-            file=sys.stderr,
-        )
-        return
-    if pipeline.broken.count:
-        print(f"{pipeline.broken.count} broken images were skipped: {workdir / 'broken_images.txt'}", file=sys.stderr)
-    print(f"done: {workdir / 'model'}", file=sys.stderr)
+    rows = runtime.local_rows(config.data.batch_size)
+    log = workdir / ("broken_images.txt" if hosts.is_first() else f"broken_images.{rows.start}.txt")
+    return runtime, Pipeline(config.data, **sources, seed=config.train.seed, rows=rows, broken=BrokenLog(log))
+
+
+def announce(line: str) -> None:
+    """A line on stderr, from one process."""
+    if hosts.is_first():
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,9 @@ class Metrics:
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._events.write_event(event_pb2.Event(wall_time=time.time(), step=first + 1, session_log=restart))
         self._bar = tqdm(total=last, initial=first, unit="step", disable=None, dynamic_ncols=True)
-        self._start = self._since = time.monotonic()
-        self._first = self._seen = first
+        self._begun = time.monotonic()
+        self._since: tuple[float, int] | None = None  # when and after which step the first row came: compiling is over
+        self._last = (self._begun, first)
 
     def _keep(self, steps: int) -> None:
         """Keeps the lines of the first `steps` steps: written beside, then renamed."""
@@ -55,14 +56,16 @@ class Metrics:
             beside.write_text("".join(lines), encoding="utf-8")
 
     def write(self, rows: list[dict[str, float]]) -> None:
-        """Rows of consecutive steps, each with at least `step` and `loss`; the last one feeds the bar and TensorBoard."""
+        """Rows of consecutive steps, each with at least `step` and `loss`; the last one feeds the bar and TensorBoard.
+
+        The rows of the first call have no rate: its time is the compiler's.
+        """
         if not rows:
             return
-        now = time.monotonic()
-        last = rows[-1]
-        rate = (int(last["step"]) - self._seen) * self.images_per_step / max(now - self._since, 1e-9)
-        self._since, self._seen = now, int(last["step"])
-        last["images_per_second"] = round(rate, 3)
+        last, now = rows[-1], (time.monotonic(), int(rows[-1]["step"]))
+        if self._since is not None:
+            seconds, steps = (new - old for new, old in zip(now, self._last, strict=True))
+            last["images_per_second"] = round(steps * self.images_per_step / max(seconds, 1e-9), 3)
         try:
             self._file.writelines(json.dumps(row) + "\n" for row in rows)
             self._file.flush()
@@ -74,15 +77,22 @@ class Metrics:
         except OSError as error:
             sentence = disk_message(error, str(self.path))
             raise (UserError(sentence) if sentence else error) from error
-        self._show(last, rate)
+        self._show(last, now)
+        self._since = self._since or now
+        self._last = now
 
-    def _show(self, row: dict[str, float], rate: float) -> None:
-        step = int(row["step"])
-        said = f"loss {row['loss']:.4f}, learning rate {row['learning_rate']:.3g}, {rate:.1f} images/s"
+    def _show(self, row: dict[str, float], now: tuple[float, int]) -> None:
+        time_now, step = now
+        said = f"loss {row['loss']:.4f}, learning rate {row['learning_rate']:.3g}"
+        if self._since is None:
+            said += f", compiled and begun in {time_now - self._begun:.0f} s"
+        else:
+            said += f", {row['images_per_second']:.1f} images/s"
         if self._bar.disable:
-            per_step = (time.monotonic() - self._start) / max(step - self._first, 1)
-            left = tqdm.format_interval(per_step * (self.last - step))
-            print(f"step {step}/{self.last}: {said}, {left} left", file=sys.stderr, flush=True)
+            if self._since is not None:
+                per_step = (time_now - self._since[0]) / (step - self._since[1])
+                said += f", {tqdm.format_interval(per_step * (self.last - step))} left"
+            print(f"step {step}/{self.last}: {said}", file=sys.stderr, flush=True)
         else:
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(step - self._bar.n)

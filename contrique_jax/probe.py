@@ -1,84 +1,27 @@
-"""Quality from features: closed-form ridge regression for a whole path of penalties, and the probe file.
-
-alpha means what scikit-learn's Ridge means by it: |y - X w - b|^2 + alpha |w|^2, the intercept b not penalised.
-"""
+"""A fitted ridge that turns features into quality, and its file."""
 
 from __future__ import annotations
 
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from contrique_jax.errors import UserError
 from contrique_jax.outputs import write_npz
+from contrique_jax.posterior import Posterior
+from contrique_jax.ridge import fit_ridge, float64, ridge_path
+
+__all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 
 FORMAT_VERSION = 1
+PREFIX = "posterior_"  # of the names of its arrays in the file; older files have none
 # What a probe reads: the features of one image, or the absolute difference of two images' features.
 NO_REFERENCE, FULL_REFERENCE = "two-scale", "two-scale difference"
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    """Context: JAX computes in float64 on the host's processor, whatever accelerator there is."""
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS names an accelerator alone
-        host = jax.local_devices()[0]
-    with jax.enable_x64(True), jax.default_device(host):
-        yield
-
-
-def ridge_path(
-    x: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    alphas: Float[Array, " a"],
-    weights: Float[Array, " n"] | None = None,
-) -> tuple[Float[Array, "a d"], Float[Array, " a"]]:
-    """Ridge coefficients and intercepts for every alpha (> 0), from one eigendecomposition.
-
-    `weights` weigh the rows' squared errors; a row of weight 0 does not count, so sets of different sizes can be padded
-    and mapped over. Pure, in the dtype of `x`: solve in `float64()`, because the Gram matrix squares the condition.
-    """
-    weights = jnp.ones_like(y) if weights is None else weights
-    total = jnp.sum(weights)
-    mean_x, mean_y = weights @ x / total, weights @ y / total
-    root = jnp.sqrt(weights)
-    centred, target = (x - mean_x) * root[:, None], (y - mean_y) * root
-    if x.shape[0] <= x.shape[1]:
-        gram, right = centred @ centred.T, target
-    else:
-        gram, right = centred.T @ centred, centred.T @ target
-    values, vectors = jnp.linalg.eigh(gram)
-    shrunk = (vectors.T @ right)[:, None] / (jnp.maximum(values, 0)[:, None] + alphas)
-    solution = vectors @ shrunk
-    if x.shape[0] <= x.shape[1]:
-        solution = centred.T @ solution
-    return solution.T, mean_y - mean_x @ solution
-
-
-def fit_ridge(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], alphas: Float[np.ndarray, " a"]
-) -> tuple[Float[np.ndarray, "a d"], Float[np.ndarray, " a"]]:
-    """`ridge_path` on host arrays in float64. Raises UserError for NaN, lengths that differ and alphas not above 0."""
-    x, y, alphas = (np.asarray(values, np.float64) for values in (x, y, alphas))
-    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
-        raise UserError(f"ridge: features {list(x.shape)} and scores {list(y.shape)} do not fit; give [N, D] and [N].")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise UserError("ridge: a feature or score is NaN or infinite; leave such images out.")
-    if not (np.isfinite(alphas).all() and (alphas > 0).all()):
-        raise UserError("ridge: every alpha must be a number above 0.")
-    with float64():
-        coefficients, intercepts = jax.jit(ridge_path)(x, y, alphas)
-        return np.asarray(coefficients), np.asarray(intercepts)
 
 
 @dataclass(frozen=True)
@@ -96,6 +39,15 @@ class Probe:
     higher_is_better: bool
     # standard deviation of held-out scores about the prediction, in units of the scores; None: not known, not in the file
     deviation: float | None = None
+    # what a deviation for each image needs; kept, but no field: the fields are plain values, as converters write them
+    posterior: InitVar[Posterior | None] = None
+
+    def __post_init__(self, posterior: Posterior | None) -> None:
+        object.__setattr__(self, "posterior", posterior)
+
+    @property
+    def _posterior(self) -> Posterior | None:
+        return vars(self)["posterior"]  # type checkers do not know that it was kept
 
     @property
     def direction(self) -> str:
@@ -103,16 +55,31 @@ class Probe:
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores of features [N, D], float64. Raises UserError for another width and for NaN."""
+        features = self._checked(features)
+        scores = features.astype(np.float64) @ self.coefficients + self.intercept
+        if not np.isfinite(scores).all():
+            raise UserError("probe: a feature is NaN or infinite; check the model's weights.")
+        return scores
+
+    def deviations(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"] | None:
+        """Standard deviation of each image's true score about `predict`, wider for images unlike those it was fitted on.
+
+        Without a posterior it is the one `deviation` for all; None where not even that is known. A score is within
+        1.645 of them in 90 % of images like those of `data_set`. Raises UserError for another width.
+        """
+        features = self._checked(features)
+        if self._posterior is not None:
+            return self._posterior.deviations(features)
+        return None if self.deviation is None else np.full(len(features), self.deviation)
+
+    def _checked(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != len(self.coefficients):
             raise UserError(
                 f"probe: it reads features [N, {len(self.coefficients)}] and was given {list(features.shape)}; "
                 "use the model that it was fitted with."
             )
-        scores = features.astype(np.float64) @ self.coefficients + self.intercept
-        if not np.isfinite(scores).all():
-            raise UserError("probe: a feature is NaN or infinite; check the model's weights.")
-        return scores
+        return features
 
     def check_model(self, model_hash: str, width: int) -> None:
         """Raises UserError where this probe was fitted on the features of another model."""
@@ -131,6 +98,8 @@ class Probe:
         """Writes the `.npz`, whole or not at all; no pickles."""
         known = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         arrays = {name: np.asarray(value) for name, value in known.items()}
+        if self._posterior is not None:
+            arrays |= {PREFIX + name: np.asarray(value) for name, value in vars(self._posterior).items()}
         write_npz(Path(path), format_version=np.asarray(FORMAT_VERSION), **arrays)
 
 
@@ -165,4 +134,9 @@ def load_probe(path: str | Path) -> Probe:
     numbers = [value for value in plain.values() if isinstance(value, float)]
     if coefficients.ndim != 1 or not np.isfinite(coefficients).all() or not np.isfinite(numbers).all():
         raise UserError(f"{path}: NaN or infinity where numbers should be; fit the probe again.")
-    return Probe(coefficients=coefficients, **plain)
+    stored = {name.removeprefix(PREFIX): value for name, value in fields.items() if name.startswith(PREFIX)}
+    try:
+        posterior = Posterior.checked(len(coefficients), **stored) if stored else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: what its deviations need is damaged ({error}); fit the probe again.") from error
+    return Probe(coefficients=coefficients, posterior=posterior, **plain)

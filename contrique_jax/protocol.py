@@ -1,39 +1,31 @@
-"""The evaluation protocol: repeated grouped 70/10/20 splits, one alpha by validation, correlations on test.
+"""The evaluation protocol: ridge on train, one alpha by validation or by leave-one-out, correlations on test.
 
-Works on features and scores alone (specification, section "Evaluation protocol").
+Works on features, scores and splits alone (specification, section "Evaluation protocol").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import jax
 import numpy as np
-from jaxtyping import Float, Int
-from scipy import stats
+from jaxtyping import Float
 
-from contrique_jax.correlation import Correlations, correlate
+from contrique_jax.correlation import Correlations, correlate, rank_correlations
 from contrique_jax.errors import UserError
-from contrique_jax.probe import float64, ridge_path
+from contrique_jax.intervals import Difference, compare_over_splits
+from contrique_jax.posterior import Calibration, calibrate, coverage
+from contrique_jax.ridge import held_out_paths
+from contrique_jax.splits import Rows, Split, check_splits, make_splits
+
+__all__ = [
+    "ALPHAS", "Chooser", "Evaluation", "Split", "SplitResult", "best_alpha", "check_scores", "compare_evaluations",
+    "evaluate_features", "make_splits",
+]  # fmt: skip
 
 ALPHAS = np.geomspace(1e-3, 1e3, 100)
-VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
-FEWEST_GROUPS = 5
-FEWEST_IMAGES = 3  # on every side of every split: fewer have no rank correlation worth the name
-# Up to this much, every split is solved at once.
-VMAP_BYTES = 3 << 30
-
-Rows = Int[np.ndarray, " rows"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of the data set on each side."""
-
-    train: Rows
-    validation: Rows
-    test: Rows
+Chooser = Literal["validation", "leave-one-out"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,10 @@ class SplitResult:
     split: Split
     pooled: Correlations
     subsets: dict[str, Correlations]
+    predictions: Float[np.ndarray, " test"]
+    deviations: Float[np.ndarray, " test"]  # of each score about its prediction, calibrated without the test side
+    coverage: float  # share of test scores inside their 90 % interval
+    fitted: int  # images that the ridge was fitted on
 
 
 @dataclass(frozen=True)
@@ -50,43 +46,21 @@ class Evaluation:
     """What the protocol found."""
 
     alpha: float
-    validation_srocc: float  # median over the splits, at that alpha
-    deviation: float  # root mean square of score - prediction over all validation sides
+    validation_srocc: float  # median over the splits, at that alpha, of the held-out images by which it was chosen
+    deviation: float  # root mean square of score - prediction over all those held-out images
+    calibration: Calibration  # on all of them, for the probe's posterior
+    chosen_by: Chooser
     results: list[SplitResult]
 
     def values(self, number: str, subset: str | None = None) -> Float[np.ndarray, " splits"]:
-        """`number` ("srocc", "plcc", "krocc", "rmse") of every split, pooled or of one subset."""
+        """`number` ("srocc", "plcc", "krocc", "rmse", "outlier_ratio") of every split, pooled or of one subset."""
         chosen = [result.pooled if subset is None else result.subsets[subset] for result in self.results]
         return np.array([getattr(correlations, number) for correlations in chosen])
 
-
-def make_splits(groups: Sequence[str], count: int, seed: int) -> list[Split]:
-    """`count` random splits of the groups into 70 % train, 10 % validation, 20 % test, at least one group on each side.
-
-    A group is never on two sides. The same groups, in any number of runs, give the same splits for the same seed.
-    Raises UserError where there are too few groups or images.
-    """
-    names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
-    if len(names) < FEWEST_GROUPS:
-        raise UserError(
-            f"--scores: {len(names)} groups cannot be split 70/10/20; at least {FEWEST_GROUPS} are needed "
-            "(a group is never on two sides; see --group-column)."
-        )
-    tests = max(round(TEST_SHARE * len(names)), 1)
-    validations = max(round(VALIDATION_SHARE * len(names)), 1)
-    splits = []
-    for i in range(count):
-        order = np.random.default_rng([seed, i]).permutation(len(names))
-        side = np.zeros(len(names), int)
-        side[order[:tests]], side[order[tests : tests + validations]] = 2, 1
-        rows = [np.flatnonzero(side[of_row] == k) for k in range(3)]
-        if min(len(part) for part in rows) < FEWEST_IMAGES:
-            raise UserError(
-                f"--scores: {len(of_row)} images in {len(names)} groups leave fewer than {FEWEST_IMAGES} on a side of "
-                "a 70/10/20 split; add images."
-            )
-        splits.append(Split(*rows))
-    return splits
+    @property
+    def coverages(self) -> Float[np.ndarray, " splits"]:
+        """Share of each split's test scores inside their 90 % interval."""
+        return np.array([result.coverage for result in self.results])
 
 
 def evaluate_features(
@@ -95,68 +69,116 @@ def evaluate_features(
     splits: Sequence[Split],
     subsets: Sequence[str] | None = None,
     alphas: Float[np.ndarray, " a"] = ALPHAS,
+    *,
+    choose: Chooser = "validation",
+    groups: Sequence[str] | None = None,
+    opinion_deviations: Float[np.ndarray, " n"] | None = None,
+    parameters: int = 4,
 ) -> Evaluation:
-    """The protocol: ridge on train for every alpha, the alpha of the highest median validation SROCC over the splits
-    (the largest of equal ones), correlations on test. Raises UserError where no validation side has varying scores."""
-    predictions = ridge_predictions(features, scores, [split.train for split in splits], alphas)
-    validation = np.array(
-        [rank_correlations(p[:, s.validation], scores[s.validation]) for p, s in zip(predictions, splits, strict=True)]
-    )
-    usable = ~np.isnan(validation).all(axis=1)
-    if not usable.any():
-        raise UserError("--scores: the scores or predictions of every validation side are constant; add images.")
-    medians = np.median(np.nan_to_num(validation[usable], nan=-1.0), axis=0)
-    best = len(alphas) - 1 - int(np.argmax(medians[::-1]))
-    residuals = [scores[s.validation] - p[best, s.validation] for p, s in zip(predictions, splits, strict=True)]
-    kinds = np.asarray(subsets, str) if subsets is not None else None
+    """The protocol: a ridge for every alpha, one alpha for all splits, correlations on test.
+
+    "validation": fitted on train; the alpha of the highest median validation SROCC. "leave-one-out": fitted on train
+    and validation together; the alpha of the least mean squared error of images left out, each with its group where
+    `groups` are given (near-duplicates and distortions of one photograph would choose too small an alpha). The error
+    and not SROCC: an image left out moves the mean the other way, so ranks would turn against large alphas. The largest
+    of equally good alphas wins. `opinion_deviations` and `parameters` are `correlate`'s. Raises UserError for scores
+    with NaN or all alike, splits that do not fit, and where no validation side has varying scores and predictions.
+    """
+    check_scores(features, scores, groups)
+    check_splits(splits, len(scores), need_validation=choose == "validation")
+    if choose == "validation":
+        fits, chosen_on = [s.train for s in splits], [s.validation for s in splits]
+        paths, levers = held_out_paths(features, scores, fits, alphas)
+        best = _best_by_validation(paths, scores, chosen_on)
+    else:
+        fits = chosen_on = [np.concatenate([s.train, s.validation]) for s in splits]
+        paths, levers = held_out_paths(features, scores, fits, alphas, groups)
+        best = best_alpha(paths, scores, fits)
+    errors = [scores[rows] - p[best, rows] for p, rows in zip(paths, chosen_on, strict=True)]
+    reaches = [lever[best, rows] for lever, rows in zip(levers, chosen_on, strict=True)]
+    ranks = [
+        rank_correlations(p[best : best + 1, rows], scores[rows])[0] for p, rows in zip(paths, chosen_on, strict=True)
+    ]
+    kinds = None if subsets is None else np.asarray(subsets, str)
     results = []
-    for predicted, split in zip(predictions[:, best], splits, strict=True):
+    for i, split in enumerate(splits):
+        predicted = paths[i, best]
+        deviations = calibrate(errors[i], reaches[i]).deviations(levers[i, best, split.test])
+
+        def correlations(rows: Rows, predicted: Float[np.ndarray, " n"] = predicted) -> Correlations:
+            opinions = None if opinion_deviations is None else np.asarray(opinion_deviations)[rows]
+            return correlate(predicted[rows], scores[rows], opinion_deviations=opinions, parameters=parameters)
+
         parts = {}
-        for kind in [] if kinds is None else np.unique(kinds):
-            rows = split.test[kinds[split.test] == kind]  # type: ignore[index]
-            parts[str(kind)] = correlate(predicted[rows], scores[rows])
-        results.append(SplitResult(split, correlate(predicted[split.test], scores[split.test]), parts))
+        if kinds is not None:
+            parts = {str(kind): correlations(split.test[kinds[split.test] == kind]) for kind in np.unique(kinds)}
+        results.append(
+            SplitResult(
+                split=split,
+                pooled=correlations(split.test),
+                subsets=parts,
+                predictions=predicted[split.test],
+                deviations=deviations,
+                coverage=coverage(scores[split.test] - predicted[split.test], deviations),
+                fitted=len(fits[i]),
+            )
+        )
+    every_error = np.concatenate(errors)
     return Evaluation(
         alpha=float(alphas[best]),
-        validation_srocc=float(medians[best]),
-        deviation=float(np.sqrt(np.mean(np.concatenate(residuals) ** 2))),
+        validation_srocc=float(np.median([rank for rank in ranks if not np.isnan(rank)] or [np.nan])),
+        deviation=float(np.sqrt(np.mean(every_error**2))),
+        calibration=calibrate(every_error, np.concatenate(reaches)),
+        chosen_by=choose,
         results=results,
     )
 
 
-def ridge_predictions(
-    features: Float[np.ndarray, "n d"],
-    scores: Float[np.ndarray, " n"],
-    trains: Sequence[Rows],
-    alphas: Float[np.ndarray, " a"],
-) -> Float[np.ndarray, "splits a n"]:
-    """Predictions for every image by ridges fitted on each set of rows, for every alpha, in float64.
+def check_scores(
+    features: Float[np.ndarray, "n d"], scores: Float[np.ndarray, " n"], groups: Sequence[str] | None = None
+) -> None:
+    """Raises UserError for scores with NaN or all alike, and lengths that differ."""
+    scores = np.asarray(scores)
+    if scores.ndim != 1 or len(features) != len(scores) or (groups is not None and len(groups) != len(scores)):
+        raise UserError(f"--scores: {len(scores)} scores do not fit {len(features)} features; give one score an image.")
+    if not np.isfinite(scores).all():
+        count = int((~np.isfinite(scores)).sum())
+        raise UserError(f"--scores: {count} scores are NaN or infinite; leave such images out.")
+    if not len(scores) or np.ptp(scores) == 0:
+        raise UserError("--scores: every score is the same, so nothing can be learned; check the score column.")
 
-    One vmapped computation where it fits into VMAP_BYTES, else split by split; sets are padded to one length.
+
+def best_alpha(paths: Float[np.ndarray, "fits a n"], scores: Float[np.ndarray, " n"], fits: Sequence[Rows]) -> int:
+    """Index of the alpha of the least mean squared error of the fitted rows, each left out; the largest of equal ones."""
+    errors = [np.mean((p[:, rows] - scores[rows]) ** 2, axis=1) for p, rows in zip(paths, fits, strict=True)]
+    return _last_best(-np.mean(errors, axis=0))
+
+
+def _best_by_validation(
+    paths: Float[np.ndarray, "fits a n"], scores: Float[np.ndarray, " n"], sides: Sequence[Rows]
+) -> int:
+    found = [rank_correlations(p[:, rows], scores[rows]) for p, rows in zip(paths, sides, strict=True)]
+    usable = [path for path in found if not np.isnan(path).all()]
+    if not usable:
+        raise UserError("--scores: the scores or predictions of every validation side are constant; add images.")
+    return _last_best(np.median(np.nan_to_num(usable, nan=-1.0), axis=0))
+
+
+def _last_best(values: Float[np.ndarray, " a"]) -> int:
+    return len(values) - 1 - int(np.argmax(values[::-1]))
+
+
+def compare_evaluations(
+    first: Evaluation, second: Evaluation, number: str = "srocc", subset: str | None = None
+) -> Difference:
+    """Whether two models differ over the same splits, by the corrected resampled t-test (`compare_over_splits`).
+
+    Raises UserError where the splits are not the same.
     """
-    longest = max(len(rows) for rows in trains)
-    places = np.array([np.pad(rows, (0, longest - len(rows))) for rows in trains])
-    weights = np.array([np.arange(longest) < len(rows) for rows in trains], np.float64)
-
-    def solve(x: jax.Array, y: jax.Array, places: jax.Array, weights: jax.Array, alphas: jax.Array) -> jax.Array:
-        coefficients, intercepts = ridge_path(x[places], y[places], alphas, weights)
-        return coefficients @ x.T + intercepts[:, None]
-
-    side = min(longest, features.shape[1])
-    needed = len(trains) * 8 * (3 * longest * features.shape[1] + 4 * side * side)
-    with float64():
-        x, y = jax.numpy.asarray(features, float), jax.numpy.asarray(scores, float)
-        if needed <= VMAP_BYTES:
-            return np.asarray(jax.jit(jax.vmap(solve, (None, None, 0, 0, None)))(x, y, places, weights, alphas))
-        one = jax.jit(solve)
-        return np.array([np.asarray(one(x, y, *pair, alphas)) for pair in zip(places, weights, strict=True)])
-
-
-def rank_correlations(
-    predictions: Float[np.ndarray, "a n"], scores: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " a"]:
-    """Spearman's correlation of every row with the scores; NaN where one of the two is constant."""
-    x, y = stats.rankdata(predictions, axis=1), stats.rankdata(scores)
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
-    with np.errstate(invalid="ignore"):
-        return (x @ y) / np.sqrt((x * x).sum(axis=1) * (y @ y))
+    same = len(first.results) == len(second.results) and all(
+        np.array_equal(a.split.test, b.split.test) for a, b in zip(first.results, second.results, strict=True)
+    )
+    if not same:
+        raise UserError("comparison: the two models were not evaluated over the same splits; use the same splits.")
+    ratio = float(np.mean([len(result.split.test) / result.fitted for result in first.results]))
+    return compare_over_splits(first.values(number, subset), second.values(number, subset), ratio)

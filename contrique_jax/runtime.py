@@ -72,6 +72,8 @@ def start(batch_size: int, devices: int = 0) -> Runtime:
         raise UserError(
             f"--devices={count}: only {len(available)} {available[0].platform} devices are here; ask for fewer."
         )
+    if jax.process_count() > 1 and count < len(available):
+        raise UserError(f"--devices={count}: several processes use all their {len(available)} devices; leave it out.")
     if batch_size % (2 * count):
         raise UserError(
             f"config.data.batch_size = {batch_size}: {count} devices do not divide it into pairs of a synthetic and an "

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +14,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
-from contrique_jax import augment, optim
+from contrique_jax import augment, hosts, optim
+from contrique_jax.accumulation import value_and_gradient
 from contrique_jax.checkpoint import Checkpoints
-from contrique_jax.config import Config
+from contrique_jax.config import Config, check_accumulation
 from contrique_jax.data.order import steps_per_epoch, type_table
 from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.distort.bank import NUM_CLASSES
@@ -73,15 +73,16 @@ def make_step(
 ) -> Callable[[TrainState, Batch | augment.Rows], tuple[TrainState, Measures]]:
     """The jitted step over the mesh: (state, batch) -> (state, measures). The state is donated.
 
-    BatchNorm sees the whole global batch (one view at a time with `model.norm_per_view`), the loss and its
-    gradient are the global batch's, whatever the number of devices.
+    The loss and its gradient are the global batch's, whatever the number of devices and of micro-batches
+    (`train.accumulation`). BatchNorm sees a micro-batch, of all devices, one view at a time with `model.norm_per_view`.
+    Raises UserError where the devices' rows do not fall into that many micro-batches.
     """
+    check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices)
     optimiser = optim.sgd(config.optim, steps)
     num_classes = NUM_CLASSES + config.data.batch_size // 2
 
-    def loss_of(params: Any, stats: Any, views: Array, classes: Array) -> tuple[Array, Any]:
-        z, stats = project(config.model, {"params": params, "batch_stats": stats}, views)
-        loss = sharded_nt_xent(
+    def loss_of(z: Array, classes: Array) -> Float[Array, ""]:
+        return sharded_nt_xent(
             z,
             classes,
             mesh=runtime.mesh,
@@ -90,14 +91,18 @@ def make_step(
             temperature=config.loss.temperature,
             block_size=config.loss.block_size,
         )
-        return loss, stats
 
     finished = make_augment(config, runtime)
 
     def step(state: TrainState, batch: Batch | augment.Rows) -> tuple[TrainState, Measures]:
-        views, classes = finished(batch) if isinstance(batch, augment.Rows) else batch
-        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, state.batch_stats, views, classes
+        views, classes = map(jnp.asarray, finished(batch) if isinstance(batch, augment.Rows) else batch)
+
+        def through(params: Any, views: Array) -> tuple[Array, Any]:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            return project(config.model, variables, views, remat=config.train.remat)
+
+        loss, stats, gradients = value_and_gradient(
+            through, lambda z: loss_of(z, classes), state.params, views, config.train.accumulation
         )
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         measures = {
@@ -112,22 +117,14 @@ def make_step(
         in_shardings=(runtime.whole, runtime.images),
         out_shardings=(runtime.whole, runtime.whole),
         donate_argnums=0,
+        compiler_options=_compiler_options(config, runtime),
     )
 
 
-class StopOnTerminate:
-    """Context: SIGTERM asks the loop to save and leave instead of ending the process."""
-
-    def __enter__(self) -> StopOnTerminate:
-        self.asked = False
-        self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-
-    def __exit__(self, *details: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+def _compiler_options(config: Config, runtime: Runtime) -> dict[str, str] | None:
+    """XLA's CPU compiler takes away the barriers around what is computed again, and then keeps the first result after all."""
+    on_cpu = runtime.mesh.devices.flat[0].platform == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if config.train.remat and on_cpu else None
 
 
 def is_finite(row: dict[str, float]) -> bool:
@@ -151,25 +148,48 @@ def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -
 
     Raises UserError (Diverged) where the loss stops being a number, and where a checkpoint does not fit or be written.
     """
-    steps = total_steps(config, len(pipeline.pristine), len(pipeline.authentic))
-    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints)
-    try:
+    steps, often = total_steps(config, len(pipeline.pristine), len(pipeline.authentic)), config.train
+    with closing(
+        Checkpoints(workdir / "checkpoints", often.keep_checkpoints, wait_seconds=often.wait_seconds)
+    ) as checkpoints:
         first = checkpoints.latest() or 0
         state = runtime.replicate(init_state(config, steps))
         if first:
             state = checkpoints.restore(first, state)
-        metrics = Metrics(workdir, first=first, last=steps, images_per_step=config.data.batch_size)
-        try:
-            with StopOnTerminate() as stop:
-                state = _loop(config, runtime, checkpoints, metrics, state, first, steps, pipeline, stop)
-                checkpoints.wait()
-                if int(state.step) >= steps and not (workdir / "model").exists():
-                    _save_model(config, workdir, state, steps, pipeline)
-        finally:
-            metrics.close()
-    finally:
-        checkpoints.close()
+        run_step = make_step(config, runtime, steps)
+        batches = pipeline.batches(first, steps)
+        with _metrics(workdir, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
+            waiting: list[tuple[int, Measures]] = []
+            saved = first or None
+            for done in range(first + 1, steps + 1):
+                state, measures = run_step(state, runtime.place(next(batches)))
+                waiting.append((done, measures))
+                leave = stop.asked(done) or done == steps
+                save = leave or done % often.checkpoint_every == 0
+                if save or done % often.log_every == 0 or done == first + 1:
+                    # one wait for the devices a window, not one a step
+                    rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
+                    rows[-1]["broken_images"] = hosts.total(pipeline.broken.count)
+                    waiting = []
+                    if metrics:
+                        metrics.write([row for row in rows if is_finite(row)])
+                    check_finite(rows, saved)
+                if save:
+                    checkpoints.save(done, state, config)
+                    saved = done
+                if leave:
+                    break
+            checkpoints.wait()
+        if int(state.step) >= steps and hosts.is_first() and not (workdir / "model").exists():
+            _save_model(config, workdir, state, steps, pipeline)
     return state
+
+
+def _metrics(workdir: Path, first: int, steps: int, config: Config) -> AbstractContextManager[Metrics | None]:
+    """The one process that writes them has them."""
+    if not hosts.is_first():
+        return nullcontext()
+    return closing(Metrics(workdir, first=first, last=steps, images_per_step=config.data.batch_size))
 
 
 def _save_model(config: Config, workdir: Path, state: TrainState, steps: int, pipeline: Pipeline) -> None:
@@ -177,39 +197,3 @@ def _save_model(config: Config, workdir: Path, state: TrainState, steps: int, pi
     provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
     provenance |= {"authentic": config.data.authentic, "broken_images": pipeline.broken.count}
     save_model(workdir / "model", config.model, variables, provenance=provenance)
-
-
-def _loop(
-    config: Config,
-    runtime: Runtime,
-    checkpoints: Checkpoints,
-    metrics: Metrics,
-    state: TrainState,
-    first: int,
-    steps: int,
-    pipeline: Pipeline,
-    stop: StopOnTerminate,
-) -> TrainState:
-    run_step = make_step(config, runtime, steps)
-    batches = pipeline.batches(first, steps)
-    waiting: list[tuple[int, Measures]] = []
-    saved = first or None
-    for step in range(first, steps):
-        state, measures = run_step(state, runtime.place(next(batches)))
-        done = step + 1
-        waiting.append((done, measures))
-        leave = stop.asked or done == steps
-        save = leave or done % config.train.checkpoint_every == 0
-        if save or done % config.train.log_every == 0:
-            # one wait for the devices a window, not one a step
-            rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
-            rows[-1]["broken_images"] = pipeline.broken.count
-            waiting = []
-            metrics.write([row for row in rows if is_finite(row)])
-            check_finite(rows, saved)
-        if save:
-            checkpoints.save(done, state, config)
-            saved = done
-        if leave:
-            break
-    return state

@@ -23,7 +23,7 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
         ("optim.gradient_scale", 0.0),
         ("model.encoder", "vgg"), ("model.patches", 20), ("model.compute_dtype", "float16"), ("loss.temperature", 0.0),
         ("optim.momentum", 1.0), ("optim.decay_mask", "some"), ("optim.warmup_share", 1.0), ("train.epochs", 0),
-        ("train.seed", -1), ("train.log_every", 0),
+        ("train.seed", -1), ("train.log_every", 0), ("train.accumulation", 0), ("train.accumulation", 3),
     ],
 )  # fmt: skip
 def test_a_field_out_of_range_is_named(field, value):
@@ -46,9 +46,9 @@ def test_config_file_loads_with_changes(variant):
         "--config.data.batch_size=64",
         "--config.optim.learning_rate=0.1",
     ]
-    config, workdir, devices, _ = parse_flags(argv)
-    assert (config.data.batch_size, config.optim.learning_rate) == (64, 0.1)
-    assert (workdir, devices) == (Path("w"), 0)
+    flags = parse_flags(argv)
+    assert (flags.config.data.batch_size, flags.config.optim.learning_rate) == (64, 0.1)
+    assert (flags.workdir, flags.devices, flags.distributed) == (Path("w"), 0, "auto")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from contrique_jax.correlation import correlate, fit_logistic, krocc, plcc, rmse, srocc
+from contrique_jax.correlation import correlate, fit_logistic, krocc, plcc, rank_correlations, rmse, srocc
 from contrique_jax.errors import UserError
 
 
@@ -93,3 +93,50 @@ def test_rmse_is_the_plain_one():
     assert rmse(np.array([1.0, 2]), np.array([4.0, 6])) == pytest.approx(np.sqrt(12.5))
     mapped, note = fit_logistic(np.ones(5), np.arange(5.0))
     assert "constant" in note and np.allclose(mapped, 2)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+@pytest.mark.parametrize("n", [3, 4, 50])
+def test_all_are_scipys_whatever_the_ties(levels, n):
+    rng = np.random.default_rng(levels + n)
+    x, y = rng.integers(0, levels, n).astype(float), rng.integers(0, levels, n).astype(float)
+    x[:2], y[-2:] = (0, 1), (0, 1)
+    assert srocc(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert krocc(x, y) == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
+    fitted, _ = fit_logistic(x, y)
+    assert abs(plcc(x, y)) == pytest.approx(abs(stats.pearsonr(fitted, y).statistic), abs=1e-9)
+
+
+def test_rank_correlations_are_scipys():
+    rng = np.random.default_rng(0)
+    predictions, scores = rng.integers(0, 6, (4, 50)).astype(float), rng.integers(0, 9, 50).astype(float)
+    predictions[3] = 1
+    expected = [stats.spearmanr(row, scores).statistic for row in predictions[:3]]
+    found = rank_correlations(predictions, scores)
+    np.testing.assert_allclose(found[:3], expected, atol=1e-12)
+    assert np.isnan(found[3])
+
+
+def test_outliers_are_counted_against_opinions_where_there_are_some():
+    x, y = planted(noise=1)
+    y[:6] += 40
+    plain = correlate(x, y)
+    fitted, _ = fit_logistic(x, y)
+    assert (
+        plain.outlier_ratio == np.mean(np.abs(fitted - y) > 2 * np.std(fitted - y))
+        and "residuals" in plain.outlier_rule
+    )
+    opinions = np.full(300, 5.0)
+    opinions[0] = 1e3
+    told = correlate(x, y, opinion_deviations=opinions)
+    assert told.outlier_ratio == pytest.approx(5 / 300) and "opinions" in told.outlier_rule
+    with pytest.raises(UserError, match="below 0"):
+        correlate(x, y, opinion_deviations=-opinions)
+    with pytest.raises(UserError, match="one length"):
+        correlate(x, y, opinion_deviations=opinions[1:])
+
+
+def test_five_parameters_follow_what_four_cannot():
+    x, y = planted()
+    y = y + 0.5 * x
+    assert correlate(x, y, parameters=5).rmse < 1e-5 < correlate(x, y).rmse

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +13,11 @@ import pytest
 from jax.sharding import AxisType
 from scipy.special import logsumexp
 
+from contrique_jax import runtime
+from contrique_jax.denominators import log_denominators
 from contrique_jax.loss import dense_nt_xent, nt_xent, sharded_nt_xent
+from contrique_jax.train import init_state, make_step
+from tests.tiny_config import get_config
 
 SYNTHETIC = 126
 
@@ -96,10 +104,68 @@ def test_a_zero_projection_gives_finite_gradients():
     assert np.isfinite(gradient).all()
 
 
-def test_no_square_array_is_compiled():
-    rows, block = 512, 32
-    labels = np.arange(rows) // 2
-    loss = jax.grad(lambda z: nt_xent(z, labels, num_classes=rows, temperature=0.1, block_size=block))
-    text = jax.jit(loss).lower(jax.ShapeDtypeStruct((rows, 16), jnp.float32)).compile().as_text()
-    assert f"[{rows},{block}]" in text
-    assert f"[{rows},{rows}]" not in text
+def test_weights_of_the_anchors_reach_the_gradient():
+    """Through the denominators alone, with any cotangent, at sizes that blocks do not divide."""
+    generator = np.random.default_rng(0)
+    z, weights = generator.standard_normal((37, 5)).astype(np.float32), generator.standard_normal(37).astype(np.float32)
+    off = ~np.eye(37, dtype=bool)
+
+    def dense(z):
+        return jax.nn.logsumexp(jnp.matmul(z, z.T, precision="highest") / 0.7, axis=1, where=off) @ weights
+
+    ours = jax.value_and_grad(lambda z: log_denominators(z, 0.7, 10, None) @ weights)(z)
+    theirs = jax.value_and_grad(dense)(z)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.002, 100.0])
+def test_extreme_temperatures_stay_finite_and_exact(temperature):
+    """At 0.002, exp(similarity) reaches e^500; sums of it that are not taken relative to their largest term fail."""
+    z, classes = random_case(8, 4, 16)
+    rows, labels = z.reshape(-1, 16), np.tile(np.repeat(classes, 4), 2)
+    loss = functools.partial(nt_xent, num_classes=200, temperature=temperature, block_size=13)
+    value, gradient = jax.value_and_grad(lambda z: loss(z, labels))(rows)
+    unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    similarity, off = unit @ unit.T / temperature, ~np.eye(len(rows), dtype=bool)
+    positives = (labels[:, None] == labels) & off
+    denominators = logsumexp(np.where(off, similarity, -np.inf), axis=1)
+    expected = np.mean(denominators - (similarity * positives).sum(1) / positives.sum(1))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def array_sizes(text: str) -> set[int]:
+    """Elements of every array that a compiled text names."""
+    shapes = re.findall(r"\b(?:pred|[a-z]+\d+)\[([\d,]+)\]", text)
+    return {math.prod(map(int, shape.split(","))) for shape in shapes}
+
+
+def test_the_dense_loss_would_be_seen():
+    loss = jax.grad(lambda z: dense_nt_xent(z, np.arange(96) // 2, 0.1))
+    assert 96 * 96 in array_sizes(jax.jit(loss).lower(jax.ShapeDtypeStruct((96, 8), jnp.float32)).compile().as_text())
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_compiled_step_holds_no_array_of_all_pairs(devices):
+    """The real training step, with so many images that all pairs (a device's rows x all) outnumber any other array."""
+    images, config = 16384, get_config()
+    config.data.batch_size = images
+    mesh = runtime.start(images, devices=devices)
+    state = jax.eval_shape(lambda: init_state(config, 6))
+    views = jax.ShapeDtypeStruct((images, 2, 64, 64, 3), jnp.uint8)
+    batch = views, jax.ShapeDtypeStruct((images,), jnp.int32)
+    text = make_step(config, mesh, 6).lower(state, batch).compile().as_text()
+    total = 2 * images * config.model.patches**2
+    block, sizes = config.loss.block_size, array_sizes(text)
+    assert block * block in sizes and total * config.model.projection_dim in sizes
+    assert f"f32[{block},{block}]" in text
+    assert max(sizes) < total // devices * total
+    assert max(sizes) >= views.size // devices  # those of the network are seen
+    # and the loss alone, where nothing is larger than the projections and a tile
+    z = jax.ShapeDtypeStruct((2, images, 4, config.model.projection_dim), jnp.float32)
+    loss = functools.partial(
+        sharded_nt_xent, mesh=mesh.mesh, axis="data", num_classes=126 + images // 2, temperature=0.1, block_size=block
+    )
+    text = jax.jit(jax.value_and_grad(loss)).lower(z, batch[1]).compile().as_text()
+    assert max(array_sizes(text)) <= max(z.size, (126 + images // 2) * z.shape[-1], block * block)

@@ -1,24 +1,15 @@
-"""Ridge against scikit-learn, and the probe file."""
+"""The probe, its deviations and its file."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
 
 from contrique_jax.errors import UserError
-from contrique_jax.probe import NO_REFERENCE, Probe, fit_ridge, float64, load_probe, ridge_path
-
-ALPHAS = np.geomspace(1e-3, 1e3, 7)
-
-
-def problem(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, d)) * rng.uniform(0.01, 3, d) + rng.normal(size=d) * 5
-    return x, x @ rng.normal(size=d) / np.sqrt(d) + 50 + rng.normal(size=n)
+from contrique_jax.posterior import Calibration, fit_posterior
+from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 
 
 @pytest.fixture
@@ -26,64 +17,14 @@ def probe():
     return Probe(np.linspace(-1, 1, 6), 3.5, 0.1, NO_REFERENCE, "abc123", "MINE", 1.0, 5.0, True, 0.25)
 
 
-@pytest.mark.parametrize(("n", "d"), [(40, 130), (130, 40), (50, 50), (1, 3)])
-def test_ridge_is_scikit_learns(n, d):
-    x, y = problem(n, d)
-    coefficients, intercepts = fit_ridge(x, y, ALPHAS)
-    assert coefficients.dtype == np.float64
-    for i, alpha in enumerate(ALPHAS):
-        reference = Ridge(alpha=alpha, solver="svd").fit(x, y)
-        np.testing.assert_allclose(coefficients[i], reference.coef_, rtol=1e-6, atol=1e-8)
-        assert intercepts[i] == pytest.approx(reference.intercept_, rel=1e-6)
+@pytest.fixture
+def features():
+    return np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("n", "d"), [(40, 130), (130, 40)])
-def test_weights_are_scikit_learns_and_zero_leaves_a_row_out(n, d):
-    x, y = problem(n, d)
-    weights = np.random.default_rng(1).choice([0.0, 0.5, 2.0], n)
-    with float64():
-        coefficients, _ = jax.jit(ridge_path)(x, y, ALPHAS, weights)
-    for i, alpha in enumerate(ALPHAS):
-        reference = Ridge(alpha=alpha, solver="svd").fit(x, y, weights)
-        np.testing.assert_allclose(coefficients[i], reference.coef_, rtol=1e-6, atol=1e-8)
-    kept = (weights > 0).astype(float)
-    with float64():
-        masked, _ = jax.jit(ridge_path)(x, y, ALPHAS, kept)
-    np.testing.assert_allclose(masked, fit_ridge(x[kept > 0], y[kept > 0], ALPHAS)[0], rtol=1e-6, atol=1e-8)
-
-
-def test_it_maps_over_a_batch_of_problems():
-    problems = [problem(30, 20, seed) for seed in range(3)]
-    x, y = np.stack([p[0] for p in problems]), np.stack([p[1] for p in problems])
-    with float64():
-        coefficients, _ = jax.vmap(ridge_path, (0, 0, None))(x, y, ALPHAS)
-    for i, (xi, yi) in enumerate(problems):
-        np.testing.assert_allclose(coefficients[i], fit_ridge(xi, yi, ALPHAS)[0], rtol=1e-9, atol=1e-11)
-
-
-def test_float64_ends_with_its_context():
-    with float64():
-        assert jax.numpy.ones(1, float).dtype == np.float64
-    assert jax.numpy.ones(1, float).dtype == np.float32
-
-
-def test_constant_features_and_duplicated_rows_are_no_trouble():
-    x, y = problem(20, 30)
-    x[:, :5], x[10:] = 7.0, x[:10]
-    coefficients, intercepts = fit_ridge(x, y, ALPHAS)
-    assert np.isfinite(coefficients).all() and np.isfinite(intercepts).all()
-    np.testing.assert_allclose(coefficients[:, :5], 0, atol=1e-9)
-
-
-def test_ridge_refuses_bad_input():
-    x, y = problem(10, 4)
-    with pytest.raises(UserError, match="do not fit"):
-        fit_ridge(x, y[:-1], ALPHAS)
-    with pytest.raises(UserError, match="above 0"):
-        fit_ridge(x, y, np.array([0.0, 1.0]))
-    x[3, 2] = np.nan
-    with pytest.raises(UserError, match="NaN"):
-        fit_ridge(x, y, ALPHAS)
+@pytest.fixture
+def sure_probe(probe, features):
+    return dataclasses.replace(probe, posterior=fit_posterior(features, probe.alpha, Calibration(0.04, 0.5)))
 
 
 def test_a_probe_comes_back_as_it_was(probe, tmp_path):
@@ -137,3 +78,51 @@ def test_a_probe_with_nan_is_refused(probe, change, tmp_path):
     dataclasses.replace(probe, **change).save(tmp_path / "probe.npz")
     with pytest.raises(UserError, match="NaN"):
         load_probe(tmp_path / "probe.npz")
+
+
+def test_a_deviation_for_each_image_travels_with_the_probe(sure_probe, features, tmp_path):
+    sure_probe.save(tmp_path / "probe.npz")
+    loaded = load_probe(tmp_path / "probe.npz")
+    far = np.concatenate([features, features + 30])
+    found = loaded.deviations(far)
+    np.testing.assert_allclose(found, sure_probe.posterior.deviations(far), rtol=1e-12)
+    assert (found[:40] > 0.2).all() and found[40:].min() > 2 * found[:40].max()
+    changed = dataclasses.replace(loaded, data_set="OTHER")
+    np.testing.assert_array_equal(changed.deviations(far), found)
+    with pytest.raises(UserError, match="reads features"):
+        loaded.deviations(far[:, :5])
+
+
+def test_without_a_posterior_one_deviation_serves_all_or_none(probe, features, tmp_path):
+    probe.save(tmp_path / "old.npz")  # as probes were written before there was one
+    with np.load(tmp_path / "old.npz") as stored:
+        assert not any(name.startswith("posterior") for name in stored.files)
+    old = load_probe(tmp_path / "old.npz")
+    np.testing.assert_array_equal(old.deviations(features), np.full(40, 0.25))
+    assert dataclasses.replace(old, deviation=None).deviations(features) is None
+
+
+def test_the_file_stays_small(tmp_path):
+    rng = np.random.default_rng(0)
+    posterior = fit_posterior(rng.normal(size=(300, 4096)).astype(np.float32), 1.0, Calibration(1.0, 1.0))
+    Probe(np.zeros(4096), 0.0, 1.0, NO_REFERENCE, "", "X", 0.0, 1.0, True, 1.0, posterior).save(tmp_path / "p.npz")
+    assert (tmp_path / "p.npz").stat().st_size < 1.2e6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": np.zeros(5)}, {"rest": np.array(np.nan)}, {"noise": np.array(-1.0)}, {"directions": np.zeros((2, 6))},
+     {"base": None}],
+)  # fmt: skip
+def test_a_damaged_posterior_is_one_sentence(sure_probe, change, tmp_path):
+    path = tmp_path / "probe.npz"
+    sure_probe.save(path)
+    with np.load(path) as stored:
+        fields = {name: stored[name] for name in stored.files}
+    for name, value in change.items():
+        fields.pop(f"posterior_{name}")
+        if value is not None:
+            fields[f"posterior_{name}"] = value
+    np.savez(path, **fields)
+    with pytest.raises(UserError, match="fit the probe again"):
+        load_probe(path)

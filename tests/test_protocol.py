@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from contrique_jax import protocol
+from contrique_jax.correlation import BY_OPINIONS, BY_RESIDUALS
 from contrique_jax.errors import UserError
-from contrique_jax.protocol import evaluate_features, make_splits, rank_correlations, ridge_predictions
+from contrique_jax.protocol import compare_evaluations, evaluate_features
+from contrique_jax.splits import Split, make_splits
 
 ALPHAS = np.geomspace(1e-3, 1e3, 13)
 
@@ -19,35 +21,6 @@ def planted(n=120, d=30, noise=0.3, seed=0):
     features = rng.normal(size=(n, d)).astype(np.float32)
     scores = features @ rng.normal(size=d)
     return features, scores / scores.std() + noise * rng.normal(size=n), [f"g{i // 3}" for i in range(n)]
-
-
-def test_groups_never_straddle_and_the_shares_are_right():
-    rng = np.random.default_rng(0)
-    groups = [str(group) for group in rng.integers(0, 200, 1000)]
-    for split in make_splits(groups, 20, 5):
-        sides = [{groups[i] for i in rows} for rows in (split.train, split.validation, split.test)]
-        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
-        assert sorted(np.concatenate([split.train, split.validation, split.test])) == list(range(1000))
-        shares = [len(rows) / 1000 for rows in (split.train, split.validation, split.test)]
-        np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.06)
-
-
-def test_splits_depend_on_the_seed_and_differ_among_themselves():
-    groups = [str(i // 2) for i in range(100)]
-    first, again, other = (make_splits(groups, 4, seed) for seed in (0, 0, 1))
-    same = lambda a, b: np.array_equal(a.test, b.test) and np.array_equal(a.train, b.train)  # noqa: E731
-    assert all(same(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(same(a, b) for a, b in zip(first, other, strict=True)) and not same(first[0], first[1])
-    assert same(make_splits(groups, 1, 0)[0], first[0])
-
-
-def test_too_few_groups_or_images_are_refused():
-    with pytest.raises(UserError, match="4 groups"):
-        make_splits(["a", "b", "c", "d"] * 30, 3, 0)
-    with pytest.raises(UserError, match="add images"):
-        make_splits([str(i) for i in range(12)], 3, 0)
-    split = make_splits(["a", "b", "c", "d", "e"] * 4, 1, 0)[0]
-    assert [len(rows) for rows in (split.train, split.validation, split.test)] == [12, 4, 4]
 
 
 @pytest.mark.parametrize("d", [30, 200])
@@ -71,15 +44,6 @@ def test_it_is_the_protocol_written_with_scikit_learn(d):
     assert found.deviation == pytest.approx(np.sqrt(np.mean(np.concatenate(residuals[:, best]) ** 2)), rel=1e-6)
 
 
-def test_one_vmapped_solution_equals_split_by_split(monkeypatch):
-    features, scores, groups = planted()
-    trains = [split.train for split in make_splits(groups[:-1], 4, 0)]  # sides of different lengths
-    assert len({len(rows) for rows in trains}) > 1
-    together = ridge_predictions(features, scores, trains, ALPHAS)
-    monkeypatch.setattr(protocol, "VMAP_BYTES", 0)
-    np.testing.assert_allclose(ridge_predictions(features, scores, trains, ALPHAS), together, rtol=1e-9, atol=1e-9)
-
-
 def test_planted_scores_are_recovered_and_noise_is_not():
     features, scores, groups = planted(n=300)
     splits = make_splits(groups, 10, 0)
@@ -98,11 +62,80 @@ def test_constant_features_are_a_sentence():
         evaluate_features(np.ones((len(scores), 4), np.float32), scores, make_splits(groups, 3, 0))
 
 
-def test_rank_correlations_are_scipys():
-    rng = np.random.default_rng(0)
-    predictions, scores = rng.integers(0, 6, (4, 50)).astype(float), rng.integers(0, 9, 50).astype(float)
-    predictions[3] = 1
-    expected = [stats.spearmanr(row, scores).statistic for row in predictions[:3]]
-    found = rank_correlations(predictions, scores)
-    np.testing.assert_allclose(found[:3], expected, atol=1e-12)
-    assert np.isnan(found[3])
+@pytest.mark.parametrize("d", [30, 200])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_leave_one_out_is_the_protocol_written_with_scikit_learn(d, grouped):
+    features, scores, groups = planted(n=60, d=d, noise=1.0)
+    splits, alphas = make_splits(groups, 3, 0), ALPHAS[::3]
+    found = evaluate_features(
+        features, scores, splits, alphas=alphas, choose="leave-one-out", groups=groups if grouped else None
+    )
+    wide, names = features.astype(float), np.array(groups if grouped else range(60))
+    errors, test = np.zeros(len(alphas)), np.empty((3, len(alphas)))
+    for i, split in enumerate(splits):
+        rows = np.concatenate([split.train, split.validation])
+        for j, alpha in enumerate(alphas):
+            fold = LeaveOneGroupOut().split(rows, groups=names[rows])
+            left = cross_val_predict(Ridge(alpha=alpha), wide[rows], scores[rows], cv=fold)
+            errors[j] += np.mean((left - scores[rows]) ** 2)
+            predicted = Ridge(alpha=alpha).fit(wide[rows], scores[rows]).predict(wide[split.test])
+            test[i, j] = stats.spearmanr(predicted, scores[split.test]).statistic
+    best = int(np.argmin(errors))
+    assert found.alpha == alphas[best] and found.chosen_by == "leave-one-out"
+    np.testing.assert_allclose(found.values("srocc"), test[:, best], atol=1e-9)
+    assert found.deviation == pytest.approx(np.sqrt(errors[best] / 3), rel=1e-6)
+
+
+@pytest.mark.parametrize("choose", ["validation", "leave-one-out"])
+def test_intervals_hold_as_many_scores_as_they_say(choose):
+    features, scores, _ = planted(n=600, d=150, noise=0.5)
+    splits = make_splits([str(i) for i in range(600)], 10, 0)
+    found = evaluate_features(features, scores, splits, alphas=ALPHAS, choose=choose)
+    assert found.coverages.mean() == pytest.approx(0.9, abs=0.03)
+    first = found.results[0]
+    inside = np.abs(scores[first.split.test] - first.predictions) <= stats.norm.ppf(0.95) * first.deviations
+    assert first.coverage == inside.mean() and first.fitted == (420 if choose == "validation" else 480)
+
+
+def test_opinions_and_five_parameters_reach_the_correlations():
+    features, scores, groups = planted()
+    splits = make_splits(groups, 2, 0)
+    plain = evaluate_features(features, scores, splits, alphas=ALPHAS)
+    told = evaluate_features(
+        features, scores, splits, alphas=ALPHAS, opinion_deviations=np.full(120, 10.0), parameters=5
+    )
+    assert plain.results[0].pooled.outlier_rule == BY_RESIDUALS and told.results[0].pooled.outlier_rule == BY_OPINIONS
+    assert (told.values("outlier_ratio") == 0).all() and (plain.values("outlier_ratio") > 0).any()
+
+
+def test_two_models_are_compared_over_the_same_splits():
+    features, scores, groups = planted(n=300, noise=0.5)
+    splits = make_splits(groups, 10, 0)
+    whole, part = (evaluate_features(x, scores, splits, alphas=ALPHAS) for x in (features, features[:, :12]))
+    found = compare_evaluations(whole, part)
+    assert found.wins == 10 and found.p < 0.01 and found.low > 0
+    assert compare_evaluations(whole, whole).p == 1
+    other = evaluate_features(features, scores, make_splits(groups, 10, 1), alphas=ALPHAS)
+    with pytest.raises(UserError, match="same splits"):
+        compare_evaluations(whole, other)
+
+
+def test_bad_scores_and_splits_are_one_sentence():
+    features, scores, groups = planted()
+    splits = make_splits(groups, 3, 0)
+    broken = scores.copy()
+    broken[7] = np.nan
+    none = np.array([], int)
+    for given, says in [
+        ((features, broken, splits), "1 scores are NaN"),
+        ((features, np.ones(120), splits), "every score is the same"),
+        ((features[1:], scores, splits), "do not fit"),
+        ((features, scores, []), "there is none"),
+        ((features, scores, [Split(np.arange(90), none, np.arange(90, 120))]), "leave-one-out"),
+        ((features, scores, [Split(np.arange(90), np.arange(89, 99), np.arange(100, 120))]), "twice"),
+        ((features, scores, [Split(np.arange(90), np.arange(90, 99), np.arange(100, 121))]), "not among"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            evaluate_features(*given)
+    official = Split(np.arange(90), none, np.arange(90, 120))
+    assert evaluate_features(features, scores, [official], choose="leave-one-out").results[0].pooled.srocc > 0.8

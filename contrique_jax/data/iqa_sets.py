@@ -1,4 +1,4 @@
-"""Data sets with opinion scores: a csv of paths and scores, checked row by row before anything is computed.
+"""Data sets with opinion scores, checked row by row before anything is computed: public ones by name, any from a csv.
 
 path,mos,subset,group
 images/a.png,3.41,indoor,17
@@ -7,15 +7,16 @@ images/a.png,3.41,indoor,17
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 
+from contrique_jax.data.iqa_layouts import Shelf, find_tables, layout_of
+from contrique_jax.data.ratings import Place, Rating, equal_files, no_equal_files, no_image_twice, numbers, vary
 from contrique_jax.data.tables import csv_rows
 from contrique_jax.errors import UserError
 
@@ -25,7 +26,7 @@ LOWER_IS_BETTER = ("dmos",)  # differential scores measure damage
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Images with opinion scores, one entry a row of the csv."""
+    """Images with opinion scores, one entry a row of the table."""
 
     name: str  # of the data set
     folder: Path  # where relative paths start
@@ -36,20 +37,111 @@ class ScoredImages:
     references: list[Path] | None  # the pristine image of each, in full-reference mode
     score_column: str
     higher_is_better: bool
+    deviations: Float[np.ndarray, " n"] | None = None  # standard deviations of the opinions, on the scores' scale
+    official_split: list[str] | None = None  # train, validation or test, where the authors say which
+    score_range: tuple[float, float] | None = None  # of the scale, where it is known
+    shorter_side: int | None = None  # images are to be brought to it with `to_shorter_side`, features come after
+    full_size: int | None = None  # images of the whole data set, where it is known
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def subset(self, rows: Sequence[int]) -> ScoredImages:
         """The same with these rows only."""
+        rows = list(rows)
         return dataclasses.replace(
             self,
             paths=[self.paths[i] for i in rows],
-            scores=self.scores[list(rows)],
+            scores=self.scores[rows],
             groups=[self.groups[i] for i in rows],
             subsets=None if self.subsets is None else [self.subsets[i] for i in rows],
             references=None if self.references is None else [self.references[i] for i in rows],
+            deviations=None if self.deviations is None else self.deviations[rows],
+            official_split=None if self.official_split is None else [self.official_split[i] for i in rows],
         )
+
+
+def read_set(name: str, folder: str | Path, *, with_references: bool = False, field: str = "--images") -> ScoredImages:
+    """The public data set `name` (iqa_layouts.LAYOUTS) from `folder`, as its authors distribute it.
+
+    Images of one reference, or of one prompt, are a group; elsewhere each image is one, and equal files share one. With
+    `with_references`, for full-reference mode, the pristine images are looked up too. Raises UserError, naming `field`
+    or the row: an unknown name, missing tables, folders or images, no references in the set, a row without a number,
+    scores that do not vary, an image listed twice, equal images of different references.
+    """
+    layout = layout_of(name)
+    if with_references and not layout.references:
+        raise UserError(f"--full-reference: {layout.name} has no pristine images to compare with.")
+    folders = [layout.image_folders] + ([layout.reference_folders] if with_references else [])
+    root, tables = find_tables(layout, Path(folder).expanduser(), folders, field)
+    ratings = list(layout.read(tables))
+    if not ratings:
+        raise UserError(f"{tables[0]}: it lists no images; unpack it again.")
+    places = [rating.place for rating in ratings]
+    scores = numbers(places, [rating.score for rating in ratings], layout.score)
+    vary(tables[0], scores, layout.score)
+    images = _found(layout.name, root, layout.image_folders, places, [rating.image for rating in ratings])
+    no_image_twice(places, images)
+    groups = [rating.group if rating.group is not None else rating.image for rating in ratings]
+    references = None
+    if with_references:
+        pristine = [rating.reference or "" for rating in ratings]
+        references = _found(layout.name, root, layout.reference_folders, places, pristine, "reference ")
+    if layout.references:
+        no_equal_files(places, images, groups)
+    else:  # nobody can mend what the authors published, and one group is enough
+        for i, j in equal_files(images, groups):
+            groups = [groups[i] if group == groups[j] else group for group in groups]
+    given = [rating.deviation for rating in ratings if rating.deviation is not None]
+    return ScoredImages(
+        name=layout.name,
+        folder=root,
+        paths=images,
+        scores=scores,
+        groups=groups,
+        subsets=_column(ratings, "subset"),
+        references=references,
+        score_column=layout.score,
+        higher_is_better=layout.higher_is_better,
+        deviations=numbers(places, given, "the standard deviation") if len(given) == len(ratings) else None,
+        official_split=_column(ratings, "part"),
+        score_range=layout.score_range,
+        shorter_side=layout.shorter_side,
+        full_size=layout.images,
+    )
+
+
+def to_shorter_side(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The image scaled down so that its shorter side has `side` pixels; left alone where that is smaller already.
+
+    As the authors of SPAQ do: Pillow's antialiased bilinear, the longer side rounded down.
+    """
+    h, w = image.shape[:2]
+    if min(h, w) <= side:
+        return image
+    size = (side, side * h // w) if w <= h else (side * w // h, side)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def _column(ratings: Sequence[Rating], field: str) -> list[str] | None:
+    values = [getattr(rating, field) for rating in ratings]
+    return None if None in values else values
+
+
+def _found(
+    name: str, root: Path, folders: Sequence[str], places: Sequence[Place], names: Sequence[str], kind: str = ""
+) -> list[Path]:
+    """Names -> files. Raises UserError where some are missing, saying how many and which is the first."""
+    shelf = Shelf([root / folder for folder in folders])
+    files = [shelf.find(image) for image in names]
+    missing = [i for i, file in enumerate(files) if file is None]
+    if missing:
+        i = missing[0]
+        raise UserError(
+            f"{places[i]}: the {kind}image {names[i]!r} is not in {root} ({len(missing)} of {len(files)} rows of "
+            f"{name} have none); unpack its archives again."
+        )
+    return [file for file in files if file is not None]
 
 
 def read_scores(
@@ -84,17 +176,16 @@ def read_scores(
         what = f"several columns of scores ({', '.join(found)})" if found else "no column of scores"
         raise UserError(f"{path}: {what}; name one with --score-column (columns found: {', '.join(columns)}).")
     chosen = score_column or found[0]
-    lines = [line for line, _ in rows]
-    scores = _numbers(path, chosen, lines, column("--score-column", chosen) or [])
-    if np.ptp(scores) == 0:
-        raise UserError(f"{path}: every {chosen} is {scores[0]:g}; scores that do not vary cannot be predicted.")
+    places = [Place(path, line) for line, _ in rows]
+    scores = numbers(places, column("--score-column", chosen) or [], chosen)
+    vary(path, scores, chosen)
     references = column("--reference-column", reference_column)
     if references is not None and group_column is None:
         groups: list[str] | None = references
     else:
         groups = column("--group-column", group_column, "group") or column("", None, "reference")
-    images = _files(path, lines, names or [], "path")
-    _no_image_twice(path, lines, images)
+    images = _files(places, names or [], "path")
+    no_image_twice(places, images)
     dataset = ScoredImages(
         name=name or path.parent.resolve().name or path.stem,
         folder=path.parent,
@@ -102,15 +193,15 @@ def read_scores(
         scores=scores,
         groups=groups if groups is not None else [str(image) for image in images],
         subsets=column("--subset-column", subset_column, "subset"),
-        references=None if references is None else _files(path, lines, references, reference_column or ""),
+        references=None if references is None else _files(places, references, reference_column or ""),
         score_column=chosen,
         higher_is_better=not (lower_is_better or chosen.lower() in LOWER_IS_BETTER),
     )
     for what, values in ((group_column or "group", dataset.groups), (subset_column or "subset", dataset.subsets)):
-        empty = next((line for line, value in zip(lines, values or [], strict=bool(values)) if not value), None)
+        empty = next((place for place, value in zip(places, values or [], strict=bool(values)) if not value), None)
         if empty is not None:
-            raise UserError(f"{path}, line {empty}: the column {what!r} is empty; fill it in.")
-    _no_equal_files(path, lines, dataset)
+            raise UserError(f"{empty}: the column {what!r} is empty; fill it in.")
+    no_equal_files(places, images, dataset.groups)
     return dataset
 
 
@@ -128,57 +219,15 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     return columns, rows
 
 
-def _numbers(path: Path, column: str, lines: list[int], texts: Iterable[str]) -> Float[np.ndarray, " n"]:
-    values = []
-    for line, text in zip(lines, texts, strict=True):
-        try:
-            value = float(text)
-        except ValueError:
-            value = np.nan
-        if not np.isfinite(value):
-            raise UserError(f"{path}, line {line}: {column} is {text!r}; give a number or take the row out.")
-        values.append(value)
-    return np.array(values, np.float64)
-
-
-def _files(path: Path, lines: list[int], names: list[str], column: str) -> list[Path]:
+def _files(places: list[Place], names: list[str], column: str) -> list[Path]:
     """Names -> paths, all of which exist."""
-    files = [path.parent / Path(name).expanduser() for name in names]
+    folder = places[0].path.parent
+    files = [folder / Path(name).expanduser() for name in names]
     missing = [
-        (line, name) for line, name, file in zip(lines, names, files, strict=True) if not name or not file.is_file()
+        (place, name) for place, name, file in zip(places, names, files, strict=True) if not name or not file.is_file()
     ]
     if missing:
-        line, name = missing[0]
+        place, name = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(
-            f"{path}, line {line}: {column} {name!r} is no file in {path.parent}{more}; paths are relative to the csv."
-        )
+        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; paths are relative to the csv.")
     return files
-
-
-def _no_image_twice(path: Path, lines: list[int], images: list[Path]) -> None:
-    """Raises UserError where an image has two rows."""
-    first: dict[str, int] = {}
-    for line, image in zip(lines, images, strict=True):
-        earlier = first.setdefault(os.path.realpath(image), line)
-        if earlier != line:
-            raise UserError(f"{path}, lines {earlier} and {line}: {image.name} is listed twice; keep one row.")
-
-
-def _no_equal_files(path: Path, lines: list[int], dataset: ScoredImages) -> None:
-    """Raises UserError where files of two groups hold the same bytes: a split would test on what it trained on."""
-    by_size: dict[int, list[int]] = {}
-    for i, image in enumerate(dataset.paths):
-        by_size.setdefault(image.stat().st_size, []).append(i)
-    for places in by_size.values():
-        if len({dataset.groups[i] for i in places}) < 2:
-            continue
-        first: dict[bytes, int] = {}
-        for i in places:
-            with open(dataset.paths[i], "rb") as stream:
-                j = first.setdefault(hashlib.file_digest(stream, "sha256").digest(), i)
-            if dataset.groups[i] != dataset.groups[j]:
-                raise UserError(
-                    f"{path}, lines {lines[j]} and {lines[i]}: {dataset.paths[j].name} and {dataset.paths[i].name} are "
-                    "the same image in different groups; give them one group or keep one of them."
-                )

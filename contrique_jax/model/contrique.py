@@ -66,12 +66,14 @@ class Contrique(nnx.Module):
         if model.projection_dim:
             self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
 
-    def patch_features(self, images: Float[Array, "n h w 3"], batches: int) -> Float[Array, "n p c"]:
-        x, _ = self.encoder(images, batches)
+    def patch_features(
+        self, images: Float[Array, "n h w 3"], batches: int, remat: bool = False
+    ) -> Float[Array, "n p c"]:
+        x, _ = self.encoder(images, batches, remat=remat)
         return normalise(adaptive_average_pool(x.astype(jnp.float32), self.patches))
 
-    def projections(self, images: Float[Array, "n h w 3"], batches: int) -> Float[Array, "n p d"]:
-        return self.projector(self.patch_features(images, batches), batches)
+    def projections(self, images: Float[Array, "n h w 3"], batches: int, remat: bool = False) -> Float[Array, "n p d"]:
+        return self.projector(self.patch_features(images, batches, remat), batches)
 
     def features(self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None) -> Float[Array, "n c"]:
         x, sizes = self.encoder(images, 0, valid)
@@ -115,21 +117,26 @@ def variable_shapes(model: ModelConfig) -> Variables:
 
 
 def project(
-    model: ModelConfig, variables: Variables, views: UInt8[Array, "n v h w 3"] | Float[Array, "n v h w 3"]
+    model: ModelConfig,
+    variables: Variables,
+    views: UInt8[Array, "n v h w 3"] | Float[Array, "n v h w 3"],
+    *,
+    remat: bool = False,
 ) -> tuple[Float[Array, "v n p d"], dict[str, Any]]:
     """Projections of each view's patches x patches local vectors, row by row, with BatchNorm in training mode.
 
     `views` are uint8, or float in [0, 1]: of each of n images its v views, which go through the network together. BatchNorm
-    takes its statistics over one view at a time (`model.norm_per_view`) or over all of them. Returns float32
-    projections, not yet normalised (the loss does that), and the moved running statistics,
-    `variables["batch_stats"]` of the next step. Raises UserError where the model is an encoder without a projector.
+    takes its statistics over one view at a time (`model.norm_per_view`) or over all of them. With `remat` a backward pass
+    keeps the input of each residual block only, and computes the rest again. Returns float32 projections, not yet
+    normalised (the loss does that), and the moved running statistics, `variables["batch_stats"]` of the next step. Raises
+    UserError where the model is an encoder without a projector.
     """
     if not model.projection_dim:
         raise UserError("this model is an encoder without a projector: it gives features, and cannot be trained on.")
     network = _bind(model, variables)
     images, count = views.shape[:2]
     joint = _scaled(model, views.reshape(-1, *views.shape[2:]))
-    z = network.projections(joint, batches=count if model.norm_per_view else 1)
+    z = network.projections(joint, count if model.norm_per_view else 1, remat)
     return z.reshape(images, count, *z.shape[1:]).swapaxes(0, 1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 

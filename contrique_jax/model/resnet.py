@@ -6,6 +6,8 @@ Kernels are zero as built: `contrique.init_model` draws them, a model folder or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -158,9 +160,10 @@ class Stage(nnx.Module):
             setattr(self, str(i), block(inputs, width, stride if i == 0 else 1, dtype=dtype))
             inputs = block.expansion * width
 
-    def __call__(self, x: Map, batches: int, valid: Sizes | None) -> tuple[Map, Sizes | None]:
+    def __call__(self, x: Map, batches: int, valid: Sizes | None, remat: bool) -> tuple[Map, Sizes | None]:
         for i in range(self.depth):
-            x = getattr(self, str(i))(x, batches, valid)
+            block = getattr(self, str(i))
+            x = _call(type(block).__call__, remat)(block, x, batches, valid)
             if i == 0:
                 valid = _halved(valid, self.stride)
         return x, valid
@@ -190,21 +193,30 @@ class ResNet(nnx.Module):
             inputs = block.expansion * width
 
     def __call__(
-        self, images: Float[Array, "n h w 3"], batches: int, valid: Sizes | None = None
+        self, images: Float[Array, "n h w 3"], batches: int, valid: Sizes | None = None, remat: bool = False
     ) -> tuple[Map, Sizes | None]:
         """The last map, and the part of it that `valid` (height and width of the image in the top left corner) covers.
 
         With `valid`, whatever lies outside is zero after every activation, just as a convolution pads: inside, the map
-        equals that of the image alone.
+        equals that of the image alone. With `remat` a backward pass keeps the input of the stem and of each block only, and
+        computes the rest again.
         """
-        x = _inside(images, valid)
-        valid = _halved(valid, 2)
-        x = _relu(self.bn1(self.conv1(x), batches), valid)
-        valid = _halved(valid, 2)
-        x = _inside(max_pool(x), valid)  # a window just outside still sees the last row inside
+        x = _call(_stem, remat)(self.conv1, _inside(images, valid), batches, valid, self.bn1)
+        valid = _halved(_halved(valid, 2), 2)
         for i in range(1, 5):
-            x, valid = getattr(self, f"layer{i}")(x, batches, valid)
+            x, valid = getattr(self, f"layer{i}")(x, batches, valid, remat)
         return x, valid
+
+
+def _call(layer: Callable[..., Map], remat: bool) -> Callable[..., Map]:
+    """A layer as a function of (module, map, batches, ...), its inside kept for the backward pass or computed again."""
+    return nnx.remat(layer, static_argnums=(2,)) if remat else layer
+
+
+def _stem(conv: Conv, images: Map, batches: int, valid: Sizes | None, norm: BatchNorm) -> Map:
+    valid = _halved(valid, 2)
+    x = _relu(norm(conv(images), batches), valid)
+    return _inside(max_pool(x), _halved(valid, 2))  # a window just outside still sees the last row inside
 
 
 def _halved(valid: Sizes | None, stride: int) -> Sizes | None:

@@ -98,6 +98,14 @@ def test_equal_files_in_different_groups_are_refused(folder):
     assert len(read_scores(write(folder, "path,mos,group\na.png,1,x\nc.png,3,y\nb.png,2,x\n"))) == 3
 
 
+def test_files_that_differ_in_one_byte_are_different(folder):
+    for name, end in (("a", b"x"), ("b", b"y"), ("c", b"x")):
+        (folder / f"{name}.png").write_bytes(b"0" * 100_000 + end)
+    assert len(read_scores(write(folder, "path,mos\na.png,1\nb.png,2\n"))) == 2
+    with pytest.raises(UserError, match=r"lines 3 and 4: a.png and c.png are the same image in different groups"):
+        read_scores(write(folder, "path,mos\nb.png,2\na.png,1\nc.png,3\n"))
+
+
 def test_biq2021_is_read(shared):
     images = read_scores(shared / "data" / "biq2021" / "scores.csv")
     assert len(images) == 1800 and set(images.subsets) == {"ss01", "ss02", "ss03"} and images.higher_is_better

@@ -1,0 +1,122 @@
+"""What one row of a table of opinion scores says, and the checks that every such table has to pass."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from contrique_jax.errors import UserError
+
+# Photographs of one data set often have one size in bytes; this much of each tells nearly all of them apart.
+_SAMPLE_BYTES = 1 << 14
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands, for messages."""
+
+    path: Path
+    number: int
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.unit} {self.number}"
+
+    def along(self, other: Place) -> str:
+        """Both places in one phrase, this one first."""
+        if (self.path, self.unit) == (other.path, other.unit):
+            return f"{self.path}, {self.unit}s {self.number} and {other.number}"
+        return f"{self} and {other}"
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One image of a data set with opinion scores, as a table of its authors lists it."""
+
+    place: Place
+    image: str  # file name within the folders of images
+    score: str
+    deviation: str | None = None  # standard deviation of the opinions, on the scale of the scores
+    group: str | None = None  # None: the image is a group of its own
+    subset: str | None = None
+    reference: str | None = None  # file name within the folders of references
+    part: str | None = None  # of the official split: train, validation or test
+
+
+def numbers(places: Sequence[Place], texts: Sequence[str], what: str) -> Float[np.ndarray, " n"]:
+    """Texts -> numbers. Raises UserError, naming the place, for one that is empty, no number, NaN or infinite."""
+    values = []
+    for place, text in zip(places, texts, strict=True):
+        try:
+            value = float(text)
+        except ValueError:
+            value = np.nan
+        if not np.isfinite(value):
+            raise UserError(f"{place}: {what} is {text!r}; give a number or take the row out.")
+        values.append(value)
+    return np.array(values, np.float64)
+
+
+def vary(where: Path, scores: Float[np.ndarray, " n"], what: str) -> None:
+    """Raises UserError where all scores are the same."""
+    if np.ptp(scores) == 0:
+        raise UserError(f"{where}: every {what} is {scores[0]:g}; scores that do not vary cannot be predicted.")
+
+
+def no_image_twice(places: Sequence[Place], images: Sequence[Path]) -> None:
+    """Raises UserError where an image has two rows."""
+    first: dict[str, Place] = {}
+    for place, image in zip(places, images, strict=True):
+        earlier = first.setdefault(os.path.realpath(image), place)
+        if earlier is not place:
+            raise UserError(f"{earlier.along(place)}: {image.name} is listed twice; keep one row.")
+
+
+def no_equal_files(places: Sequence[Place], images: Sequence[Path], groups: Sequence[str]) -> None:
+    """Raises UserError where files of two groups hold the same bytes: a split would test on what it trained on."""
+    for i, j in equal_files(images, groups):
+        raise UserError(
+            f"{places[i].along(places[j])}: {images[i].name} and {images[j].name} are "
+            "the same image in different groups; give them one group or keep one of them."
+        )
+
+
+def equal_files(images: Sequence[Path], groups: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(i, j), i < j, of files that hold the same bytes and are in different groups; i is the first of its kind."""
+    alike = [list(range(len(images)))]
+    keys: tuple[Callable[[Path], object], ...] = (_size, _sample, _digest)
+    for key in keys:  # each costs more than the one before, and is asked of fewer files
+        alike = [rows for candidates in alike for rows in _by(key, images, candidates, groups)]
+    for rows in alike:
+        yield from ((rows[0], j) for j in rows[1:] if groups[j] != groups[rows[0]])
+
+
+def _by(
+    key: Callable[[Path], object], images: Sequence[Path], rows: list[int], groups: Sequence[str]
+) -> list[list[int]]:
+    found: dict[object, list[int]] = {}
+    for i in rows:
+        found.setdefault(key(images[i]), []).append(i)
+    return [equal for equal in found.values() if len({groups[i] for i in equal}) > 1]
+
+
+def _size(image: Path) -> int:
+    return image.stat().st_size
+
+
+def _sample(image: Path) -> bytes:
+    """Some bytes from the middle of a file: the first ones are often the same header."""
+    with open(image, "rb") as stream:
+        stream.seek(max(0, image.stat().st_size - _SAMPLE_BYTES) // 2)
+        return hashlib.sha256(stream.read(_SAMPLE_BYTES)).digest()
+
+
+def _digest(image: Path) -> bytes:
+    with open(image, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

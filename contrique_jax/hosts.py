@@ -1,0 +1,168 @@
+"""Several processes that train together: joining, agreeing on what to do, stopping at one step.
+
+One process for each host (TPU) or for each GPU. A process alone goes through the same calls, which then do nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from contrique_jax.errors import UserError
+
+MODES = ("auto", "on", "off")
+_MESSAGE = 1000  # bytes of a sentence that travels between processes
+
+
+def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds: int) -> None:
+    """Joins the job's other processes; must come before anything that looks for devices.
+
+    `coordinator` is host:port of process 0, with the number of `processes` and this `process`'s own, from 0; without it
+    the cluster is asked (Cloud TPU, GKE, SLURM, MPI). `mode` "auto": a process that no cluster knows trains alone; "on":
+    that is an error; "off": alone whatever there is. Raises UserError where no cluster is found or process 0 does not answer
+    within `wait_seconds`; where the others do not come, it ends the process with one sentence and exit code 2.
+    """
+    if mode == "off":
+        return
+    given: dict[str, Any] = {}
+    if coordinator:
+        if not 0 <= process < processes:
+            raise UserError(
+                f"--process_id={process}: with --coordinator give --processes and a --process_id from 0 to one less."
+            )
+        _check_address(coordinator)
+        given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+        if process:
+            _await(coordinator, wait_seconds)
+    if "jax_cpu_collectives_implementation" in jax.config.values:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # jax aborts with a stack trace when its own time is up, so ours ends first
+    limit = threading.Timer(wait_seconds, _give_up, [wait_seconds])
+    limit.start()
+    try:
+        jax.distributed.initialize(
+            **given, initialization_timeout=2 * wait_seconds + 60, heartbeat_timeout_seconds=max(wait_seconds // 3, 10)
+        )
+    except ValueError as error:  # no cluster that jax knows
+        if mode == "on" or coordinator:
+            raise UserError(
+                f"--distributed={mode}: no cluster was found ({error}); start by srun, on a TPU pod or in a JobSet, or give "
+                "--coordinator, --processes and --process_id."
+            ) from error
+    finally:
+        limit.cancel()
+
+
+def _give_up(wait_seconds: int) -> None:
+    print(
+        f"error: the other processes did not come within config.train.wait_seconds = {wait_seconds}; check that all of "
+        "them are started, and their --coordinator and --processes.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)  # the main thread waits inside jax, where no exception reaches it
+
+
+def _check_address(coordinator: str) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--coordinator={coordinator}: give host:port of process 0, e.g. 10.0.0.2:8476.")
+
+
+def _await(coordinator: str, wait_seconds: int) -> None:
+    """Returns once something listens there: jax itself would end the process with a trace when nothing ever does."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"--coordinator={coordinator}: no answer within config.train.wait_seconds = {wait_seconds} "
+                    f"({error.strerror or error}); start process 0 there, or check the address and the firewall."
+                ) from error
+            time.sleep(0.5)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what there is one of."""
+    return jax.process_index() == 0
+
+
+def agree(error: UserError | None, *, same: str = "") -> None:
+    """Waits for all processes. Raises UserError on all of them where one brings an error, or where `same` differs."""
+    if jax.process_count() == 1:
+        if error:
+            raise error
+        return
+    mine = [str(error or "").encode()[:_MESSAGE], same.encode()[:_MESSAGE]]
+    rows = np.array([np.frombuffer(text.ljust(_MESSAGE, b"\0"), np.uint8) for text in mine])
+    everyone = np.asarray(multihost_utils.process_allgather(rows))
+    errors, words = ([bytes(row[i]).rstrip(b"\0").decode(errors="ignore") for row in everyone] for i in (0, 1))
+    if error:
+        raise error
+    for number, text in enumerate(errors):
+        if text:
+            raise UserError(f"process {number}: {text}")
+    for number, text in enumerate(words):
+        if text != words[0]:
+            raise UserError(
+                f"process {number} runs another config than process 0 (fingerprints {text[:12]} and {words[0][:12]}); "
+                "start every process with the same command."
+            )
+
+
+def total(count: int) -> int:
+    """The sum over all processes; all of them call it together."""
+    if jax.process_count() == 1:
+        return count
+    return int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
+
+
+class StopOnTerminate:
+    """Context: SIGTERM asks the loop to save and leave instead of ending the process.
+
+    Where there are several processes, SIGTERM on any of them asks all, at one step on which they agree (jax's preemption
+    service, which listens for the signal by itself).
+    """
+
+    def __enter__(self) -> StopOnTerminate:
+        self._asked = False
+        self._together = jax.process_count() > 1
+        if not self._together:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def asked(self, step: int) -> bool:
+        """Whether to leave after this step; every process calls it once a step."""
+        return multihost_utils.reached_preemption_sync_point(step) if self._together else self._asked
+
+    def __exit__(self, *details: Any) -> None:
+        if not self._together:
+            signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+
+
+def environment() -> tuple[str, int, int]:
+    """(coordinator, processes, this process) from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    numbers = []
+    for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        text = os.environ.get(name, "-1")
+        if not text.lstrip("-").isdigit():
+            raise UserError(f"{name}={text}: give a whole number.")
+        numbers.append(int(text))
+    return os.environ.get("JAX_COORDINATOR_ADDRESS", ""), numbers[0], numbers[1]

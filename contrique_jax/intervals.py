@@ -1,0 +1,183 @@
+"""How sure a correlation is, and whether two models differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+from contrique_jax.correlation import correlate, krocc, srocc
+from contrique_jax.errors import UserError
+
+Values = Float[np.ndarray, " n"]
+Rows = Int[np.ndarray, " rows"]
+RANKS: dict[str, Callable[[Values, Values], float]] = {"srocc": srocc, "krocc": krocc}  # these need no fit
+NUMBERS = (*RANKS, "plcc", "rmse", "outlier_ratio")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and its interval; NaN where it is not defined, and `note` says why."""
+
+    value: float
+    low: float
+    high: float
+    level: float  # share of such intervals that hold the true number
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two models over the same splits: `low`..`high` is the interval of the mean of first - second."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    p: float  # two-sided: how often a difference this large would come by chance
+    wins: int  # splits in which the first is higher
+    splits: int
+    note: str | None = None
+
+
+def bootstrap_intervals(
+    predictions: Values,
+    scores: Values,
+    numbers: Sequence[str] = ("srocc",),
+    *,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    parameters: int = 4,
+) -> dict[str, Interval]:
+    """Bias-corrected and accelerated (BCa) bootstrap intervals of NUMBERS, images resampled, or whole `groups`.
+
+    They tell what other images of the same kind would give; the probe stays as it is. The logistic is fitted again to
+    every resample (milliseconds each). The units resampled are taken as independent: give the groups where images
+    share a content (Efron 1987). Raises UserError for unknown numbers and fewer than 3 units.
+    """
+    predictions, scores = np.asarray(predictions, np.float64), np.asarray(scores, np.float64)
+    unknown = set(numbers) - set(NUMBERS)
+    if unknown:
+        raise UserError(f"intervals: {', '.join(sorted(unknown))} is not known; choose from {', '.join(NUMBERS)}.")
+
+    def statistic(rows: Rows) -> Values:
+        if set(numbers) <= set(RANKS):
+            return np.array([RANKS[name](predictions[rows], scores[rows]) for name in numbers])
+        found = correlate(predictions[rows], scores[rows], parameters=parameters)
+        return np.array([getattr(found, name) for name in numbers])
+
+    found = _bootstrap(statistic, len(scores), groups, level, resamples, seed)
+    return dict(zip(numbers, found, strict=True))
+
+
+def bootstrap_difference(
+    first: Values,
+    second: Values,
+    scores: Values,
+    number: str = "srocc",
+    *,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """BCa interval of `number` of the first model's predictions less the second's, on the same images, resampled alike.
+
+    For one test set, official or another data set; as in `bootstrap_intervals` the units are taken as independent.
+    """
+    first, second, scores = (np.asarray(values, np.float64) for values in (first, second, scores))
+    if number not in NUMBERS:
+        raise UserError(f"intervals: {number} is not known; choose from {', '.join(NUMBERS)}.")
+
+    def one(values: Values, rows: Rows) -> float:
+        if number in RANKS:
+            return RANKS[number](values[rows], scores[rows])
+        return float(getattr(correlate(values[rows], scores[rows]), number))
+
+    def statistic(rows: Rows) -> Values:
+        return np.array([one(first, rows) - one(second, rows)])
+
+    return _bootstrap(statistic, len(scores), groups, level, resamples, seed)[0]
+
+
+def compare_over_splits(first: Values, second: Values, test_to_train: float, level: float = 0.95) -> Difference:
+    """The corrected resampled t-test of Nadeau and Bengio (2003) on a number of two models, split by split.
+
+    Random splits share training and test images, so their differences are not independent, and a plain t-test or
+    Wilcoxon's finds differences that are not there: the variance of the mean is taken as (1/splits + test_to_train)
+    times the variance of the differences, `test_to_train` images tested for each image trained on. Assumes differences
+    near a normal distribution, and the same splits for both. Splits where a number is NaN are left out and said.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise UserError("comparison: the two models were not evaluated over the same splits; use the same splits.")
+    if not test_to_train > 0:
+        raise UserError("comparison: test_to_train must be above 0: images tested for each image trained on.")
+    differences = (first - second)[~np.isnan(first - second)]
+    lost = len(first) - len(differences)
+    note = f"not defined in {lost} of {len(first)} splits, left out" if lost else None
+    count = len(differences)
+    if count < 2:
+        why = f"not defined: {count} splits are too few"
+        return Difference(np.nan, np.nan, np.nan, level, np.nan, 0, count, why)
+    mean, spread = float(differences.mean()), float(differences.std(ddof=1))
+    wins = int((differences > 0).sum())
+    if spread <= 1e-12 * abs(mean) or spread == 0:
+        why = "no test: the difference is the same in every split"
+        return Difference(mean, mean, mean, level, np.nan if mean else 1.0, wins, count, why)
+    error = spread * np.sqrt(1 / count + test_to_train)
+    reach = error * stats.t.ppf((1 + level) / 2, count - 1)
+    p = 2 * stats.t.sf(abs(mean) / error, count - 1)
+    return Difference(mean, float(mean - reach), float(mean + reach), level, float(p), wins, count, note)
+
+
+def _bootstrap(
+    statistic: Callable[[Rows], Values],
+    images: int,
+    groups: Sequence[str] | None,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> list[Interval]:
+    """BCa intervals of every entry of statistic(rows), units of rows resampled with replacement."""
+    if not 0 < level < 1 or resamples < 100:
+        raise UserError(f"intervals: level {level:g} must be between 0 and 1, and {resamples} resamples at least 100.")
+    names = np.arange(images) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
+    if len(names) != images:
+        raise UserError(f"intervals: {len(names)} groups for {images} images; give one group for each image.")
+    units = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len(units) < 3:
+        raise UserError(f"intervals: {len(units)} images or groups are too few to resample; at least 3 are needed.")
+    rng = np.random.default_rng(seed)
+    whole = statistic(np.arange(images))
+    drawn = np.array(
+        [
+            statistic(np.concatenate([units[i] for i in rng.integers(0, len(units), len(units))]))
+            for _ in range(resamples)
+        ]
+    )
+    without = np.array([statistic(np.concatenate(units[:i] + units[i + 1 :])) for i in range(len(units))])
+    return [_bca(*parts, level) for parts in zip(whole, drawn.T, without.T, strict=True)]
+
+
+def _bca(value: float, drawn: Values, without: Values, level: float) -> Interval:
+    kept, without = drawn[~np.isnan(drawn)], without[~np.isnan(without)]
+    if np.isnan(value) or len(kept) < len(drawn) / 2 or not len(without):
+        return Interval(float(value), np.nan, np.nan, level, "no interval: the number is not defined in most resamples")
+    lost = len(drawn) - len(kept)
+    note = f"not defined in {lost} of {len(drawn)} resamples, left out" if lost else None
+    share = np.mean(kept < value) / 2 + np.mean(kept <= value) / 2
+    if share in (0, 1):
+        why = "no interval: every resample is on one side of the number"
+        return Interval(float(value), np.nan, np.nan, level, why)
+    bias = stats.norm.ppf(share)
+    pull = without.mean() - without
+    acceleration = np.sum(pull**3) / (6 * np.sum(pull**2) ** 1.5) if np.any(pull) else 0.0
+    tails = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2]) + bias
+    low, high = np.quantile(kept, stats.norm.cdf(bias + tails / (1 - acceleration * tails)))
+    return Interval(float(value), float(low), float(high), level, note)

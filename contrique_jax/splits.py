@@ -1,0 +1,160 @@
+"""Splits of a data set into train, validation and test rows: random by group, official, or read from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from contrique_jax.errors import UserError
+from contrique_jax.outputs import whole_file
+
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
+FEWEST_GROUPS = 5
+FEWEST_IMAGES = 3  # on every side of every split: fewer have no rank correlation worth the name
+SIDES = ("train", "validation", "test")
+FILE_FORMAT, FILE_VERSION = "contrique_jax splits", 1
+
+Rows = Int[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the data set on each side; validation may be empty in a split that somebody else made."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+def make_splits(groups: Sequence[str], count: int, seed: int) -> list[Split]:
+    """`count` random splits of the groups into 70 % train, 10 % validation, 20 % test, at least one group on each side.
+
+    A group is never on two sides. The same groups, in any number of runs, give the same splits for the same seed.
+    Raises UserError where there are too few groups or images.
+    """
+    names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
+    if len(names) < FEWEST_GROUPS:
+        raise UserError(
+            f"--scores: {len(names)} groups cannot be split 70/10/20; at least {FEWEST_GROUPS} are needed "
+            "(a group is never on two sides; see --group-column)."
+        )
+    tests = max(round(TEST_SHARE * len(names)), 1)
+    validations = max(round(VALIDATION_SHARE * len(names)), 1)
+    splits = []
+    for i in range(count):
+        order = np.random.default_rng([seed, i]).permutation(len(names))
+        side = np.zeros(len(names), int)
+        side[order[:tests]], side[order[tests : tests + validations]] = 2, 1
+        rows = [np.flatnonzero(side[of_row] == k) for k in range(3)]
+        if min(len(part) for part in rows) < FEWEST_IMAGES:
+            raise UserError(
+                f"--scores: {len(of_row)} images in {len(names)} groups leave fewer than {FEWEST_IMAGES} on a side of "
+                "a 70/10/20 split; add images."
+            )
+        splits.append(Split(*rows))
+    return splits
+
+
+def official_split(sides: Sequence[str]) -> Split:
+    """The split that a data set's own column names for each image: train, validation or test; "" is left out.
+
+    Raises UserError for another word and where train or test has too few images.
+    """
+    words = np.asarray(sides, str)
+    strange = sorted(set(words) - {*SIDES, ""})
+    if strange:
+        raise UserError(f"official split: {str(strange[0])!r} is no side; write {', '.join(SIDES)} or nothing.")
+    split = Split(*(np.flatnonzero(words == side) for side in SIDES))
+    check_splits([split], len(words))
+    return split
+
+
+def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False) -> None:
+    """Raises UserError where a split names a row twice or one that is not there, or has too few rows on a side."""
+    if not splits:
+        raise UserError("splits: there is none; give at least one.")
+    for number, split in enumerate(splits, 1):
+        rows = np.concatenate([split.train, split.validation, split.test])
+        if len(np.unique(rows)) != len(rows) or (len(rows) and (rows.min() < 0 or rows.max() >= images)):
+            raise UserError(f"splits: split {number} names an image twice or one that is not among the {images}.")
+        for side in SIDES if need_validation or len(split.validation) else ("train", "test"):
+            count = len(getattr(split, side))
+            if count < FEWEST_IMAGES:
+                raise UserError(
+                    f"splits: split {number} has {count} images to {_PURPOSE[side]}; at least {FEWEST_IMAGES} are needed"
+                    + (", or choose alpha by leave-one-out." if side == "validation" else ".")
+                )
+
+
+_PURPOSE = {"train": "train on", "validation": "choose alpha by", "test": "test on"}
+
+
+def keep_rows(splits: Sequence[Split], rows: Sequence[int], images: int) -> list[Split]:
+    """The splits of `images` images for those of them, `rows` in order, that could be read."""
+    place = np.full(images, -1)
+    place[np.asarray(rows, int)] = np.arange(len(rows))
+    return [Split(*(place[part][place[part] >= 0] for part in (s.train, s.validation, s.test))) for s in splits]
+
+
+def write_splits(path: Path, splits: Sequence[Split], groups: Sequence[str], about: Mapping[str, Any]) -> None:
+    """The groups on each side of each split as JSON, whole or not at all; `about`: where they come from (plain values).
+
+    Images that are groups of their own go by the names given as `groups`. Raises UserError where a group is on two sides
+    or only partly in a split: such splits go by image.
+    """
+    names = np.asarray(groups, str)
+    listed = []
+    for number, split in enumerate(splits, 1):
+        sides = {side: sorted(set(names[getattr(split, side)])) for side in SIDES}
+        if sum(map(len, sides.values())) != len(set(names)) or sum(map(len, dataclasses.astuple(split))) != len(names):
+            raise UserError(
+                f"splits: split {number} does not keep every group whole on one side; name images instead of groups."
+            )
+        listed.append({side: [str(name) for name in found] for side, found in sides.items()})
+    stored = {"format": FILE_FORMAT, "version": FILE_VERSION, **about, "splits": listed}
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
+    """The splits in a file that `write_splits` made, as rows of the data set with these groups.
+
+    Raises UserError for a file that is none, and where its groups are not exactly those of the data set.
+    """
+    path = Path(path).expanduser()
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] != FILE_FORMAT or stored["version"] != FILE_VERSION:
+            raise ValueError
+        listed = [{side: [str(name) for name in entry[side]] for side in SIDES} for entry in stored["splits"]]
+    except OSError as error:
+        raise UserError(f"{path}: the splits cannot be read ({error.strerror}); check the path.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a file of splits; give one that contrique_jax wrote.") from error
+    names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
+    number_of = {str(name): i for i, name in enumerate(names)}
+    splits = []
+    for number, entry in enumerate(listed, 1):
+        side_of = np.full(len(names), -1)
+        for side, found in enumerate(SIDES):
+            for name in entry[found]:
+                if name not in number_of:
+                    raise UserError(f"{path}: its group {name!r} is not in this data set; give the splits made for it.")
+                if side_of[number_of[name]] >= 0:
+                    raise UserError(f"{path}: split {number} names the group {name!r} twice; take a file as written.")
+                side_of[number_of[name]] = side
+        if (side_of < 0).any():
+            missing = str(names[np.argmax(side_of < 0)])
+            raise UserError(
+                f"{path}: split {number} lacks this data set's group {missing!r}; give the splits made for it."
+            )
+        splits.append(Split(*(np.flatnonzero(side_of[of_row] == side) for side in range(3))))
+    check_splits(splits, len(of_row))
+    return splits

@@ -1,0 +1,142 @@
+"""What the protocol does not ask: how many labelled images a probe needs, and how it fares on another data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from contrique_jax.correlation import Correlations, correlate, srocc
+from contrique_jax.errors import UserError
+from contrique_jax.protocol import ALPHAS, best_alpha, check_scores
+from contrique_jax.ridge import fit_ridge, held_out_paths
+from contrique_jax.splits import Rows, Split, check_splits
+
+SMALLEST = 10
+# Predictions of one call for every alpha and image: fits are made in portions of about this many numbers.
+PORTION = 50_000_000
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """SROCC on the test sides by number of labelled images, an array [splits x repeats] a size; NaN: not defined."""
+
+    sizes: list[int]  # the last: all images that are not tested, rounded mean over the splits
+    sroccs: list[Float[np.ndarray, " fits"]]  # a split's repeats beside each other; the last has one a split
+
+    @property
+    def medians(self) -> Float[np.ndarray, " sizes"]:
+        return np.array([np.nanmedian(v) if not np.isnan(v).all() else np.nan for v in self.sroccs])
+
+
+@dataclass(frozen=True)
+class CrossResult:
+    """A ridge fitted on all of one data set, tested on all of another."""
+
+    alpha: float
+    correlations: Correlations
+    predictions: Float[np.ndarray, " n"]
+
+
+def learning_curve(
+    features: Float[np.ndarray, "n d"],
+    scores: Float[np.ndarray, " n"],
+    splits: Sequence[Split],
+    groups: Sequence[str] | None = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    repeats: int = 3,
+    seed: int = 0,
+    alphas: Float[np.ndarray, " a"] = ALPHAS,
+) -> LearningCurve:
+    """SROCC on each split's test side for ridges on 10, 20, 50, 100, ... of its other images, and on all of them.
+
+    A repeat draws one order of the images and takes its first ones, so that smaller sets are inside larger ones. Each
+    fit chooses its own alpha among its own images, by the squared error of images left out with their group. Raises
+    UserError for sizes under 10 or beyond what a split has, and as `evaluate_features` does.
+    """
+    check_scores(features, scores, groups)
+    check_splits(splits, len(scores))
+    names = np.arange(len(scores)) if groups is None else np.asarray(groups, str)
+    pools = [np.concatenate([split.train, split.validation]) for split in splits]
+    most = min(map(len, pools))
+    if sizes is None:
+        sizes = [step * 10**power for power in range(1, 8) for step in (1, 2, 5) if step * 10**power < most]
+    sizes = sorted(set(sizes))
+    if repeats < 1 or any(not SMALLEST <= size <= most for size in sizes):
+        raise UserError(
+            f"learning curve: sizes go from {SMALLEST} to {most}, with at least 1 repeat; got {list(sizes)}."
+        )
+    orders = [
+        _mixed(np.random.default_rng([seed, i, k]).permutation(pool), names)
+        for i, pool in enumerate(pools)
+        for k in range(repeats)
+    ]
+    tests = [split.test for split in splits for _ in range(repeats)]
+    sroccs = [_test_sroccs(features, scores, [o[:size] for o in orders], tests, groups, alphas) for size in sizes]
+    sroccs.append(_test_sroccs(features, scores, pools, [split.test for split in splits], groups, alphas))
+    return LearningCurve([*sizes, round(float(np.mean([len(pool) for pool in pools])))], sroccs)
+
+
+def _mixed(order: Rows, names: np.ndarray) -> Rows:
+    """The order with its first image of a second group in second place, so that a group can always be left out."""
+    other = int(np.argmax(names[order] != names[order[0]]))
+    return np.concatenate([order[:1], order[other : other + 1], np.delete(order, [0, other])])
+
+
+def _test_sroccs(
+    features: Float[np.ndarray, "n d"],
+    scores: Float[np.ndarray, " n"],
+    fits: Sequence[Rows],
+    tests: Sequence[Rows],
+    groups: Sequence[str] | None,
+    alphas: Float[np.ndarray, " a"],
+) -> Float[np.ndarray, " fits"]:
+    found = []
+    portion = max(PORTION // (len(alphas) * len(scores)), 1)
+    for start in range(0, len(fits), portion):
+        part = slice(start, start + portion)
+        paths, _ = held_out_paths(features, scores, fits[part], alphas, groups)
+        for i, (rows, test) in enumerate(zip(fits[part], tests[part], strict=True)):
+            best = best_alpha(paths[i : i + 1], scores, [rows])
+            found.append(srocc(paths[i, best, test], scores[test]))
+    return np.array(found)
+
+
+def cross_data_set(
+    features: Float[np.ndarray, "n d"],
+    scores: Float[np.ndarray, " n"],
+    other_features: Float[np.ndarray, "m d"],
+    other_scores: Float[np.ndarray, " m"],
+    *,
+    groups: Sequence[str] | None = None,
+    alpha: float | None = None,
+    alphas: Float[np.ndarray, " a"] = ALPHAS,
+    opposite: bool = False,
+    parameters: int = 4,
+) -> CrossResult:
+    """Fitted on all of the first data set, tested on all of the other.
+
+    `alpha`: one chosen before on the first (its `Evaluation.alpha`); default: by leave-one-out on it, whole `groups`
+    left out. `opposite`: higher is better in one and worse in the other, so predictions are negated. Raises UserError
+    for features of different widths and as `evaluate_features` does.
+    """
+    check_scores(features, scores, groups)
+    check_scores(other_features, other_scores)
+    if np.shape(features)[1] != np.shape(other_features)[1]:
+        raise UserError(
+            f"cross-data-set: features of {np.shape(features)[1]} and {np.shape(other_features)[1]} numbers; "
+            "use one model for both data sets."
+        )
+    if alpha is None:
+        everything = [np.arange(len(scores))]
+        paths, _ = held_out_paths(features, scores, everything, alphas, groups)
+        alpha = float(alphas[best_alpha(paths, scores, everything)])
+    coefficients, intercepts = fit_ridge(features, scores, np.array([alpha]))
+    predictions = np.asarray(other_features, np.float64) @ coefficients[0] + intercepts[0]
+    if not np.isfinite(predictions).all():
+        raise UserError("cross-data-set: a feature of the other data set is NaN or infinite; leave such images out.")
+    predictions = -predictions if opposite else predictions
+    return CrossResult(alpha, correlate(predictions, other_scores, parameters=parameters), predictions)

@@ -1,0 +1,157 @@
+"""Several real processes on this machine train as one does, stop together and refuse together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from contrique_jax import hosts
+from contrique_jax.errors import UserError
+
+CONFIG = Path(__file__).parent / "tiny_config.py"
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Flags for two sources without flat areas: where values tie under the max-pool, rounding decides on the gradient."""
+    generator = np.random.default_rng(0)
+    flags = ["--config.data.height=128", "--config.data.width=192", "--config.loss.temperature=0.5"]
+    for role in ("pristine", "authentic"):
+        smooth = ndimage.gaussian_filter(generator.normal(size=(24, 128, 192, 3)), (0, 1.5, 1.5, 0))
+        smooth = (smooth - smooth.min()) / np.ptp(smooth) * 255
+        noisy = smooth + generator.normal(0, 6, smooth.shape)
+        np.save(tmp_path / f"{role}.npy", np.clip(noisy, 0, 255).astype(np.uint8))
+        flags.append(f"--config.data.{role}=arrays:{tmp_path / role}.npy")
+    return flags
+
+
+def start(count, workdir, flags, each=None):
+    """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(workdir.parent / "cache")}
+    together = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
+    jobs = []
+    for i in range(count):
+        command = [sys.executable, "-m", "contrique_jax.main", f"--config={CONFIG}", f"--workdir={workdir}", *flags]
+        command += [*together, f"--process_id={i}"] if together else []
+        command += each(i) if each else []
+        jobs.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    return jobs
+
+
+def finish(jobs, seconds=240):
+    """-> exit codes and what each said."""
+    try:
+        said = [job.communicate(timeout=seconds)[1] for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+    return [job.returncode for job in jobs], said
+
+
+def rows(workdir):
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_step(workdir, step, jobs, seconds=240):
+    until = time.monotonic() + seconds
+    while not any(row["step"] >= step for row in rows(workdir)):
+        assert time.monotonic() < until and all(job.poll() is None for job in jobs), "the job ended early"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_four_resumed_equal_one(tmp_path, photographs):
+    flags = [*photographs, "--config.train.steps=20", "--config.optim.learning_rate=0.0005"]
+    flags += ["--config.train.wait_seconds=60", "--config.train.log_every=1"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert finish(start(1, alone, flags))[0] == [0]
+    jobs = start(2, together, flags)
+    wait_for_step(together, 7, jobs)
+    jobs[1].kill()  # SIGKILL between two saves
+    assert all(finish(jobs)[0])  # jax ends the one that is left
+    before = rows(together)
+    assert 7 <= len(before) < 20 and not (together / "model").exists()
+    assert finish(start(4, together, flags))[0] == [0] * 4
+    losses = [[row["loss"] for row in rows(place)] for place in (alone, together)]
+    assert len(losses[0]) == len(losses[1]) == 20
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    np.testing.assert_allclose([row["loss"] for row in before], losses[0][: len(before)], rtol=1e-5)
+    assert (together / "model" / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_saves_at_one_step_on_all(tmp_path, photographs):
+    workdir = tmp_path / "run"
+    jobs = start(2, workdir, [*photographs, "--config.train.steps=100000", "--config.train.checkpoint_every=100000"])
+    wait_for_step(workdir, 2, jobs)
+    jobs[1].send_signal(signal.SIGTERM)
+    codes, said = finish(jobs)
+    assert codes == [0, 0]
+    (saved,) = (int(place.name) for place in (workdir / "checkpoints").iterdir() if place.name.isdigit())
+    assert rows(workdir)[-1]["step"] == saved
+    assert f"stopped and saved at step {saved} of 100000" in said[0] and "stopped" not in said[1]
+
+
+def test_processes_with_different_configs_all_refuse(tmp_path):
+    codes, said = finish(start(2, tmp_path / "run", [], each=lambda i: [f"--config.train.seed={i}"]))
+    assert codes == [2, 2]
+    assert all("process 1 runs another config than process 0" in text for text in said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_process_cannot_read_all_say(tmp_path):
+    folders = ["scenes:24", str(tmp_path / "missing")]
+    jobs = start(2, tmp_path / "run", [], each=lambda i: [f"--config.data.pristine={folders[i]}"])
+    codes, said = finish(jobs)
+    assert codes == [2, 2] and "process 1: " in said[0] and all("missing" in text for text in said)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_alone_waits_only_so_long(process):
+    code = (
+        "import sys\nfrom contrique_jax import errors, hosts\n"
+        f"sys.exit(errors.run_verb(lambda _: hosts.join('on', '127.0.0.1:{_free_port()}', 2, {process}, 2)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "config.train.wait_seconds = 2" in done.stderr and "Traceback" not in done.stderr
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("on", "", -1, -1), "no cluster was found"),
+        (("auto", "here:8476", 2, 2), "--process_id=2"),
+        (("auto", "here", 2, 0), "give host:port"),
+    ],
+)
+def test_mistakes_of_joining_are_one_sentence(flags, message):
+    with pytest.raises(UserError, match=message):
+        hosts.join(*flags, 2)
+
+
+def test_alone_is_the_default():
+    hosts.join("auto", "", -1, -1, 2)
+    hosts.join("off", "here", 0, 0, 2)
+    assert hosts.is_first() and hosts.total(3) == 3
+    with pytest.raises(UserError, match="a sentence"):
+        hosts.agree(UserError("a sentence"))
