@@ -6,7 +6,8 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 TEST_EXTRA ?=
-PYTEST_ARGS ?=
+# one worker a core: most of the time is the compiler's, which has one thread
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 .PHONY: demo test lint types clean
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 # eight CPU devices, so that sharding is tested wherever the suite runs; set before jax starts
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# what one test compiled, the next test or process need not compile again
-_cache = tempfile.TemporaryDirectory(prefix="contrique-tests-")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
+# what one test, worker or child process has compiled, the others and the next run take
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import pytest  # noqa: E402
