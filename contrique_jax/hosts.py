@@ -51,7 +51,10 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
     limit.start()
     try:
         jax.distributed.initialize(
-            **given, initialization_timeout=2 * wait_seconds + 60, heartbeat_timeout_seconds=max(wait_seconds // 3, 10)
+            **given,
+            initialization_timeout=2 * wait_seconds + 60,
+            heartbeat_timeout_seconds=max(wait_seconds // 3, 10),
+            shutdown_timeout_seconds=wait_seconds,
         )
     except ValueError as error:  # no cluster that jax knows
         if mode == "on" or coordinator:
@@ -99,6 +102,25 @@ def _await(coordinator: str, wait_seconds: int) -> None:
 def is_first() -> bool:
     """Whether this process is the one that writes what there is one of."""
     return jax.process_index() == 0
+
+
+def meet(name: str, wait_seconds: int) -> None:
+    """Waits until every process is here, without a collective: the first one of those gives up after half a minute.
+
+    Each `name` serves once. Raises UserError where one does not come within `wait_seconds`.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax._src import distributed  # jax has no public barrier of its coordination service
+
+    client: Any = distributed.global_state.client
+    try:
+        client.wait_at_barrier(f"contrique_jax/{name}", wait_seconds * 1000)
+    except RuntimeError as error:
+        raise UserError(
+            f"a process did not come to {name!r} within config.train.wait_seconds = {wait_seconds}; look at the other "
+            "processes' output."
+        ) from error
 
 
 def agree(error: UserError | None, *, same: str = "") -> None:

@@ -149,6 +149,7 @@ def main(argv: Sequence[str]) -> None:
         prepared = prepare(config, workdir, flags.devices)
     except UserError as error:
         fault = error
+    hosts.meet("the start", config.train.wait_seconds)
     hosts.agree(fault, same=hashlib.sha256(to_json(config).encode()).hexdigest())
     assert prepared is not None  # or agree has raised
     runtime, pipeline = prepared

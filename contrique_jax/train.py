@@ -68,10 +68,8 @@ def make_augment(
     return jax.shard_map(finish, mesh=runtime.mesh, in_specs=split, out_specs=split, check_vma=False)
 
 
-def make_step(
-    config: Config, runtime: Runtime, steps: int
-) -> Callable[[TrainState, Batch | augment.Rows], tuple[TrainState, Measures]]:
-    """The jitted step over the mesh: (state, batch) -> (state, measures). The state is donated.
+def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrapped:
+    """The jitted step over the mesh: (TrainState, Batch | augment.Rows) -> (TrainState, Measures). The state is donated.
 
     The loss and its gradient are the global batch's, whatever the number of devices and of micro-batches
     (`train.accumulation`). BatchNorm sees a micro-batch, of all devices, one view at a time with `model.norm_per_view`.
@@ -156,13 +154,15 @@ def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -
         state = runtime.replicate(init_state(config, steps))
         if first:
             state = checkpoints.restore(first, state)
-        run_step = make_step(config, runtime, steps)
-        batches = pipeline.batches(first, steps)
         with _metrics(workdir, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
             saved = first or None
-            for done in range(first + 1, steps + 1):
-                state, measures = run_step(state, runtime.place(next(batches)))
+            run_step = make_step(config, runtime, steps)
+            for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
+                if done == first + 1:
+                    compiled = run_step.lower(state, batch).compile()
+                    hosts.meet("the first step", often.wait_seconds)  # one may compile where another finds it compiled
+                state, measures = compiled(state, batch)
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
                 save = leave or done % often.checkpoint_every == 0

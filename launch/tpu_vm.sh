@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU VM or pod slice through gcloud; every command can be repeated, and `run` again resumes.
+#
+#   launch/tpu_vm.sh create                     the slice (reserves and bills it)
+#   launch/tpu_vm.sh sync                       this commit to all workers, and installs it there
+#   launch/tpu_vm.sh run [flags of main]        on all workers, in the background
+#   launch/tpu_vm.sh log                        follows the log of worker 0
+#   launch/tpu_vm.sh stop                       SIGTERM: saves at one step on all workers and leaves
+#   launch/tpu_vm.sh delete                     gives the slice back
+#
+# Environment: NAME (contrique), ZONE (us-west4-a), PROJECT (gcloud's), TYPE (v5litepod-16), VERSION (v2-alpha-tpuv5-lite;
+# v6e: v2-alpha-tpuv6e, v4: tpu-ubuntu2204-base), SPOT (1: may be taken away at any time, cheaper).
+# The workdir must be one folder that all workers see: mount a bucket with gcsfuse, or Filestore.
+set -euo pipefail
+name=${NAME:-contrique} zone=${ZONE:-us-west4-a} type=${TYPE:-v5litepod-16} version=${VERSION:-v2-alpha-tpuv5-lite}
+place=(--zone="$zone")
+if [[ -n ${PROJECT:-} ]]; then place+=(--project="$PROJECT"); fi
+cd "$(dirname "$0")/.."
+
+everywhere() {
+  gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all --command="$1"
+}
+
+case ${1:-} in
+  create)
+    spot=()
+    if [[ ${SPOT:-0} == 1 ]]; then spot=(--spot); fi
+    gcloud compute tpus tpu-vm create "$name" "${place[@]}" --accelerator-type="$type" --version="$version" "${spot[@]}"
+    ;;
+  sync)
+    archive=$(mktemp --suffix=.tar.gz)
+    trap 'rm -f "$archive"' EXIT
+    git archive --format=tar.gz --output="$archive" HEAD
+    gcloud compute tpus tpu-vm scp "$archive" "$name:contrique_jax.tar.gz" "${place[@]}" --worker=all
+    everywhere 'mkdir -p contrique_jax && tar -xzf contrique_jax.tar.gz -C contrique_jax &&
+      python3 -m venv venv && venv/bin/pip install --quiet --upgrade pip && venv/bin/pip install --quiet "./contrique_jax[tpu]"'
+    ;;
+  run)
+    shift
+    if (($# == 0)); then
+      echo "run: give the flags of contrique_jax.main, e.g. --config configs/contrique_resnet50.py --workdir /mnt/run" >&2
+      exit 2
+    fi
+    printf -v flags '%q ' "$@"
+    # cluster detection is jax's own; --distributed=on makes a worker that finds no other say so instead of training alone
+    everywhere "cd contrique_jax && nohup ../venv/bin/python -m contrique_jax.main --distributed=on $flags >../train.log 2>&1 </dev/null &"
+    ;;
+  log) gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=0 --command='tail -n 50 -F train.log' ;;
+  stop) everywhere 'pkill -TERM -f contrique_jax.main || true' ;;
+  delete) gcloud compute tpus tpu-vm delete "$name" "${place[@]}" ;;
+  *)
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
