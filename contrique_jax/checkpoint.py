@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,10 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """The network in a workdir, its `checkpoints` folder or one checkpoint -> (architecture, variables on the host)."""
+    """The network in a workdir, its `checkpoints` folder or one checkpoint -> (architecture, variables on the host).
+
+    Says on stderr which step that is: the run has no finished model.
+    """
     path = Path(path).absolute()
     if path.name.isdigit() and (path / "state").is_dir():
         folder, steps = path.parent, [int(path.name)]
@@ -175,5 +179,6 @@ def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error
     finally:
         checkpoints.close()
+    print(f"{folder}: no finished model; this is the checkpoint of step {max(steps)}", file=sys.stderr)
     model = ModelConfig(**{name: value for name, value in stored.items() if name in known})
     return model, {"params": state["params"], "batch_stats": state["batch_stats"]}

@@ -5,6 +5,7 @@ The dataclasses are mutable because `ml_collections.config_flags` sets fields fr
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,6 +204,11 @@ def first_difference(ours: dict[str, Any], stored: dict[str, Any]) -> str | None
     for part in sorted(set(ours) | set(stored)):
         mine, theirs = ours.get(part, {}), defaults.get(part, {}) | stored.get(part, {})
         for name in sorted(set(mine) | set(theirs)):
-            if f"{part}.{name}" not in FREE_FIELDS and mine.get(name) != theirs.get(name):
+            if f"{part}.{name}" not in FREE_FIELDS and _meant(mine.get(name)) != _meant(theirs.get(name)):
                 return f"{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
     return None
+
+
+def _meant(value: Any) -> Any:
+    """A path as it is found from here: one folder can be written in many ways. Other values as they are."""
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) and os.sep in value else value

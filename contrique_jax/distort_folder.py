@@ -30,7 +30,7 @@ from contrique_jax.distorted_set import (
     seed_of,
     write_manifest,
 )
-from contrique_jax.errors import BrokenImage, UserError, run_verb
+from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.networks import use_compilation_cache
 from contrique_jax.outputs import only_writer, whole_file
 
@@ -147,7 +147,7 @@ def _plan(flags: argparse.Namespace) -> Plan:
 
 def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax distort`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contrique-jax distort",
         description="Writes distorted images: OUT/STEM_TYPE_LEVEL.png for each photograph, and OUT/manifest.csv with their "
         "classes, from which training can read them (--config.data.pristine=OUT/manifest.csv). The same command again "

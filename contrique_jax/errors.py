@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -25,6 +27,13 @@ def disk_message(error: OSError, path: str) -> str | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{path}: no space left to write ({error.strerror}); free some space and run the same command again."
     return None
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are UserErrors, one sentence like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`.")
 
 
 def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:

@@ -30,7 +30,8 @@ from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.decode import read
 from contrique_jax.data.image_files import list_images
-from contrique_jax.errors import BrokenImage, UserError, run_verb
+from contrique_jax.data.iqa_sets import to_shorter_side
+from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.model.contrique import Variables, encode, feature_width
 from contrique_jax.model.store import content_hash
 from contrique_jax.networks import load_network, use_compilation_cache
@@ -75,17 +76,23 @@ class Extractor:
     """
 
     def __init__(
-        self, model: ModelConfig, variables: Variables, *, max_megapixels: float = MAX_MEGAPIXELS, workers: int = 0
+        self,
+        model: ModelConfig,
+        variables: Variables,
+        *,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        shorter_side: int | None = None,
+        workers: int = 0,
     ):
-        """Files with more than `max_megapixels` (10^6 pixels) are scaled down to it. `workers`: decoding threads, 0 is
-        one a core."""
+        """Files are first brought to `shorter_side` (`to_shorter_side`; default: left alone), and scaled down where they
+        still have more than `max_megapixels` (10^6 pixels). `workers`: decoding threads, 0 is one a core."""
         if not max_megapixels > 0:
             raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
         self.model = dataclasses.replace(model, compute_dtype="float32")
         self.variables = jax.device_put(variables)
         self.model_hash = content_hash(model, variables)
         self.width = 2 * feature_width(model)
-        self.max_megapixels = max_megapixels
+        self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
         self._workers = workers or os.cpu_count() or 1
         self._encode = _compiled_encoder(dataclasses.astuple(self.model))
 
@@ -142,7 +149,7 @@ class Extractor:
 
     def _load(self, path: Path) -> tuple[FileFeatures, tuple[RGB, RGB] | None]:
         try:
-            image, reduced = read_image(path, self.max_megapixels)
+            image, reduced = read_image(path, self.max_megapixels, self.shorter_side)
             return FileFeatures(path, None, reduced=reduced), (image, half_size(image))
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error), None
@@ -185,15 +192,16 @@ def half_size(image: RGB) -> RGB:
     return np.asarray(Image.fromarray(image).resize((max(width // 2, 1), max(height // 2, 1))))
 
 
-def read_image(path: Path, max_megapixels: float) -> tuple[RGB, bool]:
-    """The file's image, scaled down (bicubic) to `max_megapixels` where it has more, and whether it was.
-
-    Raises BrokenImage for a file that cannot be read.
+def read_image(path: Path, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:
+    """The file's image, brought to `shorter_side` as its data set asks, then scaled down (bicubic) to `max_megapixels`
+    where it has more, and whether that was so. Raises BrokenImage for a file that cannot be read.
     """
     try:
         image = read(path)
     except MemoryError as error:
         raise BrokenImage(str(path), "too large for this machine's memory") from error
+    if shorter_side is not None:
+        image = to_shorter_side(image, shorter_side)
     height, width = image.shape[:2]
     scale = math.sqrt(max_megapixels * 1e6 / (height * width))
     if scale >= 1:
@@ -273,7 +281,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax features`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contrique-jax features",
         description="Two-scale features of images -> F.npz with path [N], features float32 [N, D] and model_hash.",
         epilog="Example: contrique-jax features --model runs/first --images ~/photos 'more/*.png' --out features.npz",

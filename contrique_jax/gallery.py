@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from contrique_jax.data.decode import decode
 from contrique_jax.distort import bank
 from contrique_jax.distort.checked import SMALLEST_SIDE
 from contrique_jax.distort_flags import add_flags, types
-from contrique_jax.errors import UserError, run_verb
+from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.networks import use_compilation_cache
 from contrique_jax.outputs import output_path, whole_file
 from contrique_jax.runtime import host_device
@@ -150,7 +149,7 @@ def load(path: Path) -> RGB:
 
 def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax gallery`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contrique-jax gallery",
         description="A sheet of one image under every distortion at every level, with PSNR and SSIM against the image. "
         f"A larger image is first reduced to {LONGEST} x {SHORTEST} pixels.",

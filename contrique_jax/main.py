@@ -10,8 +10,10 @@ end D/model/, a model folder that `contrique-jax features`, `evaluate` and `scor
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -73,7 +75,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     except Exception as error:  # also whatever the config file raises
         if isinstance(error, UserError):
             raise
-        sentence = " ".join(str(error).split())
+        sentence = _without_python(" ".join(str(error).split()))
         raise UserError(f"command line: {sentence}; see `python -m contrique_jax.main --help`.") from error
     if len(rest) > 1:
         raise UserError(f"command line: {rest[1]!r} is no flag; see `python -m contrique_jax.main --help`.")
@@ -94,6 +96,19 @@ def parse_flags(argv: Sequence[str]) -> Flags:
         values.config, Path(values.workdir or ".").expanduser(), values.devices, values.print_config,
         values.distributed, values.coordinator, values.processes, values.process_id,
     )  # fmt: skip
+
+
+def _without_python(sentence: str) -> str:
+    """ml_collections' complaint about a field that does not exist, in words of the config."""
+    found = re.search(r"Field (\w+) not found on dataclass <class '[\w.]*\.(\w+)'>", sentence)
+    if not found:
+        return sentence
+    name, kind = found.groups()
+    holders = {"Config": "config"} | {type(part).__name__: f"config.{at}" for at, part in vars(Config()).items()}
+    place = holders.get(kind, "config")
+    holder = vars(Config()).get(place.removeprefix("config."), Config())
+    near = difflib.get_close_matches(name, vars(holder), n=1, cutoff=0.0)[0]
+    return f"{place} has no field {name!r}; the nearest name is {place}.{near}"
 
 
 def claim_workdir(workdir: Path, config: Config, images: dict[str, int]) -> bool:
@@ -163,10 +178,11 @@ def main(argv: Sequence[str]) -> None:
                 fault = error
         hosts.agree(fault)
         steps = total_steps(config, **images)
+        doing = "already trained:" if (workdir / "model").exists() else "resuming" if resumed else "training"
+        kind = "ready distorted" if pipeline.ready else "pristine"
         announce(
-            f"{'resuming' if resumed else 'training'} {config.model.encoder} in {workdir}: {images['pristine']} "
-            f"{'ready distorted' if pipeline.ready else 'pristine'} and {images['authentic']} authentic images, "
-            f"{config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
+            f"{doing} {config.model.encoder} in {workdir}: {images['pristine']} {kind} and {images['authentic']} authentic "
+            f"images, {config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
         )
         state = train(config, workdir, runtime, pipeline)
     if int(state.step) < steps:

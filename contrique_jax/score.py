@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import heapq
 import io
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.data.image_files import list_images
-from contrique_jax.errors import BrokenImage, UserError, run_verb
+from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.features import (
     Extractor,
     FileFeatures,
@@ -40,6 +39,7 @@ class Score:
 
     path: Path
     score: float | None
+    deviation: float | None = None  # standard deviation of the true score about it, where the probe knows one
     broken: BrokenImage | None = None
     reduced: bool = False
 
@@ -51,19 +51,28 @@ def score_files(
     full-reference probe. Raises UserError where probe and model do not belong together."""
     check_fit(extractor, probe, reference is not None)
     for item in extractor.stream(paths):
-        yield Score(item.path, _score(probe, item, reference), item.broken, item.reduced)
+        yield Score(item.path, *_judged(probe, item, reference), item.broken, item.reduced)
 
 
-def _score(probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None) -> float | None:
+def _judged(
+    probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None
+) -> tuple[float | None, float | None]:
+    """Score and deviation of one file."""
     if item.features is None:
-        return None
-    features = item.features if reference is None else np.abs(reference - item.features)
-    return float(probe.predict(features[None])[0])
+        return None, None
+    features = (item.features if reference is None else np.abs(reference - item.features))[None]
+    deviations = probe.deviations(features)
+    return float(probe.predict(features)[0]), None if deviations is None else float(deviations[0])
 
 
 def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
     """Raises UserError where the probe is for another model, needs a reference or has no use for one."""
     probe.check_model(extractor.model_hash, extractor.width)
+    if probe.shorter_side != extractor.shorter_side:
+        raise UserError(
+            f"--probe: it was fitted on images with a shorter side of {probe.shorter_side or 'any length'}, and these are "
+            f"read with one of {extractor.shorter_side or 'any length'}; score them with `contrique-jax score`."
+        )
     if probe.feature_name == FULL_REFERENCE and not with_reference:
         raise UserError("--probe: it compares an image with its reference; give --reference PATH, the pristine image.")
     if probe.feature_name != FULL_REFERENCE and with_reference:
@@ -121,26 +130,30 @@ class Writer:
     """Lines of scores, csv or JSON; the header first."""
 
     def __init__(self, stream: TextIO, probe: Probe, kind: str):
-        self.stream, self.kind, self.deviation = stream, kind, probe.deviation
+        self.stream, self.kind = stream, kind
         self._csv = csv.writer(stream, lineterminator="\n")
         if kind == ".jsonl":
             stream.write(json.dumps({"header": header(probe)}) + "\n")
         else:
             known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
-            deviation = "not known" if self.deviation is None else "one standard deviation, in the same units"
+            unknown = probe.deviation is None and probe.posterior is None
+            deviation = "not known" if unknown else f"{_whose(probe)}, in the same units"
             model = probe.model_hash or "not known"
             stream.write(f"# {probe.direction}; {known}; deviation: {deviation}; model {model}\n")
             self._csv.writerow(["path", "score", "deviation"])
 
     def write(self, score: Score) -> None:
-        known = score.score is not None
         if self.kind == ".jsonl":
             line: dict[str, Any] = {"path": str(score.path), "score": score.score}
-            line["deviation"] = self.deviation if known else None
+            line["deviation"] = score.deviation
             self.stream.write(json.dumps({**line, "error": score.broken.why} if score.broken else line) + "\n")
         else:
-            deviation = f"{self.deviation:.4g}" if known and self.deviation is not None else ""
-            self._csv.writerow([str(score.path), f"{score.score:.6g}" if known else "", deviation])
+            deviation = "" if score.deviation is None else f"{score.deviation:.4g}"
+            self._csv.writerow([str(score.path), "" if score.score is None else f"{score.score:.6g}", deviation])
+
+
+def _whose(probe: Probe) -> str:
+    return "one standard deviation" if probe.posterior is None else "one standard deviation of each image's own score"
 
 
 def reference_features(extractor: Extractor, path: str) -> Float[np.ndarray, " d"]:
@@ -169,7 +182,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 
 def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax score`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contrique-jax score",
         description="Quality scores of images: path, score, deviation; direction and range are in the header.",
         epilog="Example: contrique-jax score --model runs/first --probe my.npz ~/photos 'more/*.png' --out scores.csv",
@@ -184,7 +197,8 @@ def main(argv: Sequence[str]) -> None:
     probe = load_probe(flags.probe)
     paths = list_images(flags.paths)
     use_compilation_cache()
-    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
+    limits = {"max_megapixels": flags.max_megapixels, "shorter_side": probe.shorter_side}
+    extractor = Extractor(*load_network(flags.model), **limits)
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
     scores = progress_bar(score_files(extractor, probe, paths, reference), len(paths), out is not None)

@@ -56,7 +56,11 @@ def test_config_file_loads_with_changes(variant):
     [
         (["--workdir=w"], "--config is missing"),
         ([f"--config={CONFIG}"], "--workdir is missing"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.data.batchsize=8"], "batchsize"),
+        (
+            [f"--config={CONFIG}", "--workdir=w", "--config.data.batchsize=8"],
+            "the nearest name is config.data.batch_size",
+        ),
+        ([f"--config={CONFIG}", "--workdir=w", "--config.optims=8"], "config has no field 'optims'.*config.optim;"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.data.batch_size=many"], "many"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.data.batch_size=3"], "config.data.batch_size = 3"),
         ([f"--config={CONFIG}:huge", "--workdir=w"], "huge"),
@@ -131,3 +135,12 @@ def test_a_config_from_before_a_field_existed_had_its_default():
     assert first_difference(ours, stored) is None
     ours["model"]["input_scaling"] = "imagenet"
     assert "model.input_scaling" in str(first_difference(ours, stored))
+
+
+def test_one_folder_written_two_ways_is_one_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here, there = Config(), Config()
+    here.data.pristine, there.data.pristine = "photos/clean/", f"{tmp_path}/photos/clean"
+    assert first_difference(json.loads(to_json(here)), json.loads(to_json(there))) is None
+    there.data.pristine = f"{tmp_path}/photos/other"
+    assert "data.pristine" in first_difference(json.loads(to_json(here)), json.loads(to_json(there)))

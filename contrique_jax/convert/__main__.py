@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
-from contrique_jax.errors import UserError, run_verb
+from contrique_jax.errors import Parser, UserError, run_verb
 
 SUBVERBS = {
     "from-torch": ("from_torch", "a PyTorch checkpoint (CONTRIQUE, torchvision, ARNIQA, Re-IQA) -> a model folder"),
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     if name not in SUBVERBS:
         raise UserError(f"convert: {name!r} is not known; there are {', '.join(SUBVERBS)}.")
     module = importlib.import_module(f"contrique_jax.convert.{SUBVERBS[name][0]}")
-    parser = argparse.ArgumentParser(prog=f"contrique-jax convert {name}")
+    parser = Parser(prog=f"contrique-jax convert {name}")
     module.add_arguments(parser)
     module.run(parser.parse_args(rest))
 

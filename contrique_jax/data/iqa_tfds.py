@@ -7,7 +7,6 @@ prepares one from the folder that its authors' archives unpacked to; afterwards 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from contrique_jax.data.iqa_layouts import LAYOUTS, Layout, layout_of
 from contrique_jax.data.iqa_sets import ScoredImages, read_set
-from contrique_jax.errors import UserError, run_verb
+from contrique_jax.errors import Parser, UserError, run_verb
 
 VERSION = "1.0.0"
 WHOLE = "whole"  # the one split of a data set whose authors give none
@@ -125,7 +124,7 @@ def _key(layout: Layout) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """The command `python -m contrique_jax.data.iqa_tfds`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m contrique_jax.data.iqa_tfds",
         description="Prepares a public data set with opinion scores for TensorFlow Datasets; downloads nothing.",
         epilog="Example: python -m contrique_jax.data.iqa_tfds koniq10k --manual-dir koniq10k --data-dir tfds",
