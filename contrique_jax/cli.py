@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from contrique_jax.errors import UserError, run_verb
 
 VERBS = {
     "train": ("main", "train an encoder from a config; the same command again resumes"),
+    "plan": ("plan", "what a step would cost on a TPU slice that is not there: memory, time, exchanges"),
     "features": ("features", "two-scale features of images -> F.npz"),
     "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
     "score": ("score", "quality scores of files and folders"),
@@ -23,7 +25,7 @@ def usage() -> str:
     lines = [f"  {verb:<10}{says}" for verb, (_, says) in VERBS.items()]
     return "\n".join(
         [
-            "usage: contrique-jax VERB ...   (contrique-jax VERB --help has an example)",
+            "usage: contrique-jax VERB ...   (contrique-jax VERB --help has an example; --version)",
             "",
             *lines,
             "",
@@ -36,6 +38,9 @@ def main(argv: Sequence[str]) -> None:
     """Hands the rest of the command line to the verb named first."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
+        return
+    if argv[0] == "--version":
+        print(f"contrique-jax {importlib.metadata.version('contrique-jax')}")
         return
     verb, *rest = argv
     if verb not in VERBS:

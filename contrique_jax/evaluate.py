@@ -1,13 +1,14 @@
-"""How well a ridge on the features predicts opinion scores, beside the same network with random weights."""
+"""How well a ridge on the features predicts opinion scores, beside controls that it has to beat."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import math
+import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,167 +16,124 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.correlation import Correlations
-from contrique_jax.data.iqa_sets import ScoredImages, read_scores
+from contrique_jax.controls import NaturalStatistics
+from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.feature_cache import cached_features
-from contrique_jax.features import Extractor, add_model_flags, name_broken
+from contrique_jax.evaluate_flags import parse_flags, read_images, read_other
+from contrique_jax.evaluation_table import (
+    as_json,
+    cross_json,
+    cross_table,
+    notes,
+    table,
+    versus_json,
+    versus_line,
+)
+from contrique_jax.features import Extractor
 from contrique_jax.model.contrique import Variables
 from contrique_jax.networks import load_network, random_weights, use_compilation_cache
 from contrique_jax.outputs import output_path, user_cache, whole_file
+from contrique_jax.posterior import fit_posterior
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
-from contrique_jax.protocol import ALPHAS, Evaluation, evaluate_features, make_splits
+from contrique_jax.protocol import ALPHAS, Chooser, Evaluation
+from contrique_jax.report import Findings, write_report
+from contrique_jax.splits import Split, keep_rows, make_splits, official_split, read_splits, write_splits
+from contrique_jax.studies import learning_curve
+from contrique_jax.trial import Contender, cross, describe, pooled_interval, try_all, versus
 
-NUMBERS = ("srocc", "plcc", "rmse")
-SPREAD: dict[str, Callable[..., Any]] = {"median": np.median, "std": np.std, "min": np.min, "max": np.max}
-
-
-def features_of(
-    extractor: Extractor, images: ScoredImages, cache: Path | None
-) -> tuple[ScoredImages, Float[np.ndarray, "n d"]]:
-    """The images that can be read, and their features: |reference - image| where there are references.
-
-    Names broken files on stderr. Raises UserError where none is left.
-    """
-    files = images.paths + (images.references or [])
-    features, broken = cached_features(extractor, files, cache, images.folder)
-    name_broken(broken, len(set(files)))
-    wanted = zip(images.paths, images.references or images.paths, strict=True)
-    rows = [i for i, pair in enumerate(wanted) if all(path in features for path in pair)]
-    kept = images.subset(rows)
-    if not rows:
-        raise UserError("--scores: no image is left that can be read together with its reference.")
-    values = np.stack([features[path] for path in kept.paths])
-    if kept.references is not None:
-        values = np.abs(np.stack([features[path] for path in kept.references]) - values)
-    return kept, values
+RANDOM, STATISTICS = "random weights", "hand-made statistics"
+# A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.
+CURVE_FITS, CURVE_ALPHAS = 5, 4
+# Flags that change no number: they are no part of the configuration's hash.
+PLACES = ("out", "report", "probe", "features_cache")
 
 
 def fit_probe(
-    extractor: Extractor, images: ScoredImages, features: Float[np.ndarray, "n d"], evaluation: Evaluation
+    model_hash: str, images: ScoredImages, features: Float[np.ndarray, "n d"], evaluation: Evaluation
 ) -> Probe:
-    """The probe fitted on all images with the alpha that the protocol chose; its deviation is the validation one."""
+    """The probe fitted on all images with the alpha that the protocol chose; its deviations are calibrated on the images
+    that this was chosen by."""
     coefficients, intercepts = fit_ridge(features, images.scores, np.array([evaluation.alpha]))
+    low, high = images.score_range or (float(images.scores.min()), float(images.scores.max()))
     return Probe(
         coefficients=coefficients[0],
         intercept=float(intercepts[0]),
         alpha=evaluation.alpha,
         feature_name=NO_REFERENCE if images.references is None else FULL_REFERENCE,
-        model_hash=extractor.model_hash,
+        model_hash=model_hash,
         data_set=images.name,
-        score_low=float(images.scores.min()),
-        score_high=float(images.scores.max()),
+        score_low=float(low),
+        score_high=float(high),
         higher_is_better=images.higher_is_better,
         deviation=evaluation.deviation,
+        posterior=fit_posterior(features, evaluation.alpha, evaluation.calibration, images.groups),
+        shorter_side=images.shorter_side,
     )
 
 
-def summary(evaluation: Evaluation, subset: str | None = None) -> dict[str, dict[str, float | None]]:
-    """Median and spread over the splits of every number; a split where it is not defined does not count."""
-    out = {}
-    for number in NUMBERS:
-        values = evaluation.values(number, subset)
-        values = values[~np.isnan(values)]
-        parts: dict[str, float | None] = dict.fromkeys(SPREAD)
-        if len(values):
-            parts = {name: float(part(values)) for name, part in SPREAD.items()}
-        out[number] = parts
-    return out
+def contenders_of(model: ModelConfig, variables: Variables, flags: argparse.Namespace) -> list[Contender]:
+    """The network that --model names, and its controls."""
+
+    def network(name: str, weights: Variables) -> Contender:
+        limit = flags.max_megapixels
+        return Contender(name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side))
+
+    found = [network(flags.model, variables)]
+    if not flags.no_control:
+        if not flags.model.startswith("random:"):
+            found.append(network(RANDOM, random_weights(model)))
+        limit = flags.max_megapixels
+        made = Contender(
+            STATISTICS, lambda side: NaturalStatistics(max_megapixels=limit, shorter_side=side), standardise=True
+        )
+        found.append(made)
+    return found
 
 
-def subset_names(evaluation: Evaluation) -> list[str]:
-    return list(evaluation.results[0].subsets)
+def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> tuple[list[Split], str]:
+    """The splits and where they come from: --splits-file, the data set's official one, or random ones.
+
+    Writes random splits to the file that --splits-file names where there is none yet.
+    """
+    path = None if flags.splits_file is None else Path(flags.splits_file).expanduser()
+    names = split_names(images)
+    if path is not None and path.exists():
+        found = read_splits(path, names)
+        return found, f"{len(found)} splits of {path.name}"
+    if flags.splits is None and {"train", "test"} <= set(images.official_split or []):
+        if path is not None:
+            raise UserError(
+                f"--splits-file: {images.name} has an official split of its own, which is not written; leave the flag out "
+                "or ask for random splits with --splits N."
+            )
+        return [official_split(images.official_split or [])], "the official split"
+    count = 10 if flags.splits is None else flags.splits
+    found = make_splits(names, count, flags.seed)
+    if path is not None:
+        about = {"data_set": images.name, "images": len(images), "seed": flags.seed}
+        write_splits(output_path("--splits-file", str(path), (".json",)), found, names, about)
+    return found, f"{count} random splits 70/10/20"
 
 
-def report(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as what goes into R.json."""
-    pooled = summary(evaluation)
-    return {
-        **{number: pooled[number]["median"] for number in NUMBERS},
-        "alpha": evaluation.alpha,
-        "validation_srocc": evaluation.validation_srocc,
-        "deviation": evaluation.deviation,
-        "spread": pooled,
-        "subsets": {name: summary(evaluation, name) for name in subset_names(evaluation)},
-        "splits": [
-            {
-                **_numbers(result.pooled),
-                "train": len(result.split.train),
-                "validation": len(result.split.validation),
-                "test": len(result.split.test),
-                "subsets": {name: _numbers(values) for name, values in result.subsets.items()},
-            }
-            for result in evaluation.results
-        ],
-    }
+def split_names(images: ScoredImages) -> list[str]:
+    """The groups; images that are groups of their own go by their place in the data set, wherever that lies."""
+    pairs = zip(images.groups, images.paths, strict=True)
+    return [_relative(path, images) if group == str(path) else group for group, path in pairs]
 
 
-def _numbers(values: Correlations) -> dict[str, Any]:
-    plain = {name: getattr(values, name) for name in ("srocc", "plcc", "krocc", "rmse")}
-    out: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in plain.items()}
-    return {**out, "notes": list(values.notes)} if values.notes else out
+def _relative(path: Path, images: ScoredImages) -> str:
+    return Path(os.path.relpath(path, images.folder)).as_posix()
 
 
-def table(evaluations: dict[str, Evaluation]) -> str:
-    """Medians, standard deviations and ranges over the splits, a line a network and subset."""
-    lines = [["", "", *(f"{number.upper()} median ± std (min..max)" for number in NUMBERS)]]
-    for network, evaluation in evaluations.items():
-        for subset in [None, *subset_names(evaluation)]:
-            cells = []
-            for value in summary(evaluation, subset).values():
-                shown = "{median:.4f} ± {std:.4f} ({min:.4f}..{max:.4f})"
-                cells.append("not defined" if value["median"] is None else shown.format(**value))
-            lines.append(["" if subset else network, subset or "all", *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+def splits_hash(splits: Sequence[Split], images: ScoredImages) -> str:
+    """Twelve hexadecimal digits that name which images are on which side, wherever the data set lies."""
+    names = np.array([_relative(path, images) for path in images.paths])
+    sides = [[sorted(names[side]) for side in (s.train, s.validation, s.test)] for s in splits]
+    return _hash(sides)
 
 
-def notes(evaluation: Evaluation) -> list[str]:
-    """What was not defined or fell back, with how often."""
-    counted = Counter(
-        f"{subset}: {note}"
-        for result in evaluation.results
-        for subset, values in [("all", result.pooled), *result.subsets.items()]
-        for note in values.notes
-    )
-    return [f"note: {note} (in {count} of {len(evaluation.results)} splits)" for note, count in counted.items()]
-
-
-def evaluate(
-    images: ScoredImages, model: ModelConfig, variables: Variables, flags: argparse.Namespace, cache: Path | None
-) -> tuple[Extractor, ScoredImages, Float[np.ndarray, "n d"], Evaluation]:
-    """The protocol for one network."""
-    extractor = Extractor(model, variables, max_megapixels=flags.max_megapixels)
-    kept, features = features_of(extractor, images, cache)
-    splits = make_splits(kept.groups, flags.splits, flags.seed)
-    return extractor, kept, features, evaluate_features(features, kept.scores, splits, kept.subsets)
-
-
-def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="contrique-jax evaluate",
-        description="Correlation with opinion scores: repeated 70/10/20 splits, ridge on the features, alpha by "
-        "validation; the same for random weights; saves the probe fitted on all images.",
-        epilog="Example: contrique-jax evaluate --model runs/first --scores my/scores.csv --probe my.npz --out my.json",
-    )
-    add_model_flags(parser)
-    parser.add_argument("--scores", required=True, metavar="F.csv", help="columns path (relative to it) and a score")
-    parser.add_argument("--score-column", metavar="C", help="default: the one of mos, dmos, score that is there")
-    parser.add_argument("--group-column", metavar="C", help="a group is never on two sides of a split (default: group)")
-    parser.add_argument("--subset-column", metavar="C", help="correlations of each subset too (default: subset)")
-    parser.add_argument("--reference-column", metavar="C", help="full-reference: |f(reference) - f(image)| is judged")
-    parser.add_argument("--lower-is-better", action="store_true", help="the scores measure damage (dmos always does)")
-    parser.add_argument("--splits", type=int, default=10, metavar="N", help="random splits (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits (default: %(default)s)")
-    parser.add_argument("--dataset", metavar="NAME", help="what to call the data set (default: the csv's folder)")
-    parser.add_argument("--no-control", action="store_true", help="leave out the network with random weights")
-    parser.add_argument("--features-cache", metavar="DIR", help="keep features there (default: the user's cache)")
-    parser.add_argument("--probe", metavar="P.npz", help="save the probe fitted on all images here")
-    parser.add_argument("--out", metavar="R.json", help="save every number here")
-    flags = parser.parse_args(argv)
-    if flags.splits < 1 or flags.seed < 0:
-        raise UserError("--splits must be at least 1 and --seed at least 0.")
-    return flags
+def _hash(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -183,57 +141,91 @@ def main(argv: Sequence[str]) -> None:
     flags = parse_flags(argv)
     out = output_path("--out", flags.out, (".json",)) if flags.out else None
     probe_path = output_path("--probe", flags.probe, (".npz",)) if flags.probe else None
-    images = read_scores(
-        flags.scores,
-        name=flags.dataset,
-        score_column=flags.score_column,
-        group_column=flags.group_column,
-        subset_column=flags.subset_column,
-        reference_column=flags.reference_column,
-        lower_is_better=flags.lower_is_better,
+    page = output_path("--report", flags.report, (".html",)) if flags.report else None
+    images = read_images(flags)
+    full_reference = images.references is not None
+    others = [read_other(spec, full_reference) for spec in flags.cross]
+    splits, where = choose_splits(images, flags)  # too few groups: said before the network runs
+    choose: Chooser = flags.choose or (
+        "validation" if all(len(split.validation) for split in splits) else "leave-one-out"
     )
-    make_splits(images.groups, flags.splits, flags.seed)  # too few groups: say so before the network runs
     cache = _cache_folder(flags.features_cache)
     use_compilation_cache()
-    model, variables = load_network(flags.model)
-    extractor, kept, features, trained = evaluate(images, model, variables, flags, cache)
-    evaluations = {flags.model: trained}
-    if not flags.no_control and not flags.model.startswith("random:"):
-        evaluations["random weights"] = evaluate(images, model, random_weights(model), flags, cache)[3]
+    contenders = contenders_of(*load_network(flags.model), flags)
+    described = describe(contenders, images, cache)
+    trials = try_all(contenders, described, splits, choose, len(images))
+    own, trained = described[0], trials[0]
+    kept = own.images
     direction = "higher is better" if images.higher_is_better else "lower is better"
-    mode = "no-reference" if images.references is None else "full-reference"
+    mode = "full-reference" if full_reference else "no-reference"
     print(
-        f"{images.name}: {len(kept)} images, {len(set(kept.groups))} groups, {flags.splits} splits 70/10/20, {mode}, "
+        f"{images.name}: {len(kept)} images, {len(set(kept.groups))} groups, {where}, {mode}, alpha by {choose}, "
         f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})\n"
     )
-    print(table(evaluations) + "\n")
-    for name, evaluation in evaluations.items():
-        print(f"{name}: alpha {evaluation.alpha:.4g}, median validation SROCC {evaluation.validation_srocc:.4f}")
-        print("".join(f"{note}\n" for note in notes(evaluation)), end="")
+    print(table(trials) + "\n")
+    intervals = {trial.name: pooled_interval(trial, kept) for trial in trials if trial.features is not None}
+    for trial in trials[: len(contenders)]:
+        found, interval = trial.evaluation, intervals[trial.name]
+        print(
+            f"{trial.name}: alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; pooled test predictions "
+            f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}] (95 % bootstrap); "
+            f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
+        )
+        print("".join(f"{note}\n" for note in notes(found)), end="")
+    compared = [versus(trained, trial, kept) for trial in trials[1 : len(contenders)]]
+    print("".join(f"{versus_line(found)}\n" for found in compared), end="")
+    crossed = []
+    for other in others:
+        theirs = describe(contenders, other, cache, "--cross")
+        pairs = zip(contenders, trials, described, theirs, strict=False)
+        crossed += [cross(contender, trial, mine, their) for contender, trial, mine, their in pairs]
+    if crossed:
+        print(f"\nfitted on all of {images.name}\n" + cross_table(crossed))
+    if page or flags.learning_curve:
+        tested = keep_rows(splits, own.rows, len(images))[:CURVE_FITS]
+        for i, trial in enumerate(trials):
+            if trial.features is None:
+                continue
+            repeats = -(-CURVE_FITS // len(tested))
+            curve = learning_curve(
+                trial.features, kept.scores, tested, kept.groups, repeats=repeats, alphas=ALPHAS[::CURVE_ALPHAS]
+            )
+            trials[i] = replace(trial, curve=curve)
+            points = zip(curve.sizes, curve.medians, strict=True)
+            print(f"{trial.name}, SROCC by labelled images: " + ", ".join(f"{n}: {value:.3f}" for n, value in points))
     if probe_path:
-        fit_probe(extractor, kept, features, trained).save(probe_path)
-        print(f"{probe_path}: probe fitted on all {len(kept)} images, deviation {trained.deviation:.4g}")
+        fit_probe(own.model_hash, kept, own.features, trained.evaluation).save(probe_path)
+        print(f"{probe_path}: probe fitted on all {len(kept)} images, deviation {trained.evaluation.deviation:.4g}")
+    config = vars(flags)
+    about = {
+        "images": len(kept),
+        "images_left_out": len(images) - len(kept),
+        "groups": len(set(kept.groups)),
+        "data_set": images.name,
+        "mode": mode,
+        "score_column": images.score_column,
+        "score_range": [float(images.scores.min()), float(images.scores.max())],
+        "higher_is_better": images.higher_is_better,
+        "split_source": where,
+        "splits_hash": splits_hash(splits, images),
+        "config_hash": _hash({name: value for name, value in config.items() if name not in PLACES}),
+        "alphas": [float(ALPHAS[0]), float(ALPHAS[-1]), len(ALPHAS)],
+    }
     if out:
-        control = evaluations.get("random weights")
         result = {
-            **report(trained),
-            "control": report(control) if control else None,
-            "images": len(kept),
-            "images_left_out": len(images) - len(kept),
-            "groups": len(set(kept.groups)),
-            "data_set": images.name,
-            "mode": mode,
-            "score_column": images.score_column,
-            "score_range": [float(images.scores.min()), float(images.scores.max())],
-            "higher_is_better": images.higher_is_better,
-            "model_hash": extractor.model_hash,
-            "encoder": model.encoder,
-            "alphas": [float(ALPHAS[0]), float(ALPHAS[-1]), len(ALPHAS)],
-            "config": vars(flags),
+            **as_json(trials[0], intervals[trained.name]),
+            "controls": {trial.name: as_json(trial, intervals.get(trial.name)) for trial in trials[1:]},
+            "differences": [versus_json(found) for found in compared],
+            "cross": [cross_json(found) for found in crossed],
+            **about,
+            "config": config,
         }
         with whole_file(out) as beside:
             beside.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"{out}: written")
+    if page:
+        write_report(page, Findings(kept, trials, intervals, compared, crossed, about, config))
+        print(f"{page}: written")
 
 
 def _cache_folder(named: str | None) -> Path | None:

@@ -1,69 +1,120 @@
-"""Features kept between runs, by the hash of the model and the size and time of change of each file."""
+"""Features kept between runs, by the hash of the model and of each image's bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.features import Extractor, name_reduced, progress_bar
+from contrique_jax.features import FileFeatures, name_reduced, progress_bar
 from contrique_jax.outputs import write_npz
 
-FEATURES_VERSION = 1  # raise it when the same image and weights give other features
+FEATURES_VERSION = 2  # raise it when the same image and weights give other features, or the file another form
+
+Features = Float[np.ndarray, " d"]
+
+
+class Describer(Protocol):
+    """What turns files into features: an `Extractor`, or statistics made by hand."""
+
+    model_hash: str
+    width: int
+    max_megapixels: float
+    shorter_side: int | None
+
+    def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]: ...
 
 
 def cached_features(
-    extractor: Extractor, paths: Sequence[Path], folder: Path | None, data_folder: Path
-) -> tuple[dict[Path, Float[np.ndarray, " d"]], list[BrokenImage]]:
+    describer: Describer, paths: Sequence[Path], folder: Path | None, data_folder: Path
+) -> tuple[dict[Path, Features], list[BrokenImage]]:
     """Features of every file that can be read, and what was wrong with the others.
 
-    Those of files that have not changed since they were last computed with this model come from `folder`; `None`
-    computes all. One file a model and `data_folder`.
+    Those of images that this model has described before, with the same preprocessing, come from `folder`; `None`
+    computes all. An image is known by its bytes, and its bytes by place, size and time of change while these stay as
+    they are. One file a model and name of `data_folder`, wherever that lies.
     """
-    place = f"{data_folder.resolve()}|{extractor.max_megapixels:g}|{FEATURES_VERSION}"
-    store = folder / f"{extractor.model_hash}-{hashlib.sha256(place.encode()).hexdigest()[:16]}.npz" if folder else None
-    known = _read(store, extractor.width) if store else {}
-    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
-    missing = [path for path, stamp in stamps.items() if stamp not in known]
-    broken: list[BrokenImage] = []
+    known = _Kept(_store(describer, folder, data_folder), describer.width)
+    contents = {path: known.content(path) for path in dict.fromkeys(paths)}
+    first = {content: path for path, content in reversed(contents.items())}
+    missing = [path for path, content in contents.items() if content not in known.features and first[content] == path]
+    broken: dict[str, BrokenImage] = {}
     reduced: list[Path] = []
-    before = len(known)
     try:
-        for item in progress_bar(extractor.stream(missing), len(missing)):
+        for item in progress_bar(describer.stream(missing), len(missing)):
             if item.broken:
-                broken.append(item.broken)
+                broken[contents[item.path]] = item.broken
             elif item.features is not None:
-                known[stamps[item.path]] = item.features
+                known.features[contents[item.path]] = item.features
             if item.reduced:
                 reduced.append(item.path)
     finally:  # also what an interrupted run has done so far
-        if store and len(known) > before:
-            try:
-                write_npz(store, stamp=np.array(list(known)), features=np.array(list(known.values()), np.float32))
-            except (UserError, OSError) as error:  # what it holds can be computed again
-                print(f"warning: features are not kept for the next time: {error}", file=sys.stderr)
-    name_reduced(reduced, extractor.max_megapixels)
-    return {path: known[stamp] for path, stamp in stamps.items() if stamp in known}, broken
+        known.write()
+    name_reduced(reduced, describer.max_megapixels)
+    unread = [BrokenImage(str(path), broken[content].why) for path, content in contents.items() if content in broken]
+    return {path: known.features[content] for path, content in contents.items() if content in known.features}, unread
 
 
-def _stamp(path: Path) -> str:
-    status = path.stat()
-    return hashlib.sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:32]
+def _store(describer: Describer, folder: Path | None, data_folder: Path) -> Path | None:
+    if folder is None:
+        return None
+    place = f"{data_folder.resolve().name}|{describer.max_megapixels:g}|{describer.shorter_side}|{FEATURES_VERSION}"
+    return folder / f"{describer.model_hash}-{hashlib.sha256(place.encode()).hexdigest()[:16]}.npz"
 
 
-def _read(store: Path, width: int) -> dict[str, Float[np.ndarray, " d"]]:
+class _Kept:
     """What an earlier run kept; nothing where there is no file, or one that cannot be used."""
-    try:
-        with np.load(store, allow_pickle=False) as stored:
-            stamps, features = stored["stamp"], stored["features"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return {}
-    if features.shape != (len(stamps), width) or not np.isfinite(features).all():
-        return {}
-    return dict(zip(stamps.tolist(), features, strict=True))
+
+    def __init__(self, store: Path | None, width: int):
+        self._store = store
+        self._contents: dict[str, str] = {}  # place, size and time of change -> hash of the bytes
+        self.features: dict[str, Features] = {}
+        self._read = 0
+        if store is None:
+            return
+        try:
+            with np.load(store, allow_pickle=False) as stored:
+                stamps, stamped, contents, features = (
+                    stored[name] for name in ("stamp", "stamped_content", "content", "features")
+                )
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            return
+        if len(stamps) == len(stamped) and features.shape == (len(contents), width) and np.isfinite(features).all():
+            self._contents = dict(zip(stamps.tolist(), stamped.tolist(), strict=True))
+            self.features = dict(zip(contents.tolist(), features, strict=True))
+            self._read = len(self._contents) + len(self.features)
+
+    def content(self, path: Path) -> str:
+        """The hash of the file's bytes, which are read where the file is new or has changed."""
+        status = path.stat()
+        stamp = _short(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode())
+        if stamp not in self._contents:
+            with open(path, "rb") as stream:
+                self._contents[stamp] = hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+        return self._contents[stamp]
+
+    def write(self) -> None:
+        """Keeps what was added; a disk that is full costs a warning, since all of it can be computed again."""
+        if self._store is None or not self.features or len(self._contents) + len(self.features) == self._read:
+            return
+        try:
+            write_npz(
+                self._store,
+                stamp=np.array(list(self._contents)),
+                stamped_content=np.array(list(self._contents.values())),
+                content=np.array(list(self.features)),
+                features=np.array(list(self.features.values()), np.float32),
+            )
+        except (UserError, OSError) as error:
+            print(f"warning: features are not kept for the next time: {error}", file=sys.stderr)
+
+
+def _short(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:32]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 import zlib
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +20,8 @@ from contrique_jax.ridge import fit_ridge, float64, ridge_path
 __all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 
 FORMAT_VERSION = 1
-PREFIX = "posterior_"  # of the names of its arrays in the file; older files have none
+OPTIONAL = {"deviation", "posterior", "shorter_side"}  # not in every file
+PREFIX = "posterior_"  # of the names of its arrays in the file
 # What a probe reads: the features of one image, or the absolute difference of two images' features.
 NO_REFERENCE, FULL_REFERENCE = "two-scale", "two-scale difference"
 
@@ -39,15 +41,8 @@ class Probe:
     higher_is_better: bool
     # standard deviation of held-out scores about the prediction, in units of the scores; None: not known, not in the file
     deviation: float | None = None
-    # what a deviation for each image needs; kept, but no field: the fields are plain values, as converters write them
-    posterior: InitVar[Posterior | None] = None
-
-    def __post_init__(self, posterior: Posterior | None) -> None:
-        object.__setattr__(self, "posterior", posterior)
-
-    @property
-    def _posterior(self) -> Posterior | None:
-        return vars(self)["posterior"]  # type checkers do not know that it was kept
+    posterior: Posterior | None = None  # what a deviation for each image needs; older files have none
+    shorter_side: int | None = None  # images are brought to it before their features are computed; None: left alone
 
     @property
     def direction(self) -> str:
@@ -68,8 +63,8 @@ class Probe:
         1.645 of them in 90 % of images like those of `data_set`. Raises UserError for another width.
         """
         features = self._checked(features)
-        if self._posterior is not None:
-            return self._posterior.deviations(features)
+        if self.posterior is not None:
+            return self.posterior.deviations(features)
         return None if self.deviation is None else np.full(len(features), self.deviation)
 
     def _checked(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
@@ -94,12 +89,15 @@ class Probe:
                 "use that model, or fit a probe with `contrique-jax evaluate --probe`."
             )
 
+    def plain(self) -> dict[str, Any]:
+        """Its fields by name but for the posterior, which is none that a Ridge of another library could hold."""
+        return {name: value for name, value in vars(self).items() if name != "posterior"}
+
     def save(self, path: str | Path) -> None:
         """Writes the `.npz`, whole or not at all; no pickles."""
-        known = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        arrays = {name: np.asarray(value) for name, value in known.items()}
-        if self._posterior is not None:
-            arrays |= {PREFIX + name: np.asarray(value) for name, value in vars(self._posterior).items()}
+        arrays = {name: np.asarray(value) for name, value in self.plain().items() if value is not None}
+        if self.posterior is not None:
+            arrays |= {PREFIX + name: np.asarray(value) for name, value in vars(self.posterior).items()}
         write_npz(Path(path), format_version=np.asarray(FORMAT_VERSION), **arrays)
 
 
@@ -115,14 +113,14 @@ def load_probe(path: str | Path) -> Probe:
         raise UserError(f"{path}: cut off or not a probe; copy it again or fit it again.") from error
     version = fields.pop("format_version", None)
     wanted = {field.name: field.type for field in dataclasses.fields(Probe)}
-    if version is None or set(wanted) - set(fields) - {"deviation"}:
+    if version is None or set(wanted) - set(fields) - OPTIONAL:
         raise UserError(f"{path}: an .npz, but not a probe; give a file that `contrique-jax evaluate --probe` wrote.")
     if version.shape or version != FORMAT_VERSION:
         raise UserError(
             f"{path}: probe format {version} is unknown, this program reads {FORMAT_VERSION}; update the program."
         )
     try:
-        kinds = {"float": float, "str": str, "bool": bool, "float | None": float}
+        kinds = {"float": float, "str": str, "bool": bool, "float | None": float, "int | None": int}
         plain = {
             name: kinds[str(kind)](fields[name].item())
             for name, kind in wanted.items()

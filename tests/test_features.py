@@ -125,6 +125,13 @@ def test_large_images_are_scaled_down_and_named(folder, capsys):
     assert "1 images scaled down to 0.001 megapixels" in capsys.readouterr().err
 
 
+def test_images_are_brought_to_the_shorter_side_first(folder):
+    small = Extractor(TINY, random_weights(TINY), shorter_side=20)
+    _, features, _ = small.from_files([folder / "3.png"])
+    expected = Image.open(folder / "3.png").resize((20 * 70 // 31, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(features, small.features([np.asarray(expected)]), atol=2e-6)
+
+
 @pytest.mark.parametrize(
     "image",
     [

@@ -30,7 +30,9 @@ def test_local_runs_two_processes_of_two_devices(tmp_path):
 
 def test_local_hands_on_the_exit_code(tmp_path):
     environment = os.environ | {"PYTHON": sys.executable, "LOGS": str(tmp_path)}
-    done = subprocess.run([LAUNCH / "local.sh", "1", "1", "--nonsense"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [LAUNCH / "local.sh", "1", "1", "--nonsense"], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 2 and "nonsense" in (tmp_path / "local.0.log").read_text()
 
 
@@ -74,7 +76,9 @@ def test_jobsets_hold_valid_jobs(name):
     numbers = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
     if name == "gke_gpu.yaml":
         assert numbers["JAX_NUM_PROCESSES"] == str(spec["parallelism"])
-        assert numbers["JAX_COORDINATOR_ADDRESS"].startswith("{0}-{1}-0-0.{0}:".format(jobset["metadata"]["name"], job["name"]))
+        assert numbers["JAX_COORDINATOR_ADDRESS"].startswith(
+            "{0}-{1}-0-0.{0}:".format(jobset["metadata"]["name"], job["name"])
+        )
         assert "JAX_PROCESS_ID" in numbers
 
 

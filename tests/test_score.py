@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from contrique_jax import score
-from contrique_jax.errors import run_verb
+from contrique_jax.data.iqa_sets import to_shorter_side
+from contrique_jax.errors import UserError, run_verb
 from contrique_jax.features import Extractor
 from contrique_jax.networks import load_network
+from contrique_jax.posterior import Calibration, fit_posterior
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 from tests.planted import read_csv, tiny_model
 
@@ -89,6 +91,35 @@ def test_without_out_the_csv_goes_to_stdout_and_flags_may_come_last(place, capsy
     assert run_verb(score.main, line) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1] == "path,score,deviation" and lines[2].startswith('"')
+
+
+def test_each_image_has_a_deviation_of_its_own(place, tmp_path):
+    good, features = expected(place)
+    plain = score.load_probe(place / "probe.npz")
+    fitted = np.random.default_rng(1).normal(features.mean(0), features.std(0) + 1e-3, (40, features.shape[1]))
+    sure = dataclasses.replace(plain, posterior=fit_posterior(fitted, 0.1, Calibration(0.04, 0.5)), deviation=None)
+    sure.save(tmp_path / "sure.npz")
+    run(place, place / "images", "--out", tmp_path / "s.csv", probe=tmp_path / "sure.npz")
+    run(place, place / "images", "--out", tmp_path / "s.jsonl", probe=tmp_path / "sure.npz")
+    header, _, *rows = read_csv(tmp_path / "s.csv")
+    wanted = sure.deviations(features)
+    assert "each image's own score" in ",".join(header) and len(set(wanted.round(6))) == len(good)
+    np.testing.assert_allclose([float(row[2]) for row in rows if row[1]], wanted, rtol=1e-3)
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()[1:]]
+    np.testing.assert_allclose([line["deviation"] for line in lines if line["score"] is not None], wanted, rtol=1e-4)
+    assert [line["deviation"] for line in lines if line["score"] is None] == [None]
+
+
+def test_a_probe_of_small_images_makes_images_small(place, tmp_path):
+    small = dataclasses.replace(score.load_probe(place / "probe.npz"), shorter_side=32)
+    small.save(tmp_path / "small.npz")
+    run(place, place / "images" / "3*.png", "--out", tmp_path / "s.csv", probe=tmp_path / "small.npz")
+    extractor = Extractor(*load_network(str(place / "model")))
+    image = to_shorter_side(np.asarray(Image.open(place / "images" / "3, photo.png")), 32)
+    wanted = small.predict(extractor.features([image]))[0]
+    assert float(read_csv(tmp_path / "s.csv")[2][1]) == pytest.approx(wanted, rel=1e-4)
+    with pytest.raises(UserError, match="shorter side of 32"):
+        score.check_fit(extractor, small, False)
 
 
 def test_full_reference_of_an_image_with_itself_is_the_intercept(place, capsys):

@@ -16,7 +16,7 @@ from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 
 _TOLD = {
     "score_low": float, "score_high": float, "higher_is_better": bool, "data_set": str, "feature_name": str,
-    "model_hash": str, "deviation": float,
+    "model_hash": str, "deviation": float, "shorter_side": int,
 }  # fmt: skip
 
 

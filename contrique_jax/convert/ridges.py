@@ -39,8 +39,8 @@ class StoredRidge:
 
 
 def description(probe: Probe) -> dict[str, Any]:
-    """The fields of a probe that a Ridge has no place for."""
-    return {name: value for name, value in dataclasses.asdict(probe).items() if name not in _RIDGE}
+    """The fields of a probe that a Ridge has no place for; the posterior stays behind."""
+    return {name: value for name, value in probe.plain().items() if name not in _RIDGE}
 
 
 def write_json(probe: Probe, path: Path) -> None:

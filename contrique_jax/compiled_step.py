@@ -1,0 +1,161 @@
+"""The training step as the compiler sees it: what it holds, moves and exchanges, and how long that takes at the peaks."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from contrique_jax.augment import Canvases, Crops, Rows
+from contrique_jax.config import Config
+from contrique_jax.data.pipeline import Batch
+from contrique_jax.distort.bank import NUM_CLASSES
+from contrique_jax.hlo_text import Collective, Module
+from contrique_jax.runtime import Runtime
+from contrique_jax.topology import Topology
+from contrique_jax.train import init_state, make_step, total_steps
+from contrique_jax.views import ViewDraw
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of one device's share of a step. Where the step does not fit, only the bytes are known."""
+
+    fits: bool
+    bytes_per_chip: int  # where it does not fit, at least
+    capacity: int  # bytes a program may use; of fake devices, this machine's memory over their number
+    seconds: float  # it took to compile
+    parts: dict[str, int] = field(default_factory=dict)  # bytes_per_chip by purpose
+    flops: int = 0
+    passes: int = 0  # operations that float32 products add on a matrix unit made for bfloat16
+    bytes_moved: int = 0
+    collectives: tuple[Collective, ...] = ()
+    unknown_loops: int = 0
+
+
+def compile_step(config: Config, topology: Topology, runtime: Runtime, images: int) -> Compiled:
+    """Compiles the training step for the runtime's devices; no array is made."""
+    steps = total_steps(config, images, images)
+    state = jax.eval_shape(lambda: init_state(config, steps))
+    batch = batch_shapes(config)
+    capacity = round(topology.chip.memory) if topology.chip else _machine_memory() // runtime.devices
+    lowered = make_step(config, runtime, steps).lower(state, batch)
+    start = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = refusal(str(error))
+        if needed is None:
+            raise
+        asked, capacity = needed
+        return Compiled(False, asked, capacity, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    text = compiled.as_text()
+    assert memory and cost and text, "this compiler tells nothing of what it compiled"
+    module = Module(text)
+    held = sum(_tree_bytes(tree) for tree in state)
+    parts = {
+        "parameters": _tree_bytes(state.params),
+        "statistics and momentum": held - _tree_bytes(state.params),
+        "batch": memory.argument_size_in_bytes - held,
+        "activations and workspace": memory.temp_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+    }
+    total = sum(parts.values())
+    return Compiled(
+        topology.chip is not None or total <= capacity,  # the compiler for TPUs refuses what does not fit
+        total,
+        capacity,
+        seconds,
+        parts,
+        flops=int(cost["flops"]) + module.repeated_flops(),
+        passes=module.further_passes(),
+        bytes_moved=int(cost["bytes accessed"]) + module.repeated_bytes(),
+        collectives=tuple(module.collectives()),
+        unknown_loops=module.unknown_loops,
+    )
+
+
+def batch_shapes(config: Config) -> Any:
+    """The shapes of what the pipeline hands to the step."""
+
+    def array(*shape: int, dtype: Any = jnp.uint8) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    data = config.data
+    rows, half, size = data.batch_size, data.batch_size // 2, data.view_size
+    crops = (2, size, size, 3)
+    if data.augment_on == "host":
+        return Batch(array(rows, *crops), array(rows, dtype=jnp.int32))  # type: ignore[arg-type]
+    kinds = ViewDraw(jnp.int32, jnp.float32, jnp.float32, jnp.int32, jnp.bool_)  # type: ignore[arg-type]
+    draws = ViewDraw(*(array(half, 2, dtype=kind) for kind in kinds))  # type: ignore[arg-type]
+    classes, keys = array(half, dtype=jnp.int32), array(half, 2, dtype=jnp.uint32)
+    canvases = Canvases(array(half, data.height, data.width, 3), classes, keys, draws)  # type: ignore[arg-type]
+    return Rows(canvases, Crops(array(half, *crops), classes, draws))  # type: ignore[arg-type]
+
+
+def times(compiled: Compiled, topology: Topology) -> dict[str, float] | None:
+    """The parts of a step's time [s] at the chip's peaks, or None where there are no peaks."""
+    if topology.chip is None or not compiled.flops:
+        return None
+    exchanges = [(topology.seconds(one), one.times) for one in compiled.collectives]
+    return {
+        "arithmetic": (compiled.flops + compiled.passes) / topology.chip.flops,
+        "memory": compiled.bytes_moved / topology.chip.memory_speed,
+        "exchange_bytes": sum(sending * count for (sending, _), count in exchanges),
+        "exchange_delay": sum(waiting * count for (_, waiting), count in exchanges),
+    }
+
+
+def step_seconds(parts: dict[str, float]) -> float:
+    """Arithmetic and memory traffic overlap, exchanges overlap with nothing: BatchNorm waits for each of them."""
+    return max(parts["arithmetic"], parts["memory"]) + parts["exchange_bytes"] + parts["exchange_delay"]
+
+
+def purpose(collective: Collective, config: Config) -> str:
+    """Which part of the step exchanges, by the largest array: the compiler joins small exchanges with large ones."""
+    largest, width = collective.largest, config.model.projection_dim
+    # the projections travel as a gather or, over many chips, as a sum of arrays that are zero but for one chip's rows
+    if largest == (2 * config.data.batch_size * config.model.patches**2, width):
+        return "loss: projections"
+    if largest == (NUM_CLASSES + config.data.batch_size // 2, width):
+        return "loss: class sums"
+    if collective.kind == "all-gather":
+        return "loss: denominators"
+    if len(largest) > 2 or (len(largest) == 2 and largest[0] > 2):  # BatchNorm's are [views, channels]
+        return "gradients"
+    if "shard_map" in collective.source:
+        return "loss: sums"
+    return "BatchNorm, backwards" if "transpose" in collective.source else "BatchNorm statistics"
+
+
+def refusal(message: str) -> tuple[int, int] | None:
+    """(bytes asked for, bytes there are) of a compiler's refusal, or None where it refused for another reason."""
+    number = r"([\d.]+)([KMGT]?)"
+    for pattern in (
+        rf"Used {number} of {number} hbm",
+        rf"HLO temporaries \({number}\) exceeds available HBM \({number}\)",
+    ):
+        found = re.search(pattern, message)
+        if found:
+            asked, there = ((float(found.group(i)) * UNITS[found.group(i + 1)]) for i in (1, 3))
+            return round(asked), round(there)
+    return None
+
+
+def _tree_bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

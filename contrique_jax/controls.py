@@ -1,0 +1,175 @@
+"""What a trained network has to beat: statistics of natural scenes made by hand, and the mean score.
+
+The 36 statistics are those of BRISQUE (Mittal, Moorthy and Bovik 2012), from the paper's formulas. At full and half size
+the luminance is normalised locally, I = (i - mu) / (sigma + 1), mu and sigma under a Gaussian window of 7 x 7. Natural
+images leave nearly Gaussian coefficients, and distortions change their shape: a generalised Gaussian is fitted to the
+coefficients (shape, variance), an asymmetric one to the products of neighbours in four directions (shape, mean, left and
+right variance).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from scipy import ndimage, special
+
+from contrique_jax.correlation import Correlations
+from contrique_jax.errors import BrokenImage
+from contrique_jax.features import FileFeatures, read_image
+from contrique_jax.posterior import calibrate, coverage
+from contrique_jax.protocol import Chooser, Evaluation, SplitResult
+from contrique_jax.splits import Split
+
+WIDTH = 36
+WINDOW_DEVIATION, WINDOW_RADIUS = 7 / 6, 3
+NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # horizontal, vertical, the two diagonals
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as MATLAB's rgb2gray
+# Shapes between which a fit is looked up; 2 is a Gaussian, 1 a Laplacian.
+SHAPES = np.arange(0.2, 10.001, 0.001)
+RATIOS = special.gamma(2 / SHAPES) ** 2 / (
+    special.gamma(1 / SHAPES) * special.gamma(3 / SHAPES)
+)  # rises with the shape
+
+
+def natural_statistics(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "36"]:
+    """The 36 statistics of an image of any size, full size first; finite also where the image is flat."""
+    grey = image.astype(np.float32) @ GREY
+    half = Image.fromarray(grey).resize((max(grey.shape[1] // 2, 1), max(grey.shape[0] // 2, 1)))
+    return np.concatenate([_one_size(grey), _one_size(np.asarray(half))])
+
+
+def _one_size(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "18"]:
+    coefficients = normalised_luminance(grey)
+    shape, left, right = fit_asymmetric(coefficients, symmetric=True)
+    found = [shape, left]
+    for dy, dx in NEIGHBOURS:
+        products = coefficients * np.roll(coefficients, (dy, dx), (0, 1))
+        shape, left, right = fit_asymmetric(products)
+        width = np.sqrt(special.gamma(1 / shape) / special.gamma(3 / shape))
+        mean = (np.sqrt(right) - np.sqrt(left)) * width * special.gamma(2 / shape) / special.gamma(1 / shape)
+        found += [shape, mean, left, right]
+    return np.array(found, np.float64)
+
+
+def normalised_luminance(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Mean-subtracted, contrast-normalised coefficients of a luminance of 0..255."""
+
+    def blurred(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+        return ndimage.gaussian_filter(values, WINDOW_DEVIATION, radius=WINDOW_RADIUS, mode="nearest")
+
+    centred = grey - grey.mean()  # float32 squares of small numbers
+    mean = blurred(centred)
+    deviation = np.sqrt(np.maximum(blurred(centred * centred) - mean * mean, 0))
+    return (centred - mean) / (deviation + 1)
+
+
+def fit_asymmetric(values: Float[np.ndarray, "..."], symmetric: bool = False) -> tuple[float, float, float]:
+    """(shape, left variance, right variance) of an asymmetric generalised Gaussian about 0, by matching moments
+    (Lasmar, Stitou and Berthoumieu 2009); `symmetric`: both sides have the one variance."""
+    values = values.astype(np.float64).ravel()
+    square, size = values * values, np.abs(values)
+    total = float(square.mean())
+    if not total > 0:
+        return float(SHAPES[-1]), 0.0, 0.0
+    left = right = total
+    if not symmetric:
+        left, right = (float(square[side].mean()) if side.any() else 0.0 for side in (values < 0, values > 0))
+    ratio = float(size.mean()) ** 2 / total
+    if left > 0 and right > 0:
+        skew = np.sqrt(left / right)
+        ratio *= (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
+    return float(SHAPES[min(int(np.searchsorted(RATIOS, ratio)), len(SHAPES) - 1)]), left, right
+
+
+class NaturalStatistics:
+    """`natural_statistics` of files, as an `Extractor` gives the features of a network."""
+
+    model_hash = "natural-statistics-1"
+    width = WIDTH
+
+    def __init__(self, *, max_megapixels: float, shorter_side: int | None = None):
+        self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
+
+    def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
+        """File by file, in order; a thread a core is at work ahead of the reader."""
+        workers = os.cpu_count() or 1
+        running: deque[Future[FileFeatures]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for path in paths:
+                running.append(pool.submit(self._one, path))
+                if len(running) >= 4 * workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _one(self, path: Path) -> FileFeatures:
+        try:
+            image, reduced = read_image(path, self.max_megapixels, self.shorter_side)
+        except BrokenImage as error:
+            return FileFeatures(path, None, broken=error)
+        return FileFeatures(path, natural_statistics(image).astype(np.float32), reduced=reduced)
+
+
+def standardised(
+    features: Float[np.ndarray, "n d"], like: Float[np.ndarray, "m d"] | None = None
+) -> Float[np.ndarray, "n d"]:
+    """Every feature with mean 0 and variance 1 over the images of `like` (default: these), whose scores play no part;
+    0 where it does not vary. Statistics have units of their own, and a ridge would see only the largest."""
+    like = np.asarray(features if like is None else like, np.float64)
+    deviation = like.std(axis=0)
+    return (features - like.mean(axis=0)) / np.where(deviation > 1e-9 * np.abs(like).max(axis=0), deviation, np.inf)
+
+
+def mean_alone(
+    scores: Float[np.ndarray, " n"], splits: Sequence[Split], subsets: Sequence[str] | None, choose: Chooser
+) -> Evaluation:
+    """The protocol for what looks at no image: the mean score of the images a ridge would be fitted on.
+
+    It has an RMSE and no correlation: its predictions are constant. It is the ridge of infinite alpha.
+    """
+    kinds = None if subsets is None else np.asarray(subsets, str)
+    results, errors = [], []
+    for split in splits:
+        fitted = split.train if choose == "validation" else np.concatenate([split.train, split.validation])
+        mean = scores[fitted].mean()
+        left_out = split.validation if choose == "validation" else fitted
+        errors.append(scores[left_out] - mean)
+        deviations = np.full(len(split.test), np.sqrt(np.mean(errors[-1] ** 2)))
+        parts = {}
+        if kinds is not None:
+            parts = {str(kind): _constant(scores[split.test[kinds[split.test] == kind]], mean) for kind in set(kinds)}
+        results.append(
+            SplitResult(
+                split=split,
+                pooled=_constant(scores[split.test], mean),
+                subsets=dict(sorted(parts.items())),
+                predictions=np.full(len(split.test), mean),
+                deviations=deviations,
+                coverage=coverage(scores[split.test] - mean, deviations),
+                fitted=len(fitted),
+            )
+        )
+    error = np.concatenate(errors)
+    return Evaluation(
+        alpha=np.inf,
+        validation_srocc=np.nan,
+        deviation=float(np.sqrt(np.mean(error**2))),
+        calibration=calibrate(error, np.zeros(len(error))),
+        chosen_by=choose,
+        results=results,
+    )
+
+
+def _constant(scores: Float[np.ndarray, " n"], mean: float) -> Correlations:
+    error = float(np.sqrt(np.mean((scores - mean) ** 2))) if len(scores) else np.nan
+    return Correlations(np.nan, np.nan, np.nan, error)

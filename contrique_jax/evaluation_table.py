@@ -1,0 +1,153 @@
+"""An evaluation as a table to read and as numbers to keep."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from contrique_jax.correlation import Correlations
+from contrique_jax.intervals import Interval
+from contrique_jax.protocol import Evaluation
+from contrique_jax.studies import LearningCurve
+from contrique_jax.trial import CrossTrial, Trial, Versus
+
+NUMBERS = ("srocc", "plcc", "rmse")
+KEPT = ("srocc", "plcc", "krocc", "rmse", "outlier_ratio")
+SPREAD: dict[str, Callable[..., Any]] = {"median": np.median, "std": np.std, "min": np.min, "max": np.max}
+
+
+def summary(evaluation: Evaluation, subset: str | None = None) -> dict[str, dict[str, float | None]]:
+    """Median and spread over the splits of every number; a split where it is not defined does not count."""
+    out = {}
+    for number in KEPT:
+        values = evaluation.values(number, subset)
+        values = values[~np.isnan(values)]
+        parts: dict[str, float | None] = dict.fromkeys(SPREAD)
+        if len(values):
+            parts = {name: float(part(values)) for name, part in SPREAD.items()}
+        out[number] = parts
+    return out
+
+
+def subset_names(evaluation: Evaluation) -> list[str]:
+    return list(evaluation.results[0].subsets)
+
+
+def as_json(trial: Trial, interval: Interval | None = None) -> dict[str, Any]:
+    """A trial as what goes into R.json."""
+    evaluation, pooled = trial.evaluation, summary(trial.evaluation)
+    return {
+        **{number: pooled[number]["median"] for number in NUMBERS},
+        "model_hash": trial.model_hash,
+        "alpha": _plain(evaluation.alpha),
+        "alpha_chosen_by": evaluation.chosen_by,
+        "validation_srocc": _plain(evaluation.validation_srocc),
+        "deviation": evaluation.deviation,
+        "coverage_90": float(np.median(evaluation.coverages)),
+        "pooled_srocc": None if interval is None else _interval(interval),
+        "spread": pooled,
+        "subsets": {name: summary(evaluation, name) for name in subset_names(evaluation)},
+        "learning_curve": None if trial.curve is None else _curve(trial.curve),
+        "splits": [
+            {
+                **_numbers(result.pooled),
+                "train": len(result.split.train),
+                "validation": len(result.split.validation),
+                "test": len(result.split.test),
+                "coverage_90": result.coverage,
+                "subsets": {name: _numbers(values) for name, values in result.subsets.items()},
+            }
+            for result in evaluation.results
+        ],
+    }
+
+
+def versus_json(found: Versus) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in vars(found).items()}
+
+
+def cross_json(found: CrossTrial) -> dict[str, Any]:
+    numbers = {"images": found.images, "alpha": found.result.alpha, "srocc_interval": _interval(found.interval)}
+    return {"model": found.name, "data_set": found.data_set, **_numbers(found.result.correlations), **numbers}
+
+
+def _curve(curve: LearningCurve) -> list[dict[str, Any]]:
+    fits = zip(curve.sizes, curve.medians, curve.sroccs, strict=True)
+    return [
+        {"images": size, "srocc": _plain(median), "fits": [_plain(value) for value in values]}
+        for size, median, values in fits
+    ]
+
+
+def _interval(found: Interval) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in vars(found).items()}
+
+
+def _numbers(values: Correlations) -> dict[str, Any]:
+    out: dict[str, Any] = {name: _plain(getattr(values, name)) for name in KEPT}
+    return {**out, "notes": list(values.notes)} if values.notes else out
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """Medians, standard deviations and ranges over the splits, a line a model and subset."""
+    lines = [["", "", *(f"{number.upper()} median ± std (min..max)" for number in NUMBERS)]]
+    for trial in trials:
+        for subset in [None, *subset_names(trial.evaluation)]:
+            numbers = summary(trial.evaluation, subset)
+            cells = [cell(numbers[number]) for number in NUMBERS]
+            lines.append(["" if subset else trial.name, subset or "all", *cells])
+    return _aligned(lines)
+
+
+def cell(value: Mapping[str, float | None]) -> str:
+    """Median, standard deviation and range of one number; the number alone where there is one split."""
+    if value["median"] is None:
+        return "not defined"
+    shown = "{median:.4f}" if value["min"] == value["max"] else "{median:.4f} ± {std:.4f} ({min:.4f}..{max:.4f})"
+    return shown.format(**value)
+
+
+def versus_line(found: Versus) -> str:
+    """One comparison in a line."""
+    line = f"{found.first} less {found.second}: SROCC {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    if found.p is not None:
+        line += f", p = {found.p:.2g}, higher in {found.wins} of {found.splits} splits"
+    return line + (f" ({found.note})" if found.note else "")
+
+
+def cross_table(found: Sequence[CrossTrial]) -> str:
+    """Cross-data-set results, a line a model and data set."""
+    lines = [["tested on", "", "SROCC [95 % interval]", "PLCC", "RMSE"]]
+    for one in found:
+        numbers, interval = one.result.correlations, one.interval
+        srocc = f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+        where = f"{one.data_set} ({one.images} images)"
+        lines.append([where, one.name, srocc, f"{numbers.plcc:.4f}", f"{numbers.rmse:.4f}"])
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What was not defined or fell back, with how often."""
+    counted = Counter(
+        f"{subset}: {note}"
+        for result in evaluation.results
+        for subset, values in [("all", result.pooled), *result.subsets.items()]
+        for note in values.notes
+    )
+    return [f"note: {note} (in {count} of {len(evaluation.results)} splits)" for note, count in counted.items()]

@@ -1,0 +1,266 @@
+"""An evaluation as one page that needs nothing else: no network, no scripts, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+from PIL import Image
+
+from contrique_jax.data.decode import read
+from contrique_jax.data.iqa_sets import ScoredImages
+from contrique_jax.errors import BrokenImage
+from contrique_jax.evaluation_table import NUMBERS, notes, subset_names, summary
+from contrique_jax.intervals import Interval
+from contrique_jax.logistic import fit_curve
+from contrique_jax.outputs import whole_file
+from contrique_jax.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
+from contrique_jax.report_style import stylesheet
+from contrique_jax.trial import CrossTrial, Trial, Versus, pooled_predictions
+
+SHOWN = 6  # pictures at each end
+PICTURE_SIDE, PICTURE_QUALITY = 220, 75
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the page tells; the first trial is the network that was asked about."""
+
+    images: ScoredImages
+    trials: Sequence[Trial]
+    intervals: Mapping[str, Interval]
+    compared: Sequence[Versus]
+    crossed: Sequence[CrossTrial]
+    about: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+def write_report(path: Path, findings: Findings) -> None:
+    """The page, whole or not at all."""
+    with whole_file(path) as beside:
+        beside.write_text(page(findings), encoding="utf-8")
+
+
+def page(findings: Findings) -> str:
+    """The page as HTML. The same findings give the same bytes."""
+    images, trial, about = findings.images, findings.trials[0], findings.about
+    rows, predictions = pooled_predictions(trial.evaluation)
+    tested = images.subset(list(rows))
+    curve = fit_curve(predictions, tested.scores)
+    residuals = tested.scores - curve(predictions)
+    srocc = summary(trial.evaluation)["srocc"]["median"]
+    found = "not defined" if srocc is None else f"{srocc:.3f}"
+    direction = "higher is better" if images.higher_is_better else "lower is better"
+    name = images.score_column
+    curves = {one.name: one.curve for one in findings.trials if one.curve is not None}
+    sections = [
+        f"<h1>{_text(images.name)}: SROCC {found}</h1>",
+        f"<p>{_text(trial.name)} (model {trial.model_hash}), {about['mode']}: a ridge on its features against opinion scores. "
+        f"{about['images']} images ({about['images_left_out']} left out as unreadable) in {about['groups']} groups, "
+        f"{_text(about['split_source'])}, alpha by {trial.evaluation.chosen_by}; {_text(name)} "
+        f"{about['score_range'][0]:g} to {about['score_range'][1]:g}, {direction}.</p>",
+        "<h2>Correlations on test</h2>",
+        "<p class='soft'>Medians over the splits, with standard deviation and range. PLCC and RMSE after a logistic fit with "
+        "four parameters, but for the mean, which is taken as it is. Controls: the same network untrained, and the 36 "
+        "statistics of BRISQUE under the same ridge.</p>",
+        _correlations(findings.trials),
+        _notes(findings.trials),
+        "<h2>How sure that is</h2>",
+        "<p class='soft'>SROCC of the pooled test predictions (each image's mean over the splits that tested it), with a 95 % "
+        "bootstrap interval over groups; how many test scores lie inside their 90 % interval.</p>",
+        _certainty(findings),
+        _comparisons(findings.compared),
+        _crossed(findings.crossed, images.name),
+        "<div class='pair'>",
+        _figure(
+            "Predictions",
+            scatter(predictions, tested.scores, tested.subsets, curve, name),
+            f"{len(rows)} images that were tested, {min(len(rows), len(drawn(len(rows))))} drawn; the line is the logistic "
+            "curve" + (f" ({_text(curve.note)})" if curve.note else "") + ". Far predictions lie on the edge.",
+        ),
+        _figure(
+            "Residuals by subset",
+            residual_boxes(residuals, tested.subsets, name),
+            "Box: middle half and median; whiskers: 5th to 95th percentile. A box off the dashed line is a subset that is "
+            "judged too low (right) or too high (left).",
+        ),
+        _learning(curves),
+        _map(trial, images),
+        "</div>",
+        _pictures(tested, predictions, residuals),
+        "<h2>To do it again</h2>",
+        f"<p>Splits <code>{about['splits_hash']}</code>, configuration <code>{about['config_hash']}</code>, model "
+        f"<code>{trial.model_hash}</code>.</p>",
+        f"<pre>{_text(json.dumps(dict(findings.config), indent=1, default=str))}</pre>",
+    ]
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{_text(images.name)}: SROCC {found}</title><style>{stylesheet()}</style></head><body>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</body></html>\n"
+    )
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _figure(title: str, plot: str, caption: str) -> str:
+    return f"<figure><h2>{title}</h2>{plot}<figcaption>{caption}</figcaption></figure>"
+
+
+def _rows(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
+    """A table that scrolls by itself where it is too wide; the first two cells of a row name it."""
+    top = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
+    lines = []
+    for first, cells in rows:
+        named = "".join(f"<th scope='row'>{cell}</th>" for cell in cells[:1])
+        lines.append(
+            f"<tr{' class=first' if first else ''}>{named}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
+        )
+    body = "".join(lines)
+    return f"<div class='wide' tabindex='0'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _correlations(trials: Sequence[Trial]) -> str:
+    numbers = (*NUMBERS, "krocc")
+    rows = []
+    for trial in trials:
+        for subset in [None, *subset_names(trial.evaluation)]:
+            found = summary(trial.evaluation, subset)
+            name = f"{_text(trial.name)}" if subset is None else f"<span class='soft'>{_text(subset)}</span>"
+            rows.append((subset is None, [name, *(_spread(found[number]) for number in numbers)]))
+    return _rows(["", *(number.upper() for number in numbers)], rows)
+
+
+def _spread(value: Mapping[str, float | None]) -> str:
+    if value["median"] is None:
+        return "<span class='soft'>not defined</span>"
+    shown = "{median:.3f} ± {std:.3f}<span class='soft'>{min:.3f} to {max:.3f}</span>"
+    return ("{median:.3f}" if value["min"] == value["max"] else shown).format(**value)
+
+
+def _notes(trials: Sequence[Trial]) -> str:
+    found = [f"{_text(trial.name)}: {_text(note)}" for trial in trials for note in notes(trial.evaluation)]
+    if not found:
+        return ""
+    listed = "".join(f"<li>{note}</li>" for note in found)
+    title = f"{len(found)} notes on what was not defined or fell back"
+    return f"<details class='soft'><summary>{title}</summary><ul>{listed}</ul></details>"
+
+
+def _certainty(findings: Findings) -> str:
+    rows = []
+    for trial in findings.trials:
+        interval, evaluation = findings.intervals.get(trial.name), trial.evaluation
+        if interval is None:
+            continue
+        srocc = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        covered = f"{100 * np.median(evaluation.coverages):.1f} %"
+        rows.append(
+            (True, [_text(trial.name), srocc, covered, f"{evaluation.deviation:.3g}", f"{evaluation.alpha:.3g}"])
+        )
+    return _rows(["", "pooled SROCC", "inside 90 %", "deviation", "alpha"], rows)
+
+
+def _comparisons(compared: Sequence[Versus]) -> str:
+    if not compared:
+        return ""
+    rows = []
+    for found in compared:
+        test = "bootstrap over one test side" if found.p is None else f"p = {found.p:.2g}"
+        wins = "" if found.wins is None else f"{found.wins} of {found.splits}"
+        note = _text(found.note or "")
+        cells = [
+            f"less {_text(found.second)}",
+            f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            test,
+            wins,
+            note,
+        ]
+        rows.append((True, cells))
+    how = "Paired over the same splits by the corrected resampled t-test (Nadeau and Bengio 2003)."
+    return (
+        f"<h2>{_text(compared[0].first)} less its controls</h2><p class='soft'>Difference in SROCC with its 95 % interval. "
+        f"{how if compared[0].p is not None else ''}</p>" + _rows(["", "difference", "test", "splits won", ""], rows)
+    )
+
+
+def _crossed(crossed: Sequence[CrossTrial], own: str) -> str:
+    rows = []
+    for found in crossed:
+        numbers, interval = found.result.correlations, found.interval
+        srocc = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        names = [f"{_text(found.data_set)} ({found.images})", f"<div class='name'>{_text(found.name)}</div>"]
+        rows.append((True, [*names, srocc, f"{numbers.plcc:.3f}", f"{numbers.rmse:.3g}"]))
+    if not rows:
+        return ""
+    return f"<h2>Fitted on all of {_text(own)}</h2>" + _rows(["tested on", "", "SROCC", "PLCC", "RMSE"], rows)
+
+
+def _learning(curves: Mapping[str, Any]) -> str:
+    if not curves:
+        return ""
+    caption = "Median over splits and draws, the middle half shaded; each fit chooses its alpha among its own images."
+    return _figure("Learning curve", learning_curves(curves), caption)
+
+
+def _map(trial: Trial, images: ScoredImages) -> str:
+    assert trial.features is not None
+    rows = drawn(len(images))
+    places, shares = principal_plane(trial.features[rows])
+    caption = f"The features' first two principal components, which hold {100 * sum(shares):.0f} % of their variance."
+    return _figure("Features", feature_map(places, images.scores[rows], images.score_column), caption)
+
+
+def principal_plane(
+    features: Float[np.ndarray, "n d"],
+) -> tuple[Float[np.ndarray, "n 2"], tuple[float, float]]:
+    """Coordinates along the two directions of most variance, and the share of the variance that each holds."""
+    x = np.asarray(features, np.float64)
+    x = x - x.mean(axis=0)
+    gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x
+    values, vectors = scipy.linalg.eigh(gram, subset_by_index=[max(len(gram) - 2, 0), len(gram) - 1])
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    places = vectors * np.sqrt(values) if len(x) <= x.shape[1] else x @ vectors
+    places = places * np.where(np.abs(places).max(axis=0) == places.max(axis=0), 1, -1)  # one sign on every machine
+    total = max(float(np.trace(gram)), 1e-300)
+    if places.shape[1] < 2:
+        return np.pad(places, ((0, 0), (0, 1))), (float(values[0]) / total, 0.0)
+    return places, (float(values[0]) / total, float(values[1]) / total)
+
+
+def _pictures(tested: ScoredImages, predictions: Float[np.ndarray, " n"], residuals: Float[np.ndarray, " n"]) -> str:
+    order = np.argsort(np.abs(residuals), kind="stable")
+    count = min(SHOWN, len(order) // 2)
+    out = []
+    for title, rows in (("Worst predictions", order[::-1][:count]), ("Best predictions", order[:count])):
+        shown = "".join(
+            f"<figure>{_picture(tested.paths[i])}<figcaption>{_text(tested.score_column)} {tested.scores[i]:.3g}, predicted "
+            f"{predictions[i]:.3g}<br>{_text(tested.paths[i].name)}</figcaption></figure>"
+            for i in rows
+        )
+        out.append(f"<h2>{title}</h2><div class='pictures'>{shown}</div>")
+    return "".join(out)
+
+
+def _picture(path: Path) -> str:
+    try:
+        image = Image.fromarray(read(path))
+    except BrokenImage as error:  # it was readable when its features were computed
+        return f"<p class='soft'>{_text(error.why)}</p>"
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=PICTURE_QUALITY)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img alt="{html.escape(path.name, quote=True)}" src="data:image/jpeg;base64,{data}">'

@@ -1,0 +1,210 @@
+"""`contrique-jax plan`: on fake devices everywhere, on TPU slices where their compiler is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from contrique_jax import plan
+from contrique_jax.compiled_step import Compiled, batch_shapes, purpose, refusal
+from contrique_jax.config import Config, DataConfig
+from contrique_jax.errors import UserError
+from contrique_jax.hlo_text import Collective
+from contrique_jax.topology import CHIPS, Topology, open_topology
+from tests import tiny_config
+
+TINY = str(Path(tiny_config.__file__))
+HAS_TPU_COMPILER = importlib.util.find_spec("libtpu") is not None
+
+
+@pytest.fixture(autouse=True)
+def unchanged_environment(monkeypatch):
+    """What a plan sets for its own process must not reach the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory) -> tuple[dict, str]:
+    """One plan on eight fake devices, as written and as printed."""
+    out = tmp_path_factory.mktemp("plan") / "plan.json"
+    command = ["plan", "--config", TINY, "--topology", "cpu:8", "--out", str(out), "--epoch_images", "80"]
+    done = subprocess.run(
+        [sys.executable, "-m", "contrique_jax.cli", *command], capture_output=True, text=True, check=True
+    )
+    return json.loads(out.read_text()), done.stdout
+
+
+def test_a_plan_has_what_scripts_rely_on(planned):
+    record, printed = planned
+    assert record["fits"] is True and record["devices"] == 8
+    assert record["bytes_per_chip"] == sum(record["bytes_by_purpose"].values())
+    assert record["flops_per_chip"] > 0
+    assert record["step_seconds"] is None and record["images_per_second"] is None  # fake devices have no peaks
+    assert record["epoch_steps"] == 10
+    assert "fits" in printed and "no published peaks" in printed
+
+
+def test_parameters_and_gradients_are_counted_whole(planned):
+    record, _ = planned
+    state = jax.eval_shape(lambda: plan_state())
+    sizes = [leaf.size * 4 for leaf in jax.tree.leaves(state.params)]
+    assert record["bytes_by_purpose"]["parameters"] == sum(sizes)
+    gradients = sum(one["bytes"] * one["times"] for one in record["collectives"] if one["purpose"] == "gradients")
+    assert 0.9 * sum(sizes) <= gradients <= 1.2 * sum(sizes)  # joined with a few small exchanges
+
+
+def plan_state():
+    from contrique_jax.train import init_state
+
+    return init_state(tiny_config.get_config(), 10)
+
+
+def test_every_exchange_happens_once_a_step(planned):
+    record, _ = planned
+    assert {one["times"] for one in record["collectives"]} == {1}
+    gathers = [one for one in record["collectives"] if one["purpose"] == "loss: projections"]
+    assert [one["bytes"] for one in gathers] == [2 * 16 * 4 * 16 * 4]  # views, images, patches, width, float32
+
+
+def test_the_shapes_are_those_the_pipeline_gives(tmp_path):
+    from contrique_jax.data.pipeline import Pipeline
+    from contrique_jax.data.rows import BrokenLog
+    from contrique_jax.data.sources import open_source
+
+    for where in ("host", "device"):
+        data = tiny_config.get_config().data
+        data.augment_on = where
+        canvas = (data.height, data.width)
+        sources = {
+            role: open_source("scenes:24", role=role, field=role, seed=0, max_pixels=10**6, canvas=canvas)
+            for role in ("pristine", "authentic")
+        }
+        log = BrokenLog(tmp_path / "broken.txt")
+        pipeline = Pipeline(data, **sources, seed=0, rows=range(data.batch_size), broken=log)
+        batch = next(iter(pipeline.batches(0, 1)))
+        expected = jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch)
+        assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch_shapes(Config(data=data))) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--topology", "v9:2x2"], "no such machine"),
+        (["--topology", "v5e:4x4x4"], "2 axes"),
+        (["--topology", "v5e:64x64"], "at most 256"),
+        (["--topology", "v5e"], "2 axes"),
+        (["--topology", "cpu:none"], "number of fake devices"),
+        (["--topology", "cpu:8", "--devices", "9"], "has only 8"),
+        (["--topology", "cpu:8", "--config.data.batch_size=20"], "config.data.batch_size"),
+        (["--topology", "cpu:8", "--config.data.batch=20"], "batch"),
+        (["--topology", "cpu:8", "--out", "plan.txt"], ".json"),
+        (["--topology", "cpu:8", "--epoch_images", "3"], "--epoch_images"),
+        ([], "--topology"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, words):
+    with pytest.raises(UserError, match=words) as caught:
+        plan.main(["--config", TINY, *arguments])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_compiler_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"contrique-jax\[plan\]"):
+        open_topology("v5e:4x4")
+
+
+def test_a_misfit_exits_three_and_names_the_field(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(plan, "compile_step", lambda *_: Compiled(False, 30 * 10**9, 16 * 10**9, 1.0))
+    out = tmp_path / "plan.json"
+    with pytest.raises(SystemExit) as caught:
+        plan.main(["--config", TINY, "--topology", "cpu:8", "--out", str(out)])
+    assert caught.value.code == 3
+    assert "config.data.batch_size" in capsys.readouterr().err
+    record = json.loads(out.read_text())
+    assert record["fits"] is False and record["bytes_per_chip"] == 30 * 10**9 and record["step_seconds"] is None
+
+
+@pytest.mark.parametrize("start", [16, 160, 1600, 6400])
+@pytest.mark.parametrize("bend", [1.0, 1.15])
+def test_the_search_ends_near_the_largest_batch(start, bend):
+    granule, capacity = 16, 10_000
+
+    def compile_at(batch: int) -> Compiled:
+        needed = round(1000 + batch**bend)
+        return Compiled(needed <= capacity, needed, capacity, 0.0, {"parameters": 1000} if needed <= capacity else {})
+
+    best, tries = plan.largest_batch(compile_at, start, compile_at(start), granule)
+    most = int(9000 ** (1 / bend))
+    assert best % granule == 0 and tries <= plan.MOST_TRIES
+    assert most * 15 / 17 - granule <= best <= most
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Ran out of memory in memory space hbm. Used 25.00G of 15.75G hbm. Exceeded hbm capacity by 9.25G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (25G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_the_compilers_refusals_are_read(message):
+    assert refusal(message) == (25 * 2**30, 15.75 * 2**30)
+    assert refusal("something else") is None
+
+
+def test_no_batch_fits():
+    assert plan.largest_batch(lambda _: Compiled(False, 9, 5, 0.0), 64, Compiled(False, 9, 5, 0.0), 16)[0] == 0
+
+
+def test_exchanges_take_what_links_allow():
+    chip = CHIPS["v5e"]
+    everything = Collective("all-gather", 256_000_000, 1, (1,), 1, "")
+    closed = Topology("v5e:16x16", chip, (16, 16), (None,) * 256)
+    # 255/256 of it comes in over four links of 50 GB/s; 8 + 8 chips to the farthest
+    assert closed.seconds(everything) == pytest.approx((255e6 / 200e9, 16e-6))
+    open_ended = Topology("v5e:4x4", chip, (4, 4), (None,) * 16)
+    # no ring: the chip in the corner has two links
+    assert open_ended.seconds(everything) == pytest.approx((240e6 / 100e9, 6e-6))
+    summed = Collective("all-reduce", 256_000_000, 1, (1,), 1, "")
+    assert closed.seconds(summed) == pytest.approx((2 * 255e6 / 200e9, 32e-6))
+    assert Topology("v5e:1x1", chip, (1, 1), (None,)).seconds(everything) == (0, 0)
+
+
+def test_purposes_by_shape():
+    config = Config(data=DataConfig(batch_size=1024))
+    names = {
+        ("all-gather", (8192, 128), "shard_map"): "loss: projections",
+        ("all-gather", (16, 1, 512), "shard_map"): "loss: denominators",
+        ("all-reduce", (8192, 128), "shard_map/psum"): "loss: projections",
+        ("all-reduce", (638, 128), "shard_map"): "loss: class sums",
+        ("all-reduce", (3, 3, 512, 512), "transpose(jvp())/conv"): "gradients",
+        ("all-reduce", (2048, 2048), "transpose(jvp())/reduce_sum"): "gradients",
+        ("all-reduce", (2, 2048), "transpose(jvp())/reduce_sum"): "BatchNorm, backwards",
+        ("all-reduce", (2, 2048), "jvp()/reduce_sum"): "BatchNorm statistics",
+    }
+    for (kind, shape, source), name in names.items():
+        assert purpose(Collective(kind, 1, 1, shape, 1, source), config) == name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TPU_COMPILER, reason="libtpu, the compiler for TPUs, is not installed (extra `plan`)")
+def test_a_step_compiles_for_a_tpu_slice(tmp_path):
+    out = tmp_path / "plan.json"
+    command = ["--config", TINY, "--topology", "v5e:2x2", "--out", str(out)]
+    command += ["--config.model.compute_dtype=bfloat16"]  # compiles much faster than six passes for float32
+    done = subprocess.run([sys.executable, "-m", "contrique_jax.plan", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert record["fits"] and record["devices"] == 4 and record["images_per_second"] > 0
+    assert record["loops_counted_once"] == 0
+    assert {"gradients", "loss: projections"} <= {one["purpose"] for one in record["collectives"]}
