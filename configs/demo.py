@@ -13,5 +13,5 @@ def get_config() -> Config:
         ),
         model=ModelConfig(encoder="resnet18", base_width=32, compute_dtype="float32"),
         optim=OptimConfig(learning_rate=0.04),
-        train=TrainConfig(steps=300, checkpoint_every=150, log_every=20),
+        train=TrainConfig(steps=240, checkpoint_every=120, log_every=20),
     )

@@ -28,6 +28,7 @@ from contrique_jax.protocol import Chooser, Evaluation, SplitResult
 from contrique_jax.splits import Split
 
 WIDTH = 36
+FARTHEST = 5.0  # standard deviations: a flat or synthetic image is further out, and would sway a ridge on 36 numbers
 WINDOW_DEVIATION, WINDOW_RADIUS = 7 / 6, 3
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # horizontal, vertical, the two diagonals
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as MATLAB's rgb2gray
@@ -124,10 +125,12 @@ def standardised(
     features: Float[np.ndarray, "n d"], like: Float[np.ndarray, "m d"] | None = None
 ) -> Float[np.ndarray, "n d"]:
     """Every feature with mean 0 and variance 1 over the images of `like` (default: these), whose scores play no part;
-    0 where it does not vary. Statistics have units of their own, and a ridge would see only the largest."""
+    0 where it does not vary, and outliers drawn in to FARTHEST. Statistics have units of their own, and a ridge would see
+    only the largest."""
     like = np.asarray(features if like is None else like, np.float64)
     deviation = like.std(axis=0)
-    return (features - like.mean(axis=0)) / np.where(deviation > 1e-9 * np.abs(like).max(axis=0), deviation, np.inf)
+    values = (features - like.mean(axis=0)) / np.where(deviation > 1e-9 * np.abs(like).max(axis=0), deviation, np.inf)
+    return np.clip(values, -FARTHEST, FARTHEST)
 
 
 def mean_alone(

@@ -103,7 +103,7 @@ def draw(plans: list[dict[str, Any]]) -> None:
         left.bar(names, heights, bottom=floor, label=label, color=colour)
         floor = [low + high for low, high in zip(floor, heights, strict=True)]
     left.set(ylabel="milliseconds a step, at the chip's peaks", xlabel="chips", title=f"{SHARE} images a chip: time")
-    left.legend(loc="lower right")
+    left.legend(loc="upper right")
     chips = [plan["devices"] for plan in series]
     first = series[0]
     for name, label in (("flops_per_chip", "operations a chip"), ("bytes_moved_per_chip", "bytes moved in a chip")):
