@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+# PyTorch's compiler for GPUs, which no test needs: loaded after TensorFlow it brings the process down
+sys.modules["triton"] = None  # type: ignore[assignment]
 # eight CPU devices, so that sharding is tested wherever the suite runs; set before jax starts
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-import pytest
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")
