@@ -10,9 +10,8 @@ right variance).
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from scipy import ndimage, special
 
 from contrique_jax.correlation import Correlations
 from contrique_jax.errors import BrokenImage
-from contrique_jax.features import FileFeatures, read_image
+from contrique_jax.features import FileFeatures, ahead, read_image
 from contrique_jax.posterior import calibrate, coverage
 from contrique_jax.protocol import Chooser, Evaluation, SplitResult
 from contrique_jax.splits import Split
@@ -101,15 +100,9 @@ class NaturalStatistics:
     def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
         """File by file, in order; a thread a core is at work ahead of the reader."""
         workers = os.cpu_count() or 1
-        running: deque[Future[FileFeatures]] = deque()
         pool = ThreadPoolExecutor(workers)
         try:
-            for path in paths:
-                running.append(pool.submit(self._one, path))
-                if len(running) >= 4 * workers:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
+            yield from ahead(pool, self._one, paths, 4 * workers)
         finally:
             pool.shutdown(cancel_futures=True)
 

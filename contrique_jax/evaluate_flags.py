@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from contrique_jax.data.iqa_sets import ScoredImages, read_scores, read_set
-from contrique_jax.errors import UserError
+from contrique_jax.errors import Parser, UserError
 from contrique_jax.features import add_model_flags
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contrique-jax evaluate",
         description="Correlation with opinion scores: repeated 70/10/20 splits (or the official one), ridge on the "
         "features, alpha by validation; the same for random weights, hand-made statistics and the mean; saves the probe "

@@ -136,7 +136,7 @@ class Extractor:
         waiting: tuple[list[FileFeatures], list[tuple[list[int], jax.Array]]] | None = None
         pool = ThreadPoolExecutor(self._workers)
         try:
-            loaded = _ahead(pool, self._load, paths, 4 * self._workers)
+            loaded = ahead(pool, self._load, paths, 4 * self._workers)
             for chunk in _chunks(loaded, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
                 started = self._start([pair for _, pair in chunk if pair is not None])
                 if waiting:
@@ -256,7 +256,7 @@ def _chunks(items: Iterable[Any], pixels: Callable[[Any], int]) -> Iterator[list
         yield chunk
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
+def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
     """work(item) in order, with up to `count` of them running or done ahead of the reader."""
     running: deque[Future[Any]] = deque()
     for item in items:

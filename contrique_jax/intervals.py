@@ -11,6 +11,7 @@ from scipy import stats
 
 from contrique_jax.correlation import correlate, krocc, srocc
 from contrique_jax.errors import UserError
+from contrique_jax.ridge import rows_by_group
 
 Values = Float[np.ndarray, " n"]
 Rows = Int[np.ndarray, " rows"]
@@ -150,7 +151,7 @@ def _bootstrap(
     names = np.arange(images) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
     if len(names) != images:
         raise UserError(f"intervals: {len(names)} groups for {images} images; give one group for each image.")
-    units = [np.flatnonzero(names == name) for name in np.unique(names)]
+    units = rows_by_group(names)
     if len(units) < 3:
         raise UserError(f"intervals: {len(units)} images or groups are too few to resample; at least 3 are needed.")
     rng = np.random.default_rng(seed)

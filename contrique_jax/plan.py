@@ -17,11 +17,11 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from contrique_jax.compiled_step import Compiled, compile_step, purpose, step_seconds, times
 from contrique_jax.config import Config
-from contrique_jax.errors import UserError, run_verb
+from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.main import parse_flags as training_flags
 from contrique_jax.outputs import output_path, whole_file
 from contrique_jax.runtime import Runtime
@@ -152,14 +152,9 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"command line: {message}; see `contrique-jax plan --help`.")
-
-
 def main(argv: Sequence[str]) -> None:
     """Compiles, prints, and writes plan.json. Exits with MISFIT where the step does not fit."""
-    parser = _Parser(
+    parser = Parser(
         prog="contrique-jax plan", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="--config F.py[:VARIANT], --config.PART.FIELD=VALUE and --devices N are those of training.",

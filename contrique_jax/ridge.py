@@ -232,12 +232,16 @@ def _paths(
     return jax.lax.map(one, (places, used))  # on a processor, vmap's batched products take ten times as long
 
 
+def rows_by_group(names: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " rows"]]:
+    """Rows of each group, ascending, in the order of the names."""
+    order = np.argsort(names, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
+
+
 def group_members(names: Int[np.ndarray, " n"]) -> Members:
     """Rows of each group with more than one row, an array for all groups of up to 2, 4, 8, ... rows, padded with n."""
-    order = np.argsort(names, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
     sized: dict[int, list[Int[np.ndarray, " size"]]] = {}
-    for rows in parts:
+    for rows in rows_by_group(names):
         if len(rows) > 1:
             width = 1 << (len(rows) - 1).bit_length()
             sized.setdefault(width, []).append(np.pad(rows, (0, width - len(rows)), constant_values=len(names)))

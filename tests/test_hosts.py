@@ -35,9 +35,7 @@ def photographs(tmp_path):
 
 def start(count, workdir, flags, each=None):
     """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(workdir.parent / "cache")}
     together = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
