@@ -32,7 +32,7 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
     that is an error; "off": alone whatever there is. Raises UserError where no cluster is found or process 0 does not answer
     within `wait_seconds`; where the others do not come, it ends the process with one sentence and exit code 2.
     """
-    if mode == "off":
+    if mode == "off" or jax.distributed.is_initialized():
         return
     given: dict[str, Any] = {}
     if coordinator:
@@ -62,6 +62,11 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
                 f"--distributed={mode}: no cluster was found ({error}); start by srun, on a TPU pod or in a JobSet, or give "
                 "--coordinator, --processes and --process_id."
             ) from error
+    except RuntimeError as error:  # its devices are already chosen, as in a notebook that has computed something
+        raise UserError(
+            f"--distributed={mode}: this process has already used jax, which can join others only before that; start a new "
+            "process, or train alone with --distributed=off."
+        ) from error
     finally:
         limit.cancel()
 

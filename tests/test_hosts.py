@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from contrique_jax import hosts
-from contrique_jax.errors import UserError
-
 CONFIG = Path(__file__).parent / "tiny_config.py"
 
 
@@ -134,22 +131,32 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (("on", "", -1, -1), "no cluster was found"),
-        (("auto", "here:8476", 2, 2), "--process_id=2"),
-        (("auto", "here", 2, 0), "give host:port"),
-    ],
-)
-def test_mistakes_of_joining_are_one_sentence(flags, message):
+def in_a_new_process(body):
+    """Joining must come before this process's devices are chosen, which other tests have done."""
+    code = "import pytest\nfrom contrique_jax import hosts\nfrom contrique_jax.errors import UserError\n" + body
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_mistakes_of_joining_are_one_sentence():
+    in_a_new_process("""
+for flags, message in [
+    (("on", "", -1, -1), "no cluster was found"),
+    (("auto", "here:8476", 2, 2), "--process_id=2"),
+    (("auto", "here", 2, 0), "give host:port"),
+]:
     with pytest.raises(UserError, match=message):
         hosts.join(*flags, 2)
+""")
 
 
 def test_alone_is_the_default():
+    in_a_new_process("""
+hosts.join("auto", "", -1, -1, 2)
+hosts.join("off", "here", 0, 0, 2)
+assert hosts.is_first() and hosts.total(3) == 3
+with pytest.raises(UserError, match="a sentence"):
+    hosts.agree(UserError("a sentence"))
+with pytest.raises(UserError, match="has already used jax"):
     hosts.join("auto", "", -1, -1, 2)
-    hosts.join("off", "here", 0, 0, 2)
-    assert hosts.is_first() and hosts.total(3) == 3
-    with pytest.raises(UserError, match="a sentence"):
-        hosts.agree(UserError("a sentence"))
+""")
