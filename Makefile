@@ -1,6 +1,6 @@
 # From nothing but make and Python 3.11 to 3.13:
 #   make demo   trains a small encoder on procedural scenes, scores images, draws a picture (demo_out/)
-#   make test   runs every test
+#   make test   runs the tests that take seconds; `make test-slow` the others
 # Each makes a virtual environment of its own the first time.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -9,13 +9,16 @@ TEST_EXTRA ?=
 # one worker a core: most of the time is the compiler's, which has one thread
 PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-slow lint types clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python demo.py --out demo_out
 
 test: .venv-test/installed
-	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
+
+test-slow: .venv-test/installed
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m slow
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -19,6 +19,7 @@ Values = Float[np.ndarray, " n"]
 # From a step to what no one can tell from a line, in units of the predictions' spread (that of their quartiles, which
 # one far prediction cannot stretch).
 NARROWEST, WIDEST = 1e-3, 1e2
+START_WIDTHS = (0.03, 0.1, 0.3, 0.8, 2.5)  # of each the best centre, and of these the best
 STARTS = 3
 
 
@@ -84,20 +85,36 @@ def fit_curve(predictions: Values, scores: Values, parameters: int = 4) -> Curve
 def _search(x: Values, y: Values, parameters: int) -> tuple[Values | None, str]:
     """(centre, log width) of the least error from several starts, or None and why there is none."""
     low, high = np.array([x.min() - 3, np.log(NARROWEST)]), np.array([x.max() + 3, np.log(WIDEST)])
-    grid = [(c, w) for c in np.quantile(x, np.linspace(0.02, 0.98, 9)) for w in np.log([0.03, 0.1, 0.3, 0.8, 2.5])]
 
-    def residuals(place: Values) -> Values:
-        return _solve(x, y, place, parameters)[2]
+    def error(place: Values) -> float:
+        return _error(x, y, place, parameters)[0]
 
-    starts = sorted(grid, key=lambda place: float(np.sum(residuals(np.array(place)) ** 2)))[:STARTS]
+    centres = np.quantile(x, np.linspace(0.02, 0.98, 9))
+    starts = sorted((min(((c, w) for c in centres), key=error) for w in np.log(START_WIDTHS)), key=error)[:STARTS]
     fits = [
-        optimize.least_squares(residuals, start, bounds=(low, high), ftol=1e-12, xtol=1e-12, gtol=1e-12, max_nfev=300)
+        optimize.minimize(
+            lambda place: _error(x, y, place, parameters),
+            start,
+            jac=True,
+            method="TNC",  # goes along the flat valleys where Gauss-Newton creeps, without LAPACK's threads
+            bounds=list(zip(low, high, strict=True)),
+            options={"ftol": 1e-14, "gtol": 1e-10, "maxfun": 300},
+        )
         for start in starts
     ]
-    fits = [fit for fit in fits if fit.status > 0 and np.isfinite(fit.cost)]
+    fits = [fit for fit in fits if fit.success and np.isfinite(fit.fun)]
     if not fits:
         return None, "it did not converge"
-    return min(fits, key=lambda fit: fit.cost).x, ""
+    return min(fits, key=lambda fit: fit.fun).x, ""
+
+
+def _error(x: Values, y: Values, place: Values, parameters: int) -> tuple[float, Float[np.ndarray, "2"]]:
+    """Mean squared error and its gradient with (centre, log width); at the best amplitude and slope, theirs is 0."""
+    amplitude, _, residuals = _solve(x, y, place, parameters)
+    steepness = np.exp(-place[1])
+    t = (x - place[0]) * steepness
+    pull = -2 * amplitude * residuals / len(x) * special.expit(t) * special.expit(-t)
+    return float(np.mean(residuals**2)), np.array([pull.sum() * steepness, pull @ t])
 
 
 def _solve(x: Values, y: Values, place: Values, parameters: int) -> tuple[float, float, Values]:

@@ -80,6 +80,7 @@ def directly() -> tuple[float, dict, dict]:
     return float(loss), gradient, jax.tree.map(lambda *moved: np.mean(moved, axis=0), *stats)
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_the_network_whose_batch_norm_sees_micro_batches():
     """Ours on two devices, the reference on one."""
     loss, gradient, stats, _ = one_step(8, 2, PARTS)
@@ -126,6 +127,7 @@ def test_micro_batches_take_less_memory():
     assert one_step(32, 1, PARTS)[3] < 0.7 * one_step(32, 1)[3]
 
 
+@pytest.mark.slow
 def test_rematerialisation_gives_the_same_step_in_less_memory():
     loss, gradient, stats, temporaries = one_step(32, 1, remat=True)
     expected, expected_gradient, expected_stats, kept = one_step(32, 1)

@@ -58,6 +58,7 @@ def test_a_batch_has_its_shape(photographs):
     assert batch.views.std() > 10
 
 
+@pytest.mark.slow
 def test_tfdata_and_threads_give_the_same_images(photographs):
     pytest.importorskip("tensorflow")
     ours = list(pipeline(photographs, loader="threads", type_weights=()).batches(2, 5))

@@ -123,6 +123,7 @@ def test_vmap_is_a_loop(run, photo, source, type):
     assert_same(type, np.rint(255 * both), np.rint(255 * loop))
 
 
+@pytest.mark.slow
 def test_tensorflow_gives_the_same(run, source):
     tf = pytest.importorskip("tensorflow")
     from jax.experimental import jax2tf
