@@ -1,7 +1,8 @@
 """Two-scale ResNet-50 features of 512x384 images on this machine, beside a plain PyTorch encoder with the same weights.
 
 Both take decoded uint8 images, halve them with Pillow, and give 4,096 numbers an image, checked to be the same. They
-alternate in one process, so that a noisy machine is noisy for both; ratios are of medians. With --start-up the time from
+take turns in one process, so that a noisy machine is noisy for all; ratios are of medians. The first call of a turn is
+not timed: it finds the memory as the other program left it. With --start-up the time from
 nothing to the first score of a file is measured too, each in a process of its own: `contrique-jax score` with an empty
 compilation cache and with a filled one, and a PyTorch script that reads the same weights.
 
@@ -99,10 +100,9 @@ def throughput(images: list[np.ndarray], rounds: int) -> None:
         assert off < 1e-3, f"{name} gives other features: {off}"
     for title, runs in (("one by one", [[image] for image in images]), (f"{len(images)} together", [images])):
         times: dict[str, list[float]] = {name: [] for name in contestants}
-        for extract in contestants.values():
-            extract(runs[0])
         for _ in range(rounds):
             for name, extract in contestants.items():
+                extract(runs[0])
                 start = time.perf_counter()
                 for run in runs:
                     extract(run)
