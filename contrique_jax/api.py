@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
-from contrique_jax.features import Extractor, read_image, two_scale_features
+from contrique_jax.features import Extractor, two_scale_features
 from contrique_jax.model.contrique import Variables
 from contrique_jax.networks import load_network
 from contrique_jax.probe import Probe, load_probe

@@ -20,8 +20,9 @@ from PIL import Image
 from scipy import ndimage, special
 
 from contrique_jax.correlation import Correlations
+from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
-from contrique_jax.features import FileFeatures, ahead, read_image
+from contrique_jax.features import FileFeatures, ahead
 from contrique_jax.posterior import calibrate, coverage
 from contrique_jax.protocol import Chooser, Evaluation, SplitResult
 from contrique_jax.splits import Split

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import math
 import os
 import sys
 from collections import deque
@@ -23,14 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image
 from tqdm import tqdm
 
 from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
-from contrique_jax.data.decode import read
 from contrique_jax.data.image_files import list_images
-from contrique_jax.data.iqa_sets import to_shorter_side
+from contrique_jax.data.sizes import half_size, read_image
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.model.contrique import Variables, encode, feature_width
 from contrique_jax.model.store import content_hash
@@ -184,30 +181,6 @@ def _compiled_encoder(model: tuple[Any, ...]) -> Callable[..., jax.Array]:
 def batch_pixels() -> int:
     """Pixels of a batch: what keeps the device busy; more only costs memory."""
     return 1 << (20 if jax.default_backend() == "cpu" else 23)
-
-
-def half_size(image: RGB) -> RGB:
-    """The image at (w // 2, h // 2), at least one pixel, by Pillow's default resize (bicubic)."""
-    height, width = image.shape[:2]
-    return np.asarray(Image.fromarray(image).resize((max(width // 2, 1), max(height // 2, 1))))
-
-
-def read_image(path: Path, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:
-    """The file's image, brought to `shorter_side` as its data set asks, then scaled down (bicubic) to `max_megapixels`
-    where it has more, and whether that was so. Raises BrokenImage for a file that cannot be read.
-    """
-    try:
-        image = read(path)
-    except MemoryError as error:
-        raise BrokenImage(str(path), "too large for this machine's memory") from error
-    if shorter_side is not None:
-        image = to_shorter_side(image, shorter_side)
-    height, width = image.shape[:2]
-    scale = math.sqrt(max_megapixels * 1e6 / (height * width))
-    if scale >= 1:
-        return image, False
-    size = (max(int(width * scale), 1), max(int(height * scale), 1))
-    return np.asarray(Image.fromarray(image).resize(size, reducing_gap=3.0)), True
 
 
 def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:

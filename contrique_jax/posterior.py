@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 from contrique_jax.errors import UserError
 from contrique_jax.ridge import checked_problem, held_out_paths
@@ -59,7 +58,7 @@ def calibrate(residuals: Values, leverages: Values) -> Calibration:
 
 def coverage(residuals: Values, deviations: Values, level: float = LEVEL) -> float:
     """Share of images whose score is inside the Gaussian interval of that level; right is `level`."""
-    return float(np.mean(np.abs(residuals) <= stats.norm.ppf((1 + level) / 2) * deviations))
+    return float(np.mean(np.abs(residuals) <= special.ndtri((1 + level) / 2) * deviations))
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,8 @@ def _largest(x: Float[np.ndarray, "n d"], alpha: float, calibration: Calibration
     dual = len(x) <= x.shape[1]
     gram = x @ x.T if dual else x.T @ x
     kept = max(min(rank, len(x) - 1, x.shape[1]), 1)
+    import scipy.linalg  # fitting needs it, scoring need not wait for it
+
     values, vectors = scipy.linalg.eigh(gram, subset_by_index=[len(gram) - kept, len(gram) - 1])
     seen = values > 1e-12 * max(values[-1], 1e-300)
     values, vectors = values[seen], vectors[:, seen]

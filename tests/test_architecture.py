@@ -24,7 +24,7 @@ FLOORS = [
     ["views"],
     ["augment"],
     ["data.decode", "data.materials", "data.camera", "data.tables"],
-    ["data.scene_parts", "data.image_files", "data.tfds_source", "data.ratings", "data.xlsx"],
+    ["data.scene_parts", "data.image_files", "data.sizes", "data.tfds_source", "data.ratings", "data.xlsx"],
     ["data.scene_kinds", "data.iqa_tables"],
     ["data.scenes", "data.iqa_layouts"],
     ["data.sources", "data.iqa_sets"],

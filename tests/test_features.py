@@ -11,8 +11,9 @@ from PIL import Image
 from contrique_jax import batching
 from contrique_jax import features as module
 from contrique_jax.config import ModelConfig
+from contrique_jax.data.sizes import half_size
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.features import Extractor, half_size, main, two_scale_features
+from contrique_jax.features import Extractor, main, two_scale_features
 from contrique_jax.model.contrique import encode
 from contrique_jax.model.store import content_hash
 from contrique_jax.networks import load_network, random_weights, use_compilation_cache

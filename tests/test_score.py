@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from contrique_jax import score
-from contrique_jax.data.iqa_sets import to_shorter_side
+from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.features import Extractor
 from contrique_jax.networks import load_network

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 
 from contrique_jax.data.iqa_layouts import Shelf, find_tables, layout_of
 from contrique_jax.data.ratings import Place, Rating, equal_files, no_equal_files, no_image_twice, numbers, vary
@@ -40,7 +39,7 @@ class ScoredImages:
     deviations: Float[np.ndarray, " n"] | None = None  # standard deviations of the opinions, on the scores' scale
     official_split: list[str] | None = None  # train, validation or test, where the authors say which
     score_range: tuple[float, float] | None = None  # of the scale, where it is known
-    shorter_side: int | None = None  # images are to be brought to it with `to_shorter_side`, features come after
+    shorter_side: int | None = None  # images are to be brought to it with `sizes.to_shorter_side`, features come after
     full_size: int | None = None  # images of the whole data set, where it is known
 
     def __len__(self) -> int:
@@ -109,18 +108,6 @@ def read_set(name: str, folder: str | Path, *, with_references: bool = False, fi
         shorter_side=layout.shorter_side,
         full_size=layout.images,
     )
-
-
-def to_shorter_side(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The image scaled down so that its shorter side has `side` pixels; left alone where that is smaller already.
-
-    As the authors of SPAQ do: Pillow's antialiased bilinear, the longer side rounded down.
-    """
-    h, w = image.shape[:2]
-    if min(h, w) <= side:
-        return image
-    size = (side, side * h // w) if w <= h else (side * w // h, side)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _column(ratings: Sequence[Rating], field: str) -> list[str] | None:

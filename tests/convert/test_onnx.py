@@ -9,7 +9,8 @@ import pytest
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.convert import to_onnx
-from contrique_jax.features import Extractor, half_size
+from contrique_jax.data.sizes import half_size
+from contrique_jax.features import Extractor
 from contrique_jax.model.contrique import feature_width, init_model
 from contrique_jax.model.store import content_hash, load_model, save_model
 from tests.convert.subverbs import run
