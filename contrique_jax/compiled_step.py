@@ -125,8 +125,10 @@ def step_seconds(parts: dict[str, float]) -> float:
 def purpose(collective: Collective, config: Config) -> str:
     """Which part of the step exchanges, by the largest array: the compiler joins small exchanges with large ones."""
     largest, width = collective.largest, config.model.projection_dim
-    # the projections travel as a gather or, over many chips, as a sum of arrays that are zero but for one chip's rows
-    if largest == (2 * config.data.batch_size * config.model.patches**2, width):
+    # the projections travel as a gather, its devices an axis of their own or not, or, over many chips, as a sum of arrays
+    # that are zero but for one chip's rows
+    *rows, last = largest or (0,)
+    if (math.prod(rows), last) == (2 * config.data.batch_size * config.model.patches**2, width):
         return "loss: projections"
     if largest == (NUM_CLASSES + config.data.batch_size // 2, width):
         return "loss: class sums"

@@ -61,6 +61,15 @@ def host_device() -> jax.Device:
         ) from error
 
 
+def check_divides(batch_size: int, devices: int) -> None:
+    """Raises UserError where the devices cannot get equal numbers of whole pairs."""
+    if batch_size % (2 * devices):
+        raise UserError(
+            f"config.data.batch_size = {batch_size}: {devices} devices do not divide it into pairs of a synthetic and an "
+            f"authentic image; take a multiple of {2 * devices}."
+        )
+
+
 def start(batch_size: int, devices: int = 0) -> Runtime:
     """The runtime over `devices` devices (0: all of them).
 
@@ -74,10 +83,6 @@ def start(batch_size: int, devices: int = 0) -> Runtime:
         )
     if jax.process_count() > 1 and count < len(available):
         raise UserError(f"--devices={count}: several processes use all their {len(available)} devices; leave it out.")
-    if batch_size % (2 * count):
-        raise UserError(
-            f"config.data.batch_size = {batch_size}: {count} devices do not divide it into pairs of a synthetic and an "
-            f"authentic image; take a multiple of {2 * count}."
-        )
+    check_divides(batch_size, count)
     mesh = jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
     return Runtime(mesh)

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh
 
 from contrique_jax.errors import UserError
 from contrique_jax.hlo_text import Collective
-from contrique_jax.runtime import DATA_AXIS, Runtime
+from contrique_jax.runtime import DATA_AXIS, Runtime, check_divides
 
 HOP_SECONDS = 1e-6  # delay of one link: an assumption, Google publishes none
 EXAMPLE = "e.g. --topology v5e:4x4, v4:4x4x8 or cpu:8"
@@ -71,11 +71,7 @@ class Topology:
             raise UserError(
                 f"--devices={count}: a step for {self.name} is compiled for all its chips; take a smaller slice."
             )
-        if batch_size % (2 * count):
-            raise UserError(
-                f"config.data.batch_size = {batch_size}: {count} devices do not divide it into pairs of a synthetic and "
-                f"an authentic image; take a multiple of {2 * count}."
-            )
+        check_divides(batch_size, count)
         return Runtime(Mesh(np.array(self.devices[:count]), (DATA_AXIS,), axis_types=(AxisType.Auto,)))
 
     def seconds(self, collective: Collective) -> tuple[float, float]:

@@ -184,6 +184,7 @@ def test_purposes_by_shape():
     config = Config(data=DataConfig(batch_size=1024))
     names = {
         ("all-gather", (8192, 128), "shard_map"): "loss: projections",
+        ("all-gather", (16, 512, 128), "shard_map"): "loss: projections",
         ("all-gather", (16, 1, 512), "shard_map"): "loss: denominators",
         ("all-reduce", (8192, 128), "shard_map/psum"): "loss: projections",
         ("all-reduce", (638, 128), "shard_map"): "loss: class sums",
