@@ -43,6 +43,10 @@ class Model:
             lambda variables, images: two_scale_features(self._extractor.model, variables, images)
         )
 
+    def __repr__(self) -> str:
+        probe = f", probe of {self.probe.data_set}" if self.probe else ""
+        return f"<{self._extractor.model.encoder}, {self.width} features, model {self._extractor.model_hash}{probe}>"
+
     @property
     def width(self) -> int:
         """Numbers in an image's features: twice the width of the network's last map."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import flax.serialization
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from contrique_jax import hosts
@@ -180,5 +181,7 @@ def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     finally:
         checkpoints.close()
     print(f"{folder}: no finished model; this is the checkpoint of step {max(steps)}", file=sys.stderr)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves([state["params"], state["batch_stats"]])):
+        raise UserError(f"{folder / str(max(steps))}: NaN or infinity among the weights; take an earlier checkpoint.")
     model = ModelConfig(**{name: value for name, value in stored.items() if name in known})
     return model, {"params": state["params"], "batch_stats": state["batch_stats"]}

@@ -1,4 +1,4 @@
-"""`contrique-jax VERB ...`: every verb also runs as `python -m contrique_jax.VERB`."""
+"""`contrique-jax VERB ...`: every verb also runs as `python -m contrique_jax.VERB` (train: `contrique_jax.main`)."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ The dataclasses are mutable because `ml_collections.config_flags` sets fields fr
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,7 +115,7 @@ class LossConfig:
     block_size: int = 1024  # rows and columns of the similarity matrix held at a time
 
     def validate(self) -> None:
-        _require(self.temperature > 0, "loss.temperature", self.temperature, "above 0")
+        _require(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "above 0")
         _require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
 
 
@@ -130,7 +131,7 @@ class OptimConfig:
     warmup_share: float = 0.1  # share of the steps spent in linear warm-up, in [0, 1)
 
     def validate(self) -> None:
-        _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "above 0")
+        _require(0 < self.learning_rate < math.inf, "optim.learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and under 1")
         _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
         _require(

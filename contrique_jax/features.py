@@ -165,6 +165,8 @@ class Extractor:
         out = np.empty((count, self.width // 2), np.float32)
         for places, rows in started:
             out[places] = np.asarray(rows)[: len(places)]
+        if not np.isfinite(out).all():
+            raise UserError(f"model {self.model_hash}: it gives NaN or infinity as features; check its weights.")
         return out.reshape(-1, self.width)
 
     def _filled(self, items: list[FileFeatures], started: list[tuple[list[int], jax.Array]]) -> Iterator[FileFeatures]:

@@ -197,3 +197,7 @@ def _save_model(config: Config, workdir: Path, state: TrainState, steps: int, pi
     provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
     provenance |= {"authentic": config.data.authentic, "broken_images": pipeline.broken.count}
     save_model(workdir / "model", config.model, variables, provenance=provenance)
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: a training is started by `python -m contrique_jax.main`, or `contrique-jax train`.")

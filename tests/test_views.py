@@ -161,6 +161,7 @@ def test_half_of_the_canvas_is_padded_above_and_below():
 def test_colours_of_the_reference(shared):
     data = np.load(shared / "reference" / "colour_views.npz")
     off = total = 0
+    exact = {"HSV": [], "LAB": [], "MS": []}
     for number in range(3):
         image = data[f"image{number}"]
         np.testing.assert_array_equal(grey(image), data[f"grayscale{number}"])
@@ -168,8 +169,14 @@ def test_colours_of_the_reference(shared):
         assert circular(hsv(image), data[f"hsv{number}"]).max() <= 1
         difference = np.abs(np.asarray(mean_subtracted(image)).astype(int) - data[f"ms{number}"])
         assert difference.max() <= 1
+        exact["HSV"].append(circular(hsv(image), data[f"hsv{number}"]) == 0)
+        exact["LAB"].append(circular(lab(image), data[f"lab{number}"]) == 0)
+        exact["MS"].append(difference == 0)
         off, total = off + np.count_nonzero(difference), total + difference.size
     assert off <= 1e-4 * total
+    shares = {name: np.mean([same.mean() for same in images]) for name, images in exact.items()}
+    print("exact samples: grey 100 %, " + ", ".join(f"{name} {share:.3%}" for name, share in shares.items()))
+    assert min(shares.values()) >= 0.97
     np.testing.assert_array_equal(grey(data["grid"]), data["grid_grayscale"])
     assert circular(lab(data["grid"]), data["grid_lab"]).max() <= 1
     assert circular(hsv(data["grid"]), data["grid_hsv"]).max() <= 1

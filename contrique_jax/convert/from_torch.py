@@ -13,8 +13,9 @@ from contrique_jax.config import INPUT_SCALINGS, ModelConfig
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
 from contrique_jax.errors import UserError
-from contrique_jax.model.store import content_hash, flat_shapes, from_flat, save_model
+from contrique_jax.model.store import DESCRIPTION, content_hash, flat_shapes, from_flat, load_model, save_model
 
+GUESS = " (a guess, as the file has no classifier: give --input-scaling imagenet for a backbone cut from torchvision's)"
 _SCALING = {"unit": "images as they are, in [0, 1]", "imagenet": "images less ImageNet's mean, over its deviation"}
 
 
@@ -43,20 +44,31 @@ def run(args: argparse.Namespace) -> None:
     tensors, others = read_state_dict(path)
     family, model, flat, left = adopt(path, tensors, args.input_scaling)
     for name, array in flat.items():
-        if name.endswith(COUNTER) and array.size != 1:
-            raise UserError(f"{path}: {name} holds {array.size} numbers, not one; save the model again.")
-    if (out / "checkpoints").exists():
-        raise UserError(f"{out}: holds a training run; name another folder.")
+        if name.endswith(COUNTER) and not (array.size == 1 and np.isfinite(array).all()):
+            raise UserError(f"{path}: {name} should be one number and is {array.ravel()[:3]}; save the model again.")
+    run_folder = out.absolute().parent if out.name == "model" else out  # a run's own model lies in it
+    if (run_folder / "checkpoints").exists():
+        raise UserError(f"{out}: belongs to a training run; name another folder.")
     variables = from_flat({name: array for name, array in flat.items() if not name.endswith(COUNTER)})
-    counts = {name: int(array) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
+    counts = {name: int(array.item()) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
     provenance = {"converted from": path.name, "recognised as": family.says, **({COUNTER: counts} if counts else {})}
+    if _holds_another(out, content_hash(model, variables)):
+        raise UserError(f"{out}: holds another model, to which probes may be tied; name another folder.")
     save_model(out, model, variables, provenance=provenance)
     print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content_hash(model, variables)}")
-    print(f"input: {_SCALING[model.input_scaling]}")
+    guess = "" if args.input_scaling or family.prefix or "fc.weight" in tensors else GUESS
+    print(f"input: {_SCALING[model.input_scaling]}{guess}")
     if not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
     if left or others:
         print("left out: " + ", ".join(listed(left, others)))
+
+
+def _holds_another(folder: Path, content: str) -> bool:
+    try:
+        return (folder / DESCRIPTION).exists() and content_hash(*load_model(folder)) != content
+    except UserError:  # a damaged one may be replaced
+        return False
 
 
 def adopt(
@@ -75,29 +87,37 @@ def adopt(
         raise UserError(f"{path}: {error}") from error
     wanted = flat_shapes(model)
     weights = {name: array for name, array in flat.items() if not name.endswith(COUNTER)}
-    differences = two_sided(weights, wanted)
+    differences = two_sided(weights, wanted, names)
     if differences:
         print("\n".join(["name, in the file, in " + model.encoder, *differences]), file=sys.stderr)
         raise UserError(
-            f"{path}: {len(differences)} arrays do not fit a {model.encoder} of base width {model.base_width}, which its "
-            "names are of; see the list above."
+            f"{path}: {len(differences)} arrays do not fit a {model.encoder} of base width {model.base_width}, the nearest "
+            "by its names; see the list above."
         )
     broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
     if broken:
         raise UserError(f"{path}: NaN or infinity in {names[broken[0]]}; take an earlier checkpoint.")
+    negative = [name for name, array in weights.items() if name.endswith("running_var") and (array < 0).any()]
+    if negative:
+        raise UserError(f"{path}: {names[negative[0]]} holds a negative variance; take an earlier checkpoint.")
     kept = set(names.values())
     return family, model, flat, {name: array for name, array in tensors.items() if name not in kept}
 
 
-def two_sided(found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """A line for every name where the two differ: name, what the file has, what the architecture has."""
+def two_sided(
+    found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], names: Mapping[str, str]
+) -> list[str]:
+    """A line for every array where the two differ: its name, what the file has, what the architecture has.
+
+    `names`: our name -> the file's, which is shown; ours where the file has no such array.
+    """
     lines = []
     for name in sorted(found.keys() | wanted.keys()):
         array = found.get(name)
         there = "-" if array is None else f"{array.dtype}{list(array.shape)}"
         here = f"float32{list(wanted[name])}" if name in wanted else "-"
         if there != here:
-            lines.append(f"  {name:<44} {there:<28} {here}")
+            lines.append(f"  {names.get(name, name):<44} {there:<28} {here}")
     return lines
 
 

@@ -53,6 +53,8 @@ def rewrite(
 ) -> str:
     """Copies the columns `before` of the csv at `path` to columns `after`, the second one translated, and says how many
     rows there were. Holds one row at a time. Raises UserError naming the line of the first row that cannot be translated."""
+    if out.exists() and path.exists() and out.samefile(path):
+        raise UserError(f"{out}: the result would take the place of what it is read from; name another file.")
     rows = csv_rows(path, "convert")
     columns = [column.strip() for column in next(rows, (0, []))[1]]
     for name in before:

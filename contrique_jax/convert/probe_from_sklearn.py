@@ -9,6 +9,7 @@ from typing import Any
 
 from contrique_jax.convert.ridges import read
 from contrique_jax.errors import UserError
+from contrique_jax.model.contrique import feature_width
 from contrique_jax.model.store import content_hash
 from contrique_jax.networks import load_network
 from contrique_jax.outputs import output_path
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         "higher_is_better": args.higher_is_better and args.higher_is_better == "yes",
         "data_set": args.data_set,
         "feature_name": args.feature_name,
-        "model_hash": None if args.model is None else content_hash(*load_network(args.model)),
+        "model_hash": None if args.model is None else _hash_of(args.model, path, len(ridge.coefficients)),
     }
     default = {"data_set": path.stem, "feature_name": NO_REFERENCE, "model_hash": "", "deviation": None}
     known = default | _told(ridge.description) | {name: value for name, value in flags.items() if value is not None}
@@ -77,6 +78,19 @@ def run(args: argparse.Namespace) -> None:
         print("its model is not known, so any model with as many features is taken; --model M ties it to one")
 
 
+def _hash_of(model_path: str, ridge: Path, coefficients: int) -> str:
+    """The model's hash. Raises UserError where its features are another number than the Ridge has coefficients."""
+    model, variables = load_network(model_path)
+    features = 2 * feature_width(model)
+    if features != coefficients:
+        raise UserError(
+            f"{ridge}: a Ridge on {coefficients} features, --model {model_path} gives {features}; name the model that it "
+            "was fitted on."
+        )
+    return content_hash(model, variables)
+
+
 def _told(description: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a probe that a file tells, of the right types."""
-    return {name: description[name] for name, kind in _TOLD.items() if isinstance(description.get(name), kind)}
+    """The fields of a probe that a file tells, of the right types and finite."""
+    told = {name: description[name] for name, kind in _TOLD.items() if isinstance(description.get(name), kind)}
+    return {name: value for name, value in told.items() if not (isinstance(value, float) and not math.isfinite(value))}

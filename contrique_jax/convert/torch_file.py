@@ -7,6 +7,8 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     holds no state dict or names code to run.
     """
     stored = _load(path)
+    if stored == {}:
+        raise UserError(f"{path}: an empty state dict; save model.state_dict().")
     if not isinstance(stored, Mapping):
         raise UserError(f"{path}: holds a {type(stored).__name__}, not a state dict; save model.state_dict().")
     others: list[str] = []
@@ -70,6 +74,7 @@ def _load(path: Path) -> Any:
     torch = _torch()
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a PyTorch checkpoint.")
+    _check_sums(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # inert flags of a run
             warnings.simplefilter("ignore")
@@ -88,6 +93,19 @@ def _load(path: Path) -> Any:
         if "TorchScript" in str(error):
             raise UserError(f"{path}: a TorchScript program, not a state dict; save model.state_dict().") from error
         raise UserError(f"{path}: cut off or not a PyTorch checkpoint; copy it again.") from error
+
+
+def _check_sums(path: Path) -> None:
+    """PyTorch does not look at the check sums of its zip file. Raises UserError where one is wrong."""
+    if not zipfile.is_zipfile(path):
+        return  # the format before 1.6, or no checkpoint
+    try:
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return  # cut off, which torch.load says
+    if damaged is not None:
+        raise UserError(f"{path}: damaged (the check sum of {damaged} is wrong); copy it again.")
 
 
 def _bare(name: str) -> str:

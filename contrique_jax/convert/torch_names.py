@@ -65,7 +65,8 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
         part = _PARTS.get(part, "") if family.numbered else part
         if name.startswith(family.prefix) and part in _NUMBERS and rest:
             renamed[f"encoder.{part}.{rest}"] = name
-    if "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
+    own = family.says == "CONTRIQUE" or "projector.1.running_mean" in known  # ARNIQA's has no BatchNorm
+    if own:
         renamed |= {name: name for name in known if name.startswith("projector.")}
     return renamed
 
@@ -82,19 +83,17 @@ def counters(names: Iterable[str]) -> list[str]:
 
 
 def architecture(flat: Mapping[str, np.ndarray], input_scaling: str) -> ModelConfig:
-    """The architecture that arrays by our names can only be of; `flat_shapes` says whether they are. Raises UserError
-    where none of ours has as many blocks."""
+    """The architecture of ours with the nearest numbers of blocks; `flat_shapes` says whether the arrays are of it."""
     blocks = {(match[1], match[2]) for match in map(_OURS.match, flat) if match}
     depths = tuple(sum(stage == str(i) for stage, _ in blocks) for i in range(1, 5))
     wide = "encoder.layer1.0.conv3.weight" in flat
-    for name, (block, wanted) in ARCHITECTURES.items():
-        if wanted == depths and (block is Bottleneck) == wide:
-            kernel, last = flat["encoder.conv1.weight"], flat.get("projector.3.weight")
-            return ModelConfig(
-                encoder=name,
-                base_width=int(kernel.shape[0]) if kernel.ndim else 0,
-                projection_dim=0 if last is None or not last.ndim else int(last.shape[0]),
-                input_scaling=input_scaling,
-            )
-    kind = "three" if wide else "two"
-    raise UserError(f"stages of {depths} blocks of {kind} convolutions are none of {', '.join(ARCHITECTURES)}.")
+    alike = {name: wanted for name, (block, wanted) in ARCHITECTURES.items() if (block is Bottleneck) == wide}
+    nearest = min(alike, key=lambda name: sum(abs(a - b) for a, b in zip(alike[name], depths, strict=True)))
+    kernel = flat["encoder.conv1.weight"]
+    last = next((flat[name] for name in ("projector.3.weight", "projector.4.weight") if name in flat), None)
+    return ModelConfig(
+        encoder=nearest,
+        base_width=int(kernel.shape[0]) if kernel.ndim else 0,
+        projection_dim=0 if last is None or not last.ndim else int(last.shape[0]),
+        input_scaling=input_scaling,
+    )

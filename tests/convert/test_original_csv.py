@@ -108,3 +108,10 @@ def test_rows_are_not_kept(tmp_path):
         tracemalloc.stop()
     assert (tmp_path / "b.csv").stat().st_size > 18e6 and peak < 3e6
     assert (tmp_path / "c.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
+
+
+def test_the_file_that_is_read_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("path,class\na.png,3\n")
+    run(csv_to_original, tmp_path / "a.csv", tmp_path / "a.csv", code=2)
+    assert "name another file" in capsys.readouterr().err
+    assert (tmp_path / "a.csv").read_text() == "path,class\na.png,3\n"

@@ -135,6 +135,22 @@ def test_numbers_that_are_none(tmp_path, capsys):
     assert "NaN" in capsys.readouterr().err
 
 
+def test_a_deviation_that_is_no_number_is_not_taken_over(tmp_path, probe):
+    run(probe_to_sklearn, tmp_path / "mine.npz", tmp_path / "mine.json")
+    text = (tmp_path / "mine.json").read_text()
+    (tmp_path / "mine.json").write_text(text.replace('"deviation": 0.3', '"deviation": NaN'))
+    run(probe_from_sklearn, tmp_path / "mine.json", tmp_path / "back.npz")
+    assert load_probe(tmp_path / "back.npz").deviation is None
+
+
+def test_a_ridge_on_other_features_is_not_tied_to_a_model(tmp_path, capsys):
+    (tmp_path / "r.save").write_bytes(pickle.dumps(Ridge().fit(np.eye(10), np.arange(10.0))))
+    run(probe_from_sklearn, tmp_path / "r.save", tmp_path / "p.npz", *RANGE, "--model", "random:resnet18", code=2)
+    said = capsys.readouterr().err
+    assert "10 features" in said and "1024" in said and said.count("\n") == 1
+    assert not (tmp_path / "p.npz").exists()
+
+
 def test_score_takes_a_converted_probe_and_says_that_no_deviation_is_known(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CONTRIQUE_CACHE", "off")
     model = tiny_model(tmp_path / "model")

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -199,6 +200,7 @@ def test_files_of_other_programs(tmp_path, image, capsys):
         ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "imagenet", content),
         ("MoCo", {"state_dict": moco}, encode_resnet, "imagenet", ()),
     ):
+        shutil.rmtree(tmp_path / "model", ignore_errors=True)
         run(from_torch, saved(tmp_path / "in.pth", stored), tmp_path / "model", *flags)
         said = capsys.readouterr().out
         assert f"names of {name}" in said and "no projector" in said and "left out:" in said
@@ -233,8 +235,8 @@ def test_both_sides_of_a_mismatch_are_listed(original, tmp_path, capsys):
     run(from_torch, saved(tmp_path / "in.tar", state), tmp_path / "model", code=2)
     *lines, sentence = capsys.readouterr().err.splitlines()
     assert [line.split() for line in lines[1:]] == [
-        ["encoder.bn1.weight", "float32[9]", "float32[8]"],
-        ["encoder.layer1.0.conv1.bias", "float32[8]", "-"],
+        ["encoder.1.weight", "float32[9]", "float32[8]"],
+        ["encoder.4.0.conv1.bias", "float32[8]", "-"],
         ["encoder.layer4.1.bn2.running_var", "-", "float32[64]"],
     ]
     assert "in.tar: 3 arrays do not fit a resnet18" in sentence and not (tmp_path / "model").exists()
@@ -274,8 +276,13 @@ def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
     saved(tmp_path / "other.pth", {"features.0.weight": torch.zeros(1)})
     quantised = {"conv1.weight": torch.quantize_per_tensor(torch.zeros(8, 3, 7, 7), 0.1, 0, torch.qint8)}
     saved(tmp_path / "quantised.pth", quantised)
-    depths = {name: tensor for name, tensor in original.state_dict().items() if not name.startswith("encoder.6.1")}
-    saved(tmp_path / "depths.pth", depths)
+    negative = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    negative["encoder.1.running_var"][0] = -1
+    saved(tmp_path / "negative.pth", negative)
+    saved(tmp_path / "nothing.pth", {})
+    middle = len(whole) // 2
+    (tmp_path / "damaged.pth").write_bytes(whole[:middle] + bytes(400) + whole[middle + 400 :])
+    saved(tmp_path / "count.pth", original.state_dict() | {"encoder.1.num_batches_tracked": torch.tensor(float("nan"))})
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
     parts = {"cut": whole[: len(whole) // 2], "oldcut": old[: len(old) // 2], "empty": b"", "text": b"hello"}
     for name, data in parts.items():
@@ -283,13 +290,52 @@ def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
     for name, says in (
         ("cut", "cut off"), ("oldcut", "cut off"), ("empty", "cut off"), ("text", "cut off"), ("absent", "no such file"),
         ("nan", "NaN or infinity in encoder.0.weight"), ("list", "holds a list"), ("other", "no ResNet by the names of"),
-        ("quantised", "conv1.weight is no plain tensor"), ("depths", "stages of (2, 2, 1, 2) blocks"),
-        ("script", "TorchScript"),
+        ("quantised", "conv1.weight is no plain tensor"), ("script", "TorchScript"), ("count", "bn1.num_batches_tracked"),
+        ("negative", "encoder.1.running_var holds a negative variance"), ("nothing", "an empty state dict"),
+        ("damaged", "check sum"),
     ):  # fmt: skip
         run(from_torch, tmp_path / f"{name}.pth", tmp_path / "model", code=2)
         said = capsys.readouterr().err
         assert says in said and f"{name}.pth" in said and said.count("\n") == 1, said
     assert not list(tmp_path.glob("model*")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("part, arrays", [("encoder.6.1.", 10), ("projector.1.", 4), ("projector.3.", 1)])
+def test_what_is_missing_is_listed_by_name(original, tmp_path, capsys, part, arrays):
+    state = {name: tensor for name, tensor in original.state_dict().items() if not name.startswith(part)}
+    run(from_torch, saved(tmp_path / "part.pth", state), tmp_path / "model", code=2)
+    *listing, sentence = capsys.readouterr().err.splitlines()
+    assert len(listing) == 1 + arrays and all(" -  " in line for line in listing[1:])
+    assert f"part.pth: {arrays} arrays do not fit a resnet18" in sentence
+    assert not (tmp_path / "model").exists()
+
+
+def test_one_block_too_many_is_listed_by_the_names_of_the_file(original, tmp_path, capsys):
+    state = original.state_dict()
+    more = {name.replace("6.1.", "6.2."): tensor for name, tensor in state.items() if name.startswith("encoder.6.1.")}
+    run(from_torch, saved(tmp_path / "more.pth", state | more), tmp_path / "model", code=2)
+    said = capsys.readouterr().err
+    assert "encoder.6.2.conv1.weight" in said and "10 arrays do not fit a resnet18" in said
+
+
+def test_the_model_of_a_run_is_left_alone(original, tmp_path, capsys):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for out in (tmp_path / "run", tmp_path / "run" / "model"):
+        run(from_torch, saved(tmp_path / "whole.pth", original.state_dict()), out, code=2)
+        assert "belongs to a training run" in capsys.readouterr().err
+    assert [place.name for place in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+def test_another_model_is_not_written_over(original, tmp_path, capsys):
+    other = Original("resnet18", BASE, 16).state_dict()
+    for name, state in (("one", original.state_dict()), ("two", other)):
+        saved(tmp_path / f"{name}.pth", state)
+    for _ in range(2):
+        run(from_torch, tmp_path / "one.pth", tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    run(from_torch, tmp_path / "two.pth", tmp_path / "model", code=2)
+    assert "holds another model" in capsys.readouterr().err
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
 
 
 def test_mistakes_of_to_torch(tmp_path, capsys):
@@ -319,6 +365,22 @@ def test_a_training_checkpoint_converts_without_its_optimiser(tmp_path, capsys):
     Original("resnet18", 4, 8).load_state_dict(torch.load(tmp_path / "out.tar", weights_only=True), strict=True)
     run(from_torch, tmp_path / "out.tar", tmp_path / "model")
     same_variables(load_model(tmp_path / "model")[1], load_network(str(tmp_path / "run"))[1])
+
+
+def test_a_training_checkpoint_with_nan_is_refused(tmp_path, capsys):
+    from contrique_jax.checkpoint import Checkpoints
+    from contrique_jax.config import Config
+    from contrique_jax.train import init_state
+
+    config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
+    state = init_state(config, 10)
+    state = state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints.save(3, state, config)
+    checkpoints.close()
+    run(to_torch, tmp_path / "run", tmp_path / "out.tar", code=2)
+    assert "NaN or infinity among the weights" in capsys.readouterr().err
+    assert not (tmp_path / "out.tar").exists()
 
 
 def test_the_command_line_names_its_sub_verbs(tmp_path, capsys):
