@@ -35,7 +35,7 @@ class Model:
     """A frozen network and, for scores, a probe."""
 
     def __init__(self, model: ModelConfig, variables: Variables, probe: Probe | None = None):
-        self._extractor = Extractor(model, variables)
+        self._extractor = Extractor(model, variables, shorter_side=probe.shorter_side if probe else None)
         if probe is not None:
             probe.check_model(self._extractor.model_hash, self.width)
         self.probe = probe
@@ -56,14 +56,15 @@ class Model:
         """Features of image files or uint8 RGB arrays [H, W, 3] of any sizes, float32 [N, 2 x width], full scale first:
         the numbers of `contrique-jax features`.
 
-        Files above 16 megapixels are scaled down to that. Raises UserError naming the first image that is none.
+        Files above 16 megapixels are scaled down to that; with a probe on images of one shorter side (SPAQ: 512), all are
+        brought to it. Raises UserError naming the first image that is none.
         """
         if isinstance(images, str | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
             raise UserError(f"images: {type(images).__name__} {images!r:.60} is no list; give [image, ...].")
         paths = [Path(image) for image in images if isinstance(image, str | os.PathLike)]
         if len(paths) < len(images):
-            limit = self._extractor.max_megapixels
-            arrays = [read_image(Path(x), limit)[0] if isinstance(x, str | os.PathLike) else x for x in images]
+            limits = self._extractor.max_megapixels, self._extractor.shorter_side
+            arrays = [read_image(Path(x), *limits)[0] if isinstance(x, str | os.PathLike) else x for x in images]
             return self._extractor.features(arrays)
         out = np.empty((len(images), self.width), np.float32)
         for i, item in enumerate(self._extractor.stream(paths)):

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.image_files import list_images
-from contrique_jax.data.sizes import half_size, read_image
+from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.model.contrique import Variables, encode, feature_width
 from contrique_jax.model.store import content_hash
@@ -81,7 +81,7 @@ class Extractor:
         shorter_side: int | None = None,
         workers: int = 0,
     ):
-        """Files are first brought to `shorter_side` (`to_shorter_side`; default: left alone), and scaled down where they
+        """Images are first brought to `shorter_side` (`to_shorter_side`; default: left alone), files scaled down where they
         still have more than `max_megapixels` (10^6 pixels). `workers`: decoding threads, 0 is one a core."""
         if not max_megapixels > 0:
             raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
@@ -94,10 +94,14 @@ class Extractor:
         self._encode = _compiled_encoder(dataclasses.astuple(self.model))
 
     def features(self, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:
-        """Features of uint8 RGB arrays [H, W, 3] of any sizes, none scaled down. Raises UserError for others."""
+        """Features of uint8 RGB arrays [H, W, 3] of any sizes, none scaled down but to `shorter_side`. Raises UserError
+        for others."""
         out = np.empty((len(images), self.width), np.float32)
         done = 0
-        for chunk in _chunks((_checked(image, i) for i, image in enumerate(images)), lambda image: image.size // 3):
+        checked = (_checked(image, i) for i, image in enumerate(images))
+        if self.shorter_side is not None:
+            checked = (to_shorter_side(image, self.shorter_side) for image in checked)
+        for chunk in _chunks(checked, lambda image: image.size // 3):
             rows = self._finish(self._start([(image, half_size(image)) for image in chunk]))
             out[done : done + len(rows)] = rows
             done += len(rows)

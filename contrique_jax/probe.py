@@ -80,12 +80,12 @@ class Probe:
         """Raises UserError where this probe was fitted on the features of another model."""
         if width != len(self.coefficients):
             raise UserError(
-                f"--probe: it reads {len(self.coefficients)} features and this model gives {width}; "
+                f"probe: it reads {len(self.coefficients)} features and this model gives {width}; "
                 "use the model it was fitted with, or fit a probe with `contrique-jax evaluate --probe`."
             )
         if self.model_hash and model_hash != self.model_hash:
             raise UserError(
-                f"--probe: it was fitted on the features of model {self.model_hash} and --model is {model_hash}; "
+                f"probe: it was fitted on the features of model {self.model_hash} and the model given is {model_hash}; "
                 "use that model, or fit a probe with `contrique-jax evaluate --probe`."
             )
 

@@ -70,14 +70,14 @@ def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
     probe.check_model(extractor.model_hash, extractor.width)
     if probe.shorter_side != extractor.shorter_side:
         raise UserError(
-            f"--probe: it was fitted on images with a shorter side of {probe.shorter_side or 'any length'}, and these are "
+            f"probe: it was fitted on images with a shorter side of {probe.shorter_side or 'any length'}, and these are "
             f"read with one of {extractor.shorter_side or 'any length'}; score them with `contrique-jax score`."
         )
     if probe.feature_name == FULL_REFERENCE and not with_reference:
-        raise UserError("--probe: it compares an image with its reference; give --reference PATH, the pristine image.")
+        raise UserError("probe: it compares an image with its reference; give that pristine image (--reference PATH).")
     if probe.feature_name != FULL_REFERENCE and with_reference:
         raise UserError(
-            "--reference: this probe judges an image alone; leave --reference out, or fit a probe with "
+            "reference: this probe judges an image alone; leave --reference out, or fit a probe with "
             "`contrique-jax evaluate --reference-column`."
         )
 

@@ -54,6 +54,17 @@ def unit(images):
     return np.stack(images).astype(np.float32) / 255
 
 
+def test_the_probe_s_shorter_side_is_taken_for_files_and_arrays(place, images):
+    probe = dataclasses.replace(contrique_jax.load(place / "model", place / "probe.npz").probe, shorter_side=32)
+    probe.save(place / "small.npz")
+    model = contrique_jax.load(place / "model", place / "small.npz")
+    small = [np.asarray(Image.fromarray(image).resize((32, 42), Image.Resampling.BILINEAR)) for image in images[:2]]
+    wanted = contrique_jax.load(place / "model", place / "probe.npz").score(small)
+    for given in ([place / "0.png", place / "1.png"], images[:2], [place / "0.png", images[1]]):
+        np.testing.assert_allclose(model.score(given), wanted, rtol=1e-5)
+    assert "resnet18" in repr(model) and "probe of MINE" in repr(model)
+
+
 def test_features_are_those_of_the_command(model, images, place):
     paths = [place / f"{i}.png" for i in range(4)]
     line = ["--model", str(place / "model"), "--images", *map(str, paths), "--out", str(place / "f.npz")]
