@@ -91,6 +91,11 @@ def parse_flags(argv: Sequence[str]) -> Flags:
         raise UserError("--config: get_config() of that file must return a contrique_jax.config.Config.")
     if values.workdir is None and not values.print_config:
         raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
+    if "://" in (values.workdir or ""):
+        raise UserError(
+            f"--workdir={values.workdir}: addresses of cloud storage are not understood yet; mount the bucket, e.g. with "
+            "gcsfuse, and name its folder."
+        )
     values.config.validate()
     return Flags(
         values.config, Path(values.workdir or ".").expanduser(), values.devices, values.print_config,

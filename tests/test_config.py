@@ -70,6 +70,7 @@ def test_config_file_loads_with_changes(variant):
         (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
         ([f"--config={CONFIG}", "--workdir=w", "extra"], "extra"),
         ([f"--config={CONFIG}", "--wrkdir=w"], "wrkdir"),
+        ([f"--config={CONFIG}", "--workdir=gs://bucket/run"], "mount the bucket"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(argv, says):
