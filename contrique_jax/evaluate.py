@@ -24,12 +24,14 @@ from contrique_jax.evaluation_table import (
     as_json,
     cross_json,
     cross_table,
+    curve_line,
     notes,
     table,
     versus_json,
     versus_line,
 )
 from contrique_jax.features import Extractor
+from contrique_jax.intervals import Interval
 from contrique_jax.model.contrique import Variables
 from contrique_jax.networks import load_network, random_weights, use_compilation_cache
 from contrique_jax.outputs import output_path, user_cache, whole_file
@@ -39,7 +41,7 @@ from contrique_jax.protocol import ALPHAS, Chooser, Evaluation
 from contrique_jax.report import Findings, write_report
 from contrique_jax.splits import Split, keep_rows, make_splits, official_split, read_splits, write_splits
 from contrique_jax.studies import learning_curve
-from contrique_jax.trial import Contender, cross, describe, pooled_interval, try_all, versus
+from contrique_jax.trial import Contender, Trial, cross, describe, pooled_interval, try_all, versus
 
 RANDOM, STATISTICS = "random weights", "hand-made statistics"
 # A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.
@@ -164,14 +166,7 @@ def main(argv: Sequence[str]) -> None:
     )
     print(table(trials) + "\n")
     intervals = {trial.name: pooled_interval(trial, kept) for trial in trials if trial.features is not None}
-    for trial in trials[: len(contenders)]:
-        found, interval = trial.evaluation, intervals[trial.name]
-        print(
-            f"{trial.name}: alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; pooled test predictions "
-            f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}] (95 % bootstrap); "
-            f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
-        )
-        print("".join(f"{note}\n" for note in notes(found)), end="")
+    print("".join(_judgement(trial, intervals[trial.name]) for trial in trials[: len(contenders)]), end="")
     compared = [versus(trained, trial, kept) for trial in trials[1 : len(contenders)]]
     print("".join(f"{versus_line(found)}\n" for found in compared), end="")
     crossed = []
@@ -183,34 +178,15 @@ def main(argv: Sequence[str]) -> None:
         print(f"\nfitted on all of {images.name}\n" + cross_table(crossed))
     if page or flags.learning_curve:
         tested = keep_rows(splits, own.rows, len(images))[:CURVE_FITS]
-        for i, trial in enumerate(trials):
-            if trial.features is None:
-                continue
-            repeats = -(-CURVE_FITS // len(tested))
-            curve = learning_curve(
-                trial.features, kept.scores, tested, kept.groups, repeats=repeats, alphas=ALPHAS[::CURVE_ALPHAS]
-            )
-            trials[i] = replace(trial, curve=curve)
-            points = zip(curve.sizes, curve.medians, strict=True)
-            print(f"{trial.name}, SROCC by labelled images: " + ", ".join(f"{n}: {value:.3f}" for n, value in points))
+        trials = [_with_curve(trial, tested, kept) for trial in trials]
+        print("".join(f"{curve_line(trial)}\n" for trial in trials if trial.curve), end="")
     if probe_path:
         fit_probe(own.model_hash, kept, own.features, trained.evaluation).save(probe_path)
         print(f"{probe_path}: probe fitted on all {len(kept)} images, deviation {trained.evaluation.deviation:.4g}")
     config = vars(flags)
-    about = {
-        "images": len(kept),
-        "images_left_out": len(images) - len(kept),
-        "groups": len(set(kept.groups)),
-        "data_set": images.name,
-        "mode": mode,
-        "score_column": images.score_column,
-        "score_range": [float(images.scores.min()), float(images.scores.max())],
-        "higher_is_better": images.higher_is_better,
-        "split_source": where,
-        "splits_hash": splits_hash(splits, images),
-        "config_hash": _hash({name: value for name, value in config.items() if name not in PLACES}),
-        "alphas": [float(ALPHAS[0]), float(ALPHAS[-1]), len(ALPHAS)],
-    }
+    about = _about(images, kept, config) | {
+        "mode": mode, "split_source": where, "splits_hash": splits_hash(splits, images),
+    }  # fmt: skip
     if out:
         result = {
             **as_json(trials[0], intervals[trained.name]),
@@ -226,6 +202,41 @@ def main(argv: Sequence[str]) -> None:
     if page:
         write_report(page, Findings(kept, trials, intervals, compared, crossed, about, config))
         print(f"{page}: written")
+
+
+def _judgement(trial: Trial, interval: Interval) -> str:
+    """What the table has no room for, a line and one for each note."""
+    found = trial.evaluation
+    line = (
+        f"{trial.name}: alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; pooled test predictions "
+        f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}] (95 % bootstrap); "
+        f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
+    )
+    return "".join(f"{each}\n" for each in [line, *notes(found)])
+
+
+def _with_curve(trial: Trial, splits: Sequence[Split], images: ScoredImages) -> Trial:
+    """The trial with its learning curve over `splits`, drawn several times where they are few; the mean has none."""
+    if trial.features is None:
+        return trial
+    repeats, alphas = -(-CURVE_FITS // len(splits)), ALPHAS[::CURVE_ALPHAS]
+    curve = learning_curve(trial.features, images.scores, splits, images.groups, repeats=repeats, alphas=alphas)
+    return replace(trial, curve=curve)
+
+
+def _about(images: ScoredImages, kept: ScoredImages, config: dict[str, Any]) -> dict[str, Any]:
+    """What was evaluated, so that others can compare."""
+    return {
+        "images": len(kept),
+        "images_left_out": len(images) - len(kept),
+        "groups": len(set(kept.groups)),
+        "data_set": images.name,
+        "score_column": images.score_column,
+        "score_range": [float(images.scores.min()), float(images.scores.max())],
+        "higher_is_better": images.higher_is_better,
+        "config_hash": _hash({name: value for name, value in config.items() if name not in PLACES}),
+        "alphas": [float(ALPHAS[0]), float(ALPHAS[-1]), len(ALPHAS)],
+    }
 
 
 def _cache_folder(named: str | None) -> Path | None:

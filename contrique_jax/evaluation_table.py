@@ -18,6 +18,7 @@ from contrique_jax.trial import CrossTrial, Trial, Versus
 NUMBERS = ("srocc", "plcc", "rmse")
 KEPT = ("srocc", "plcc", "krocc", "rmse", "outlier_ratio")
 SPREAD: dict[str, Callable[..., Any]] = {"median": np.median, "std": np.std, "min": np.min, "max": np.max}
+ENOUGH = 0.95  # of the SROCC that all labels give
 
 
 def summary(evaluation: Evaluation, subset: str | None = None) -> dict[str, dict[str, float | None]]:
@@ -124,6 +125,19 @@ def versus_line(found: Versus) -> str:
     if found.p is not None:
         line += f", p = {found.p:.2g}, higher in {found.wins} of {found.splits} splits"
     return line + (f" ({found.note})" if found.note else "")
+
+
+def curve_line(trial: Trial) -> str:
+    """A learning curve in one line, and the fewest labels from which on it is within 5 % of its end."""
+    if trial.curve is None:
+        return ""
+    sizes, medians = trial.curve.sizes, trial.curve.medians
+    points = ", ".join(f"{n}: {value:.3f}" for n, value in zip(sizes, medians, strict=True))
+    line = f"{trial.name}, SROCC by labelled images: {points}"
+    if not medians[-1] > 0:
+        return line
+    enough = next(n for i, n in enumerate(sizes) if (medians[i:] >= ENOUGH * medians[-1]).all())
+    return f"{line}; {enough} reach {ENOUGH:.0%} of the last"
 
 
 def cross_table(found: Sequence[CrossTrial]) -> str:

@@ -11,9 +11,12 @@ from scipy import stats
 
 from contrique_jax import evaluate
 from contrique_jax.errors import run_verb
+from contrique_jax.evaluation_table import curve_line
 from contrique_jax.features import Extractor
 from contrique_jax.networks import load_network
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, load_probe
+from contrique_jax.studies import LearningCurve
+from contrique_jax.trial import Trial
 from tests.planted import read_csv, tiny_model, write_csv, write_images
 
 
@@ -266,3 +269,13 @@ def test_tables_that_cannot_be_used_are_one_sentence(place, change, says, capsys
     run(place, scores="wrong.csv", code=2)
     error = capsys.readouterr().err
     assert says in error and len(error.strip().splitlines()) == 1
+
+
+def test_the_curve_s_line_says_how_many_labels_are_nearly_enough():
+    def line(*medians):
+        curve = LearningCurve([10, 20, 40], [np.array([value]) for value in medians])
+        return curve_line(Trial("net", "", None, None, curve))
+
+    assert line(0.3, 0.77, 0.8).endswith("10: 0.300, 20: 0.770, 40: 0.800; 20 reach 95% of the last")
+    assert line(0.79, 0.7, 0.8).endswith("40 reach 95% of the last")  # from there on, not by luck once
+    assert line(0.1, 0.2, -0.1).endswith("40: -0.100") and line(0.1, 0.2, np.nan).endswith("40: nan")
