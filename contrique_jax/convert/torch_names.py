@@ -39,6 +39,7 @@ FAMILIES = (
     Family("Re-IQA or this program", "encoder.", False, "unit"),
     Family("MoCo", "encoder_q.", False, "imagenet"),
     Family("torchvision", "", False, "imagenet"),
+    Family("an encoder alone as nn.Sequential", "", True, "unit"),
 )
 
 

@@ -191,6 +191,7 @@ def test_files_of_other_programs(tmp_path, image, capsys):
     data_parallel = {f"module.{k}": v for k, v in reiqa.state_dict().items()}
     encode_resnet = torch.nn.Sequential(*list(resnet.children())[:-2])
     encode_reiqa = torch.nn.Sequential(*list(reiqa.encoder.children())[:-1])
+    bare = encode_resnet.state_dict()
     content = ("--input-scaling", "imagenet")
     for name, stored, module, scaling, flags in (
         ("torchvision", resnet.state_dict(), encode_resnet, "imagenet", ()),
@@ -198,12 +199,17 @@ def test_files_of_other_programs(tmp_path, image, capsys):
         ("ARNIQA in training", {"model_state_dict": behind, "epoch": 9}, arniqa.model, "imagenet", ()),
         ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "unit", ()),
         ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "imagenet", content),
+        ("an encoder alone", bare, encode_resnet, "imagenet", content),
+        ("an encoder alone", bare, encode_resnet, "unit", ()),
         ("MoCo", {"state_dict": moco}, encode_resnet, "imagenet", ()),
     ):
         shutil.rmtree(tmp_path / "model", ignore_errors=True)
         run(from_torch, saved(tmp_path / "in.pth", stored), tmp_path / "model", *flags)
         said = capsys.readouterr().out
-        assert f"names of {name}" in said and "no projector" in said and "left out:" in said
+        assert f"names of {name}" in said and "no projector" in said
+        assert ("left out:" in said) == (name != "an encoder alone") and ("a guess" in said) == (
+            stored is bare and not flags
+        )
         check_features(tmp_path / "model", module, image, scaling)
     model, variables = load_model(tmp_path / "model")
     description = json.loads((tmp_path / "model" / "model.json").read_text())
