@@ -103,6 +103,7 @@ def draw(plans: list[dict[str, Any]]) -> None:
         left.bar(names, heights, bottom=floor, label=label, color=colour)
         floor = [low + high for low, high in zip(floor, heights, strict=True)]
     left.set(ylabel="milliseconds a step, at the chip's peaks", xlabel="chips", title=f"{SHARE} images a chip: time")
+    left.set_ylim(top=1.35 * max(floor))
     left.legend(loc="upper right")
     chips = [plan["devices"] for plan in series]
     first = series[0]
@@ -121,7 +122,7 @@ def draw(plans: list[dict[str, Any]]) -> None:
     right.set(xscale="log", yscale="log", xlabel="chips", title=f"{SHARE} images a chip: work and exchanges")
     right.set_xticks(chips, [str(count) for count in chips])
     right.minorticks_off()
-    right.legend(fontsize=8)
+    right.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(0.02, 0.81))
     figure.savefig(PICTURE, dpi=110)
 
 
