@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,22 +78,12 @@ def sharpness_and_noise(images: np.ndarray) -> np.ndarray:
     return (features - features.mean(axis=0)) / features.std(axis=0)
 
 
-def sroccs(evaluation, severity: np.ndarray, of_row: np.ndarray, kind: str) -> Iterator[float]:
-    """Of the test side of each split, all of it or the images of one kind."""
-    from contrique_jax.correlation import srocc
-
-    for result in evaluation.results:
-        test = result.split.test
-        chosen = np.full(len(test), True) if kind == "all distortions" else of_row[test] == kind
-        yield srocc(result.predictions[chosen], severity[test[chosen]])
-
-
-def print_table(evaluations: dict[str, object], severity: np.ndarray, kinds: list[str]) -> dict[str, dict[str, float]]:
+def print_table(evaluations: dict[str, object], kinds: list[str]) -> dict[str, dict[str, float]]:
     """Median SROCC over the splits, pooled and per distortion; -> the same numbers."""
-    names, of_row = list(evaluations), np.array(kinds)
+    names = list(evaluations)
     numbers = {
-        row: {name: float(np.nanmedian(list(sroccs(evaluations[name], severity, of_row, row)))) for name in names}
-        for row in ["all distortions", *sorted(set(kinds))]
+        row: {name: float(np.nanmedian(evaluations[name].values("srocc", subset))) for name in names}
+        for row, subset in [("all distortions", None), *((kind, kind) for kind in sorted(set(kinds)))]
     }
     mean = {name: float(np.mean([numbers[kind][name] for kind in set(kinds)])) for name in names}
     numbers = {"all distortions": numbers.pop("all distortions"), "mean of each": mean, **numbers}
@@ -119,7 +108,7 @@ def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[st
     trained, untrained = Extractor(*load_network(str(run))), Extractor(*load_network(f"random:{run}"))
     features = {"trained": trained.features(images), "random weights": untrained.features(images)}
     features["sharpness and noise"] = sharpness_and_noise(images)
-    evaluations = {name: evaluate_features(values, severity, splits) for name, values in features.items()}
+    evaluations = {name: evaluate_features(values, severity, splits, kinds) for name, values in features.items()}
     return evaluations, trained, features["trained"]
 
 
@@ -228,7 +217,7 @@ def main() -> int:
 
     images, severity, scenes, kinds = held_out()
     evaluations, extractor, features = compare(run, images, severity, scenes, kinds)
-    numbers = print_table(evaluations, severity, kinds)
+    numbers = print_table(evaluations, kinds)
     (out / "srocc.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
     shown = save_examples(out, evaluations["trained"], extractor, features, images, severity, kinds)

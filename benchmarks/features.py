@@ -2,9 +2,9 @@
 
 Both take decoded uint8 images, halve them with Pillow, and give 4,096 numbers an image, checked to be the same. They
 take turns in one process, so that a noisy machine is noisy for all; ratios are of medians. The first call of a turn is
-not timed: it finds the memory as the other program left it. With --start-up the time from
-nothing to the first score of a file is measured too, each in a process of its own: `contrique-jax score` with an empty
-compilation cache and with a filled one, and a PyTorch script that reads the same weights.
+not timed: it finds the memory as the other program left it. With --start-up the time from nothing to the first score of
+a file is measured too, each in a process of its own: `contrique-jax score` with an empty compilation cache and with a
+filled one, and a PyTorch script that reads the same weights.
 
   python benchmarks/features.py
   python benchmarks/features.py --start-up --no-throughput

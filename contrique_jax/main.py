@@ -106,13 +106,13 @@ def parse_flags(argv: Sequence[str]) -> Flags:
 def _without_python(sentence: str) -> str:
     """ml_collections' complaint about a field that does not exist, in words of the config."""
     found = re.search(r"Field (\w+) not found on dataclass <class '[\w.]*\.(\w+)'>", sentence)
-    part = re.search(r"Attribute <class '[\w.]*\.Config'>\.(\w+) does not exist", sentence)
-    if part:
-        near = difflib.get_close_matches(part[1], vars(Config()), n=1, cutoff=0.0)[0]
-        return f"config has no part {part[1]!r}; the nearest name is config.{near}"
-    if not found:
+    on_the_way = re.search(r"Attribute <class '[\w.]*\.(\w+)'>\.(\w+) does not exist", sentence)  # of a.b in config.a.b
+    if found:
+        name, kind = found.groups()
+    elif on_the_way:
+        kind, name = on_the_way.groups()
+    else:
         return sentence
-    name, kind = found.groups()
     holders = {"Config": "config"} | {type(part).__name__: f"config.{at}" for at, part in vars(Config()).items()}
     place = holders.get(kind, "config")
     holder = vars(Config()).get(place.removeprefix("config."), Config())

@@ -141,13 +141,13 @@ def fit_posterior(
 
 def _largest(x: Float[np.ndarray, "n d"], alpha: float, calibration: Calibration, rank: int) -> Posterior:
     """With the directions of most variance; all others keep their prior variance."""
+    import scipy.linalg  # fitting needs it, scoring need not wait for it
+
     mean = x.mean(axis=0)
     x = x - mean
     dual = len(x) <= x.shape[1]
     gram = x @ x.T if dual else x.T @ x
     kept = max(min(rank, len(x) - 1, x.shape[1]), 1)
-    import scipy.linalg  # fitting needs it, scoring need not wait for it
-
     values, vectors = scipy.linalg.eigh(gram, subset_by_index=[len(gram) - kept, len(gram) - 1])
     seen = values > 1e-12 * max(values[-1], 1e-300)
     values, vectors = values[seen], vectors[:, seen]

@@ -74,7 +74,9 @@ def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
             f"read with one of {extractor.shorter_side or 'any length'}; score them with `contrique-jax score`."
         )
     if probe.feature_name == FULL_REFERENCE and not with_reference:
-        raise UserError("probe: it compares an image with its reference; give that pristine image (--reference PATH).")
+        raise UserError(
+            "probe: it compares an image with its reference; give --reference PATH (in Python, reference=)."
+        )
     if probe.feature_name != FULL_REFERENCE and with_reference:
         raise UserError(
             "reference: this probe judges an image alone; leave --reference out, or fit a probe with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -200,4 +201,5 @@ def _save_model(config: Config, workdir: Path, state: TrainState, steps: int, pi
 
 
 if __name__ == "__main__":
-    raise SystemExit("error: a training is started by `python -m contrique_jax.main`, or `contrique-jax train`.")
+    print("error: a training is started by `python -m contrique_jax.main`, or `contrique-jax train`.", file=sys.stderr)
+    sys.exit(2)

@@ -61,7 +61,10 @@ def test_config_file_loads_with_changes(variant):
             "the nearest name is config.data.batch_size",
         ),
         ([f"--config={CONFIG}", "--workdir=w", "--config.optims=8"], "config has no field 'optims'.*config.optim;"),
-        ([f"--config={CONFIG}", "--workdir=w", "--config.los.temperature=1"], "config has no part 'los'.*config.loss;"),
+        (
+            [f"--config={CONFIG}", "--workdir=w", "--config.los.temperature=1"],
+            "config has no field 'los'.*config.loss;",
+        ),
         ([f"--config={CONFIG}", "--workdir=w", "--config.loss.temperature=inf"], "loss.temperature = inf"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.optim.learning_rate=inf"], "optim.learning_rate = inf"),
         ([f"--config={CONFIG}", "--workdir=w", "--config.data.batch_size=many"], "many"),

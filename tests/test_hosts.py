@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.children import ONE_DEVICE
+
 CONFIG = Path(__file__).parent / "tiny_config.py"
 
 
@@ -33,9 +35,11 @@ def photographs(tmp_path):
 def start(count, workdir, flags, each=None):
     """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i."""
     port = _free_port()
-    # such code is ready in half the time and takes twice as long, of seconds
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    environment |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(workdir.parent / "cache")}
+    environment = (
+        os.environ
+        | ONE_DEVICE
+        | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(workdir.parent / "cache")}
+    )
     together = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
     jobs = []
     for i in range(count):

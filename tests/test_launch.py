@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.children import ONE_DEVICE
+
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = ["local.sh", "tpu_vm.sh", "slurm.sbatch"]
 # options of sbatch(1) and srun(1) that the batch script may use
@@ -19,8 +21,7 @@ SBATCH |= {"open-mode", "output"}
 @pytest.mark.slow
 def test_local_runs_two_processes_of_two_devices(tmp_path):
     flags = ["--config", str(Path(__file__).parent / "tiny_config.py"), "--workdir", str(tmp_path / "run")]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    environment |= {"PYTHON": sys.executable, "LOGS": str(tmp_path)}
+    environment = os.environ | ONE_DEVICE | {"PYTHON": sys.executable, "LOGS": str(tmp_path)}
     command = [LAUNCH / "local.sh", "2", "2", *flags, "--config.train.steps=2", "--config.train.wait_seconds=120"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr

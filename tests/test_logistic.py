@@ -26,7 +26,8 @@ def test_four_planted_parameters_come_back(planted, n):
 def test_five_planted_parameters_come_back(planted):
     x = np.random.default_rng(0).normal(40, 12, 300)
     found = fit_curve(x, planted(x), 5)
-    np.testing.assert_allclose(dataclasses.astuple(found)[:5], dataclasses.astuple(planted)[:5], rtol=1e-4, atol=1e-6)
+    # an offset of 0 comes back as 1e-8, of curves as high as 100
+    np.testing.assert_allclose(dataclasses.astuple(found)[:5], dataclasses.astuple(planted)[:5], rtol=1e-4, atol=1e-7)
     noisy = fit_curve(x, planted(x) + np.random.default_rng(1).normal(size=300), 5)
     assert np.sqrt(np.mean((noisy(x) - planted(x)) ** 2)) < 0.25
 

@@ -140,7 +140,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
     other = dataclasses.replace(score.load_probe(place / "probe.npz"), model_hash="0123456789ab")
     other.save(tmp_path / "other.npz")
     for arguments, probe, says in [
-        ([images], "fr.npz", "--reference PATH"),
+        ([images], "fr.npz", "give --reference"),
         ([images, "--reference", images / "0, photo.png"], "probe.npz", "leave --reference out"),
         ([images, "--reference", images], "fr.npz", "6 images"),
         ([images, "--reference", images / "2b.png"], "fr.npz", "--reference: "),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -24,6 +23,7 @@ from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
 from contrique_jax.model.store import load_model
 from contrique_jax.train import Diverged, init_state, make_step, train
+from tests.children import ONE_DEVICE
 from tests.tiny_config import get_config
 
 ROOT = Path(__file__).parents[1]
@@ -227,9 +227,7 @@ def start_run(workdir: Path, *flags: str) -> subprocess.Popen[str]:
         "--devices=1",
         *flags,
     ]
-    # one CPU device; such code is ready in half the time and takes twice as long, of seconds
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ONE_DEVICE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_steps(workdir: Path, steps: int, process: subprocess.Popen[str]) -> None:
@@ -244,12 +242,12 @@ def written(workdir: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_with_the_same_losses(tmp_path):
-    """SIGKILL at a random step, then the same command; and once more through SIGTERM, which exits with 0.
-
-    The other loader is asked to start anywhere in `test_pipeline.py`, and to end by SIGTERM above.
-    """
-    flag = f"--config.data.loader={'tfdata' if importlib.util.find_spec('tensorflow') else 'threads'}"
+@pytest.mark.parametrize("loader", ["threads", "tfdata"])
+def test_a_killed_run_resumes_with_the_same_losses(tmp_path, loader):
+    """SIGKILL at a random step, then the same command; and once more through SIGTERM, which exits with 0."""
+    if loader == "tfdata":
+        pytest.importorskip("tensorflow")
+    flag = f"--config.data.loader={loader}"
     whole = start_run(tmp_path / "whole", flag)
     assert whole.wait(timeout=300) == 0, whole.stderr.read()
     expected = losses(tmp_path / "whole")

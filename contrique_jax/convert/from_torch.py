@@ -52,11 +52,12 @@ def run(args: argparse.Namespace) -> None:
     variables = from_flat({name: array for name, array in flat.items() if not name.endswith(COUNTER)})
     counts = {name: int(array.item()) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
     provenance = {"converted from": path.name, "recognised as": family.says, **({COUNTER: counts} if counts else {})}
-    if _holds_another(out, content_hash(model, variables)):
+    content = content_hash(model, variables)
+    if _holds_another(out, content):
         raise UserError(f"{out}: holds another model, to which probes may be tied; name another folder.")
     save_model(out, model, variables, provenance=provenance)
-    print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content_hash(model, variables)}")
-    guess = "" if args.input_scaling or family.prefix or "fc.weight" in tensors else GUESS
+    print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content}")
+    guess = GUESS if not args.input_scaling and _is_bare(family, tensors) else ""
     print(f"input: {_SCALING[model.input_scaling]}{guess}")
     if not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
@@ -122,5 +123,9 @@ def two_sided(
 
 
 def _scaling(family: Family, tensors: Mapping[str, np.ndarray]) -> str:
+    return "unit" if _is_bare(family, tensors) else family.input_scaling
+
+
+def _is_bare(family: Family, tensors: Mapping[str, np.ndarray]) -> bool:
     """A bare ResNet without a classifier is not torchvision's own file: to-torch --encoder-only writes such ones."""
-    return "unit" if not family.prefix and "fc.weight" not in tensors else family.input_scaling
+    return not family.prefix and "fc.weight" not in tensors

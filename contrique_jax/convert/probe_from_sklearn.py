@@ -93,4 +93,4 @@ def _hash_of(model_path: str, ridge: Path, coefficients: int) -> str:
 def _told(description: dict[str, Any]) -> dict[str, Any]:
     """The fields of a probe that a file tells, of the right types and finite."""
     told = {name: description[name] for name, kind in _TOLD.items() if isinstance(description.get(name), kind)}
-    return {name: value for name, value in told.items() if not (isinstance(value, float) and not math.isfinite(value))}
+    return {name: value for name, value in told.items() if not isinstance(value, float) or math.isfinite(value)}

@@ -66,8 +66,7 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
         part = _PARTS.get(part, "") if family.numbered else part
         if name.startswith(family.prefix) and part in _NUMBERS and rest:
             renamed[f"encoder.{part}.{rest}"] = name
-    own = family.says == "CONTRIQUE" or "projector.1.running_mean" in known  # ARNIQA's has no BatchNorm
-    if own:
+    if family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
         renamed |= {name: name for name in known if name.startswith("projector.")}
     return renamed
 

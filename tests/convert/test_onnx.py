@@ -18,11 +18,6 @@ from tests.convert.subverbs import run
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
-    monkeypatch.setenv("CONTRIQUE_CACHE", "off")
-
-
 def session(path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
