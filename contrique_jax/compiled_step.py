@@ -130,13 +130,15 @@ def purpose(collective: Collective, config: Config) -> str:
     *rows, last = largest or (0,)
     if (math.prod(rows), last) == (2 * config.data.batch_size * config.model.patches**2, width):
         return "loss: projections"
-    if largest == (NUM_CLASSES + config.data.batch_size // 2, width):
+    if largest == (NUM_CLASSES, width):
         return "loss: class sums"
     if collective.kind == "all-gather":
         return "loss: denominators"
     if len(largest) > 2 or (len(largest) == 2 and largest[0] > 2):  # BatchNorm's are [views, channels]
         return "gradients"
-    if "shard_map" in collective.source:
+    if collective.source.find("jvp(") < collective.source.find(
+        "shard_map"
+    ):  # micro-batches have theirs the other way round
         return "loss: sums"
     return "BatchNorm, backwards" if "transpose" in collective.source else "BatchNorm statistics"
 

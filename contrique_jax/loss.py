@@ -38,6 +38,7 @@ def nt_xent(
     temperature: float,
     block_size: int,
     axis: str | None = None,
+    shared_classes: int | None = None,
 ) -> Float[Array, ""]:
     """The loss of this device's rows against everyone's, summed over devices: memory O(total d + block_size^2).
 
@@ -48,6 +49,8 @@ def nt_xent(
       temperature: divides the similarities.
       block_size: the similarity matrix exists in tiles of at most block_size x block_size, recomputed backwards.
       axis: name of the mesh axis over which rows are split, or None.
+      shared_classes: from this class on, the members of a class are on one device, and it is not exchanged; None: each
+        class may have members anywhere.
 
     Returns:
       The mean over all anchors, the same on every device.
@@ -57,7 +60,12 @@ def nt_xent(
     members = jnp.zeros((num_classes,), jnp.float32).at[classes].add(1.0)
     class_sums = jnp.zeros((num_classes, z.shape[1]), jnp.float32).at[classes].add(z)
     if axis is not None:
-        members, class_sums = lax.psum((members, class_sums), axis)
+        shared = slice(num_classes if shared_classes is None else shared_classes)
+        everywhere = lax.psum((members[shared], class_sums[shared]), axis)
+        members, class_sums = (
+            jnp.concatenate([sums, own[shared.stop :]])
+            for sums, own in zip(everywhere, (members, class_sums), strict=True)
+        )
     with_positives = jnp.sum(z * class_sums[classes], axis=1) - jnp.sum(z * z, axis=1)
     attraction = with_positives / (members[classes] - 1.0) / temperature
 
@@ -75,10 +83,14 @@ def sharded_nt_xent(
     mesh: Mesh,
     axis: str,
     num_classes: int,
+    shared_classes: int,
     temperature: float,
     block_size: int,
 ) -> Float[Array, ""]:
-    """The exact loss of the global batch, its rows split over `axis` of `mesh`; each patch inherits its image's class."""
+    """The exact loss of the global batch, its rows split over `axis` of `mesh`; each patch inherits its image's class.
+
+    From `shared_classes` on, a class is one image's own.
+    """
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(None, axis), P(axis)), out_specs=P())
     def split(z: Array, classes: Array) -> Array:
@@ -91,6 +103,7 @@ def sharded_nt_xent(
             temperature=temperature,
             block_size=block_size,
             axis=axis,
+            shared_classes=shared_classes,
         )
 
     return split(z, classes)

@@ -87,6 +87,7 @@ def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrappe
             mesh=runtime.mesh,
             axis=DATA_AXIS,
             num_classes=num_classes,
+            shared_classes=NUM_CLASSES,
             temperature=config.loss.temperature,
             block_size=config.loss.block_size,
         )
@@ -96,12 +97,18 @@ def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrappe
     def step(state: TrainState, batch: Batch | augment.Rows) -> tuple[TrainState, Measures]:
         views, classes = map(jnp.asarray, finished(batch) if isinstance(batch, augment.Rows) else batch)
 
-        def through(params: Any, views: Array) -> tuple[Array, Any]:
+        def through(params: Any, views: Array, *, axis: str | None = None) -> tuple[Array, Any]:
             variables = {"params": params, "batch_stats": state.batch_stats}
-            return project(config.model, variables, views, remat=config.train.remat)
+            return project(config.model, variables, views, remat=config.train.remat, axis=axis)
 
         loss, stats, gradients = value_and_gradient(
-            through, lambda z: loss_of(z, classes), state.params, views, config.train.accumulation
+            through,
+            lambda z: loss_of(z, classes),
+            state.params,
+            views,
+            config.train.accumulation,
+            mesh=runtime.mesh,
+            axis=DATA_AXIS,
         )
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         measures = {

@@ -86,8 +86,9 @@ def test_any_number_of_devices_gives_the_same_value_and_gradient(devices):
 
     def sharded(z):
         return sharded_nt_xent(
-            z, jnp.asarray(classes), mesh=mesh, axis="data", num_classes=126 + 16, temperature=0.1, block_size=48
-        )
+            z, jnp.asarray(classes), mesh=mesh, axis="data", num_classes=126 + 16, shared_classes=126, temperature=0.1,
+            block_size=48,
+        )  # fmt: skip
 
     def dense(z):
         return dense_nt_xent(z.reshape(-1, 32), np.tile(np.repeat(classes, 4), 2), 0.1)
@@ -165,7 +166,8 @@ def test_the_compiled_step_holds_no_array_of_all_pairs(devices):
     # and the loss alone, where nothing is larger than the projections and a tile
     z = jax.ShapeDtypeStruct((2, images, 4, config.model.projection_dim), jnp.float32)
     loss = functools.partial(
-        sharded_nt_xent, mesh=mesh.mesh, axis="data", num_classes=126 + images // 2, temperature=0.1, block_size=block
-    )
+        sharded_nt_xent, mesh=mesh.mesh, axis="data", num_classes=126 + images // 2, shared_classes=126, temperature=0.1,
+        block_size=block,
+    )  # fmt: skip
     text = jax.jit(jax.value_and_grad(loss)).lower(z, batch[1]).compile().as_text()
     assert max(array_sizes(text)) <= max(z.size, (126 + images // 2) * z.shape[-1], block * block)

@@ -187,11 +187,14 @@ def test_purposes_by_shape():
         ("all-gather", (16, 512, 128), "shard_map"): "loss: projections",
         ("all-gather", (16, 1, 512), "shard_map"): "loss: denominators",
         ("all-reduce", (8192, 128), "shard_map/psum"): "loss: projections",
-        ("all-reduce", (638, 128), "shard_map"): "loss: class sums",
+        ("all-reduce", (126, 128), "shard_map"): "loss: class sums",
         ("all-reduce", (3, 3, 512, 512), "transpose(jvp())/conv"): "gradients",
         ("all-reduce", (2048, 2048), "transpose(jvp())/reduce_sum"): "gradients",
         ("all-reduce", (2, 2048), "transpose(jvp())/reduce_sum"): "BatchNorm, backwards",
         ("all-reduce", (2, 2048), "jvp()/reduce_sum"): "BatchNorm statistics",
+        ("all-reduce", (2, 2048), "shard_map/while/body/transpose(jvp())/psum"): "BatchNorm, backwards",
+        ("all-reduce", (2, 2048), "shard_map/while/body/jvp()/psum"): "BatchNorm statistics",
+        ("all-reduce", (126,), "jvp()/shard_map/psum"): "loss: sums",
     }
     for (kind, shape, source), name in names.items():
         assert purpose(Collective(kind, 1, 1, shape, 1, source), config) == name

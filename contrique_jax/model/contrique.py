@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.resnet import ARCHITECTURES, BatchNorm, ResNet
+from contrique_jax.model.resnet import ARCHITECTURES, RUNNING, BatchNorm, ResNet, Statistics
 
 Variables = dict[str, dict[str, Any]]
 # of ImageNet's photographs in [0, 1], red, green, blue: what torchvision's classifiers and their offspring expect taken off
@@ -51,9 +51,9 @@ class Projector(nnx.Module):
         setattr(self, "3", Linear(width, outputs, dtype=dtype))
         setattr(self, "4", BatchNorm(outputs))
 
-    def __call__(self, x: Float[Array, "n p i"], batches: int) -> Float[Array, "n p o"]:
-        x = jax.nn.relu(getattr(self, "1")(getattr(self, "0")(x), batches))
-        return getattr(self, "4")(getattr(self, "3")(x), batches)
+    def __call__(self, x: Float[Array, "n p i"], statistics: Statistics) -> Float[Array, "n p o"]:
+        x = jax.nn.relu(getattr(self, "1")(getattr(self, "0")(x), statistics))
+        return getattr(self, "4")(getattr(self, "3")(x), statistics)
 
 
 class Contrique(nnx.Module):
@@ -67,16 +67,18 @@ class Contrique(nnx.Module):
             self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
 
     def patch_features(
-        self, images: Float[Array, "n h w 3"], batches: int, remat: bool = False
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, remat: bool = False
     ) -> Float[Array, "n p c"]:
-        x, _ = self.encoder(images, batches, remat=remat)
+        x, _ = self.encoder(images, statistics, remat=remat)
         return normalise(adaptive_average_pool(x.astype(jnp.float32), self.patches))
 
-    def projections(self, images: Float[Array, "n h w 3"], batches: int, remat: bool = False) -> Float[Array, "n p d"]:
-        return self.projector(self.patch_features(images, batches, remat), batches)
+    def projections(
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, remat: bool = False
+    ) -> Float[Array, "n p d"]:
+        return self.projector(self.patch_features(images, statistics, remat), statistics)
 
     def features(self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None) -> Float[Array, "n c"]:
-        x, sizes = self.encoder(images, 0, valid)
+        x, sizes = self.encoder(images, RUNNING, valid)
         total = jnp.sum(x.astype(jnp.float32), (1, 2))
         if sizes is None:
             return normalise(total / (x.shape[1] * x.shape[2]))
@@ -122,13 +124,15 @@ def project(
     views: UInt8[Array, "n v h w 3"] | Float[Array, "n v h w 3"],
     *,
     remat: bool = False,
+    axis: str | None = None,
 ) -> tuple[Float[Array, "v n p d"], dict[str, Any]]:
     """Projections of each view's patches x patches local vectors, row by row, with BatchNorm in training mode.
 
     `views` are uint8, or float in [0, 1]: of each of n images its v views, which go through the network together. BatchNorm
     takes its statistics over one view at a time (`model.norm_per_view`) or over all of them. With `remat` a backward pass
-    keeps the input of each residual block only, and computes the rest again. Returns float32 projections, not yet
-    normalised (the loss does that), and the moved running statistics, `variables["batch_stats"]` of the next step. Raises
+    keeps the input of each residual block only, and computes the rest again. `axis`: inside a `shard_map`, the mesh axis over
+    which images are split; BatchNorm takes its statistics over all of them. Returns float32 projections, not yet normalised
+    (the loss does that), and the moved running statistics, `variables["batch_stats"]` of the next step. Raises
     UserError where the model is an encoder without a projector.
     """
     if not model.projection_dim:
@@ -136,7 +140,7 @@ def project(
     network = _bind(model, variables)
     images, count = views.shape[:2]
     joint = _scaled(model, views.reshape(-1, *views.shape[2:]))
-    z = network.projections(joint, count if model.norm_per_view else 1, remat)
+    z = network.projections(joint, Statistics(count if model.norm_per_view else 1, axis), remat)
     return z.reshape(images, count, *z.shape[1:]).swapaxes(0, 1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 

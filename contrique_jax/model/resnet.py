@@ -7,6 +7,7 @@ Kernels are zero as built: `contrique.init_model` draws them, a model folder or 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,18 @@ Map = Float[Array, "n h w c"]
 Sizes = Int[Array, "n 2"]
 
 
+class Statistics(NamedTuple):
+    """Whose mean and variance BatchNorm takes."""
+
+    batches: (
+        int  # the first axis holds so many batches in turn, and each has its own; 0: the running ones, of the module
+    )
+    axis: str | None = None  # inside a `shard_map`: the mesh axis over which the rows of every batch are split
+
+
+RUNNING = Statistics(0)
+
+
 class Conv(nnx.Module):
     """A square convolution without bias, padded by (size - 1) // 2."""
 
@@ -37,10 +50,9 @@ class Conv(nnx.Module):
 class BatchNorm(nnx.Module):
     """Normalises over all axes but the last, in float32, and returns the dtype it was given.
 
-    In training the first axis holds `batches` batches in turn (the two views of each image), and each is normalised by
-    its own statistics, as if it went through alone (under `jit` a batch is the global one, however it is sharded). The
-    running ones move by `MOMENTUM` once a batch; the running variance is the unbiased one, as in torch. With `batches`
-    0 the running ones are used.
+    In training the first axis holds several batches in turn (the two views of each image), and each is normalised by its
+    own statistics, as if it went through alone; a batch is the global one, however it is sharded. The running ones move
+    by `MOMENTUM` once a batch; the running variance is the unbiased one, as in torch.
     """
 
     def __init__(self, width: int):
@@ -49,31 +61,35 @@ class BatchNorm(nnx.Module):
         self.running_mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
         self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
 
-    def __call__(self, x: Float[Array, "n *rest c"], batches: int) -> Float[Array, "n *rest c"]:
+    def __call__(self, x: Float[Array, "n *rest c"], statistics: Statistics) -> Float[Array, "n *rest c"]:
         wide = x.astype(jnp.float32)
-        if batches:
-            mean, variance = self._batch_statistics(wide, batches)
+        if statistics.batches:
+            mean, variance = self._batch_statistics(wide, statistics)
         else:
             mean, variance = self.running_mean[...], self.running_var[...]
         scale = self.weight[...] * lax.rsqrt(variance + EPSILON)
         offset = self.bias[...] - mean * scale
-        if batches:
+        if statistics.batches:
             scale, offset = _each_row(scale, x.shape), _each_row(offset, x.shape)
         return (wide * scale + offset).astype(x.dtype)
 
     def _batch_statistics(
-        self, x: Float[Array, "n *rest c"], batches: int
+        self, x: Float[Array, "n *rest c"], statistics: Statistics
     ) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
         def mean_of_batches(x: Array) -> Array:
             # each row first: the map keeps its shape, which a reshape of it to batches would cost in copies
             rows = jnp.mean(x, tuple(range(1, x.ndim - 1)))
-            return jnp.mean(rows.reshape(-1, batches, x.shape[-1]), 0)
+            mean = jnp.mean(rows.reshape(-1, statistics.batches, x.shape[-1]), 0)
+            return mean if statistics.axis is None else lax.pmean(mean, statistics.axis)
 
         mean = mean_of_batches(x)
-        variance = mean_of_batches(jnp.square(x - _each_row(mean, x.shape)))
-        count = x.size // x.shape[-1] // batches
+        here, devices = mean, 1
+        if statistics.axis is not None:  # or the backward pass would sum over devices what belongs to single rows
+            here, devices = lax.pcast(mean, statistics.axis, to="varying"), lax.axis_size(statistics.axis)
+        variance = mean_of_batches(jnp.square(x - _each_row(here, x.shape)))
+        count = x.size // x.shape[-1] // statistics.batches * devices
         unbiased = variance * (count / max(count - 1, 1))
-        for batch in range(batches):
+        for batch in range(statistics.batches):
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
                 running[...] = (1 - MOMENTUM) * running[...] + MOMENTUM * lax.stop_gradient(new[batch])
         return mean, variance
@@ -92,8 +108,8 @@ class Downsample(nnx.Module):
         setattr(self, "0", Conv(inputs, outputs, 1, stride, dtype=dtype))
         setattr(self, "1", BatchNorm(outputs))
 
-    def __call__(self, x: Map, batches: int) -> Map:
-        return getattr(self, "1")(getattr(self, "0")(x), batches)
+    def __call__(self, x: Map, statistics: Statistics) -> Map:
+        return getattr(self, "1")(getattr(self, "0")(x), statistics)
 
 
 class BasicBlock(nnx.Module):
@@ -110,11 +126,11 @@ class BasicBlock(nnx.Module):
         if stride != 1 or inputs != width:
             self.downsample = Downsample(inputs, width, stride, dtype=dtype)
 
-    def __call__(self, x: Map, batches: int, valid: Sizes | None) -> Map:
+    def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None) -> Map:
         after = _halved(valid, self.stride)
-        out = _relu(self.bn1(self.conv1(x), batches), after)
-        out = self.bn2(self.conv2(out), batches)
-        return _relu(out + (self.downsample(x, batches) if hasattr(self, "downsample") else x), after)
+        out = _relu(self.bn1(self.conv1(x), statistics), after)
+        out = self.bn2(self.conv2(out), statistics)
+        return _relu(out + (self.downsample(x, statistics) if hasattr(self, "downsample") else x), after)
 
 
 class Bottleneck(nnx.Module):
@@ -134,12 +150,12 @@ class Bottleneck(nnx.Module):
         if stride != 1 or inputs != outputs:
             self.downsample = Downsample(inputs, outputs, stride, dtype=dtype)
 
-    def __call__(self, x: Map, batches: int, valid: Sizes | None) -> Map:
+    def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None) -> Map:
         after = _halved(valid, self.stride)
-        out = _relu(self.bn1(self.conv1(x), batches), valid)
-        out = _relu(self.bn2(self.conv2(out), batches), after)
-        out = self.bn3(self.conv3(out), batches)
-        return _relu(out + (self.downsample(x, batches) if hasattr(self, "downsample") else x), after)
+        out = _relu(self.bn1(self.conv1(x), statistics), valid)
+        out = _relu(self.bn2(self.conv2(out), statistics), after)
+        out = self.bn3(self.conv3(out), statistics)
+        return _relu(out + (self.downsample(x, statistics) if hasattr(self, "downsample") else x), after)
 
 
 class Stage(nnx.Module):
@@ -160,10 +176,10 @@ class Stage(nnx.Module):
             setattr(self, str(i), block(inputs, width, stride if i == 0 else 1, dtype=dtype))
             inputs = block.expansion * width
 
-    def __call__(self, x: Map, batches: int, valid: Sizes | None, remat: bool) -> tuple[Map, Sizes | None]:
+    def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None, remat: bool) -> tuple[Map, Sizes | None]:
         for i in range(self.depth):
             block = getattr(self, str(i))
-            x = _call(type(block).__call__, remat)(block, x, batches, valid)
+            x = _call(type(block).__call__, remat)(block, x, statistics, valid)
             if i == 0:
                 valid = _halved(valid, self.stride)
         return x, valid
@@ -193,7 +209,7 @@ class ResNet(nnx.Module):
             inputs = block.expansion * width
 
     def __call__(
-        self, images: Float[Array, "n h w 3"], batches: int, valid: Sizes | None = None, remat: bool = False
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
     ) -> tuple[Map, Sizes | None]:
         """The last map, and the part of it that `valid` (height and width of the image in the top left corner) covers.
 
@@ -201,21 +217,21 @@ class ResNet(nnx.Module):
         equals that of the image alone. With `remat` a backward pass keeps the input of the stem and of each block only, and
         computes the rest again.
         """
-        x = _call(_stem, remat)(self.conv1, _inside(images, valid), batches, valid, self.bn1)
+        x = _call(_stem, remat)(self.conv1, _inside(images, valid), statistics, valid, self.bn1)
         valid = _halved(_halved(valid, 2), 2)
         for i in range(1, 5):
-            x, valid = getattr(self, f"layer{i}")(x, batches, valid, remat)
+            x, valid = getattr(self, f"layer{i}")(x, statistics, valid, remat)
         return x, valid
 
 
 def _call(layer: Callable[..., Map], remat: bool) -> Callable[..., Map]:
-    """A layer as a function of (module, map, batches, ...), its inside kept for the backward pass or computed again."""
+    """A layer as a function of (module, map, statistics, ...), its inside kept for the backward pass or computed again."""
     return nnx.remat(layer, static_argnums=(2,)) if remat else layer
 
 
-def _stem(conv: Conv, images: Map, batches: int, valid: Sizes | None, norm: BatchNorm) -> Map:
+def _stem(conv: Conv, images: Map, statistics: Statistics, valid: Sizes | None, norm: BatchNorm) -> Map:
     valid = _halved(valid, 2)
-    x = _relu(norm(conv(images), batches), valid)
+    x = _relu(norm(conv(images), statistics), valid)
     return _inside(max_pool(x), _halved(valid, 2))  # a window just outside still sees the last row inside
 
 

@@ -14,7 +14,7 @@ import pytest
 from contrique_jax.config import ModelConfig
 from contrique_jax.model import contrique
 from contrique_jax.model.contrique import adaptive_average_pool, encode, feature_width, init_model, normalise, project
-from contrique_jax.model.resnet import BatchNorm, ResNet
+from contrique_jax.model.resnet import RUNNING, BatchNorm, ResNet, Statistics
 from contrique_jax.model.store import to_flat
 from tests.reference_weights import REFERENCE_MODEL, our_name, reference_variables
 
@@ -50,7 +50,7 @@ def test_features_and_patches_equal_the_original(shared: Path, reference, i: int
     def everything(variables, images):
         network = contrique._bind(REFERENCE_MODEL, variables)
         images = images.astype(jnp.float32) / 255
-        return network.patch_features(images, False)[0], network.projections(images, False)[0]
+        return network.patch_features(images, RUNNING)[0], network.projections(images, RUNNING)[0]
 
     features = [jax.jit(functools.partial(encode, REFERENCE_MODEL))(reference, x)[0] for x in (image, half)]
     patches, projections = everything(reference, image)
@@ -101,22 +101,22 @@ def test_batch_norm_moves_as_torch_does():
     x = np.random.default_rng(1).normal(3, 2, (3, 5, 4, 6)).astype(np.float32)
     ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
     for _ in range(2):
-        y = ours(jnp.asarray(x), batches=1)
+        y = ours(jnp.asarray(x), Statistics(1))
         ty = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
     np.testing.assert_allclose(y, ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
     np.testing.assert_allclose(ours.running_mean[...], theirs.running_mean.numpy(), rtol=1e-5)
     np.testing.assert_allclose(ours.running_var[...], theirs.running_var.numpy(), rtol=1e-5)
     theirs.eval()
     ty = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
-    np.testing.assert_allclose(ours(jnp.asarray(x), batches=0), ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
+    np.testing.assert_allclose(ours(jnp.asarray(x), RUNNING), ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
 
 
 def test_batches_in_turn_are_normalised_as_if_each_came_alone():
     x = np.random.default_rng(2).normal(3, 2, (2, 5, 4, 3, 6)).astype(np.float32)
     x[1] *= 3
     apart, together = BatchNorm(6), BatchNorm(6)
-    expected = np.stack([apart(jnp.asarray(batch), batches=1) for batch in x])
-    y = together(jnp.asarray(x.swapaxes(0, 1).reshape(10, 4, 3, 6)), batches=2)
+    expected = np.stack([apart(jnp.asarray(batch), Statistics(1)) for batch in x])
+    y = together(jnp.asarray(x.swapaxes(0, 1).reshape(10, 4, 3, 6)), Statistics(2))
     np.testing.assert_allclose(np.reshape(y, (5, 2, 4, 3, 6)).swapaxes(0, 1), expected, atol=1e-6)
     np.testing.assert_allclose(together.running_mean[...], apart.running_mean[...], rtol=1e-6)
     np.testing.assert_allclose(together.running_var[...], apart.running_var[...], rtol=1e-6)
@@ -205,5 +205,5 @@ def test_gradient_is_the_slope_of_the_loss():
 
 def test_the_map_is_a_thirty_second_of_the_image():
     network = ResNet("resnet18", 8, dtype=jnp.dtype("float32"))
-    shape = jax.eval_shape(lambda x: network(x, 0)[0], jax.ShapeDtypeStruct((1, 75, 100, 3), jnp.float32)).shape
+    shape = jax.eval_shape(lambda x: network(x, RUNNING)[0], jax.ShapeDtypeStruct((1, 75, 100, 3), jnp.float32)).shape
     assert shape == (1, 3, 4, 64)
