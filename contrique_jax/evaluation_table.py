@@ -131,13 +131,18 @@ def curve_line(trial: Trial) -> str:
     """A learning curve in one line, and the fewest labels from which on it is within 5 % of its end."""
     if trial.curve is None:
         return ""
-    sizes, medians = trial.curve.sizes, trial.curve.medians
-    points = ", ".join(f"{n}: {value:.3f}" for n, value in zip(sizes, medians, strict=True))
-    line = f"{trial.name}, SROCC by labelled images: {points}"
+    points = ", ".join(f"{n}: {value:.3f}" for n, value in zip(trial.curve.sizes, trial.curve.medians, strict=True))
+    enough = labels_enough(trial.curve)
+    reached = "" if enough is None else f"; {enough} reach {ENOUGH:.0%} of the last"
+    return f"{trial.name}, SROCC by labelled images: {points}{reached}"
+
+
+def labels_enough(curve: LearningCurve) -> int | None:
+    """The fewest labels from which on the median SROCC is within 5 % of the curve's end; None where it ends at 0 or less."""
+    sizes, medians = curve.sizes, curve.medians
     if not medians[-1] > 0:
-        return line
-    enough = next(n for i, n in enumerate(sizes) if (medians[i:] >= ENOUGH * medians[-1]).all())
-    return f"{line}; {enough} reach {ENOUGH:.0%} of the last"
+        return None
+    return next(n for i, n in enumerate(sizes) if (medians[i:] >= ENOUGH * medians[-1]).all())
 
 
 def cross_table(found: Sequence[CrossTrial]) -> str:

@@ -19,12 +19,13 @@ from PIL import Image
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation_table import NUMBERS, notes, subset_names, summary
+from contrique_jax.evaluation_table import ENOUGH, NUMBERS, labels_enough, notes, subset_names, summary
 from contrique_jax.intervals import Interval
 from contrique_jax.logistic import fit_curve
 from contrique_jax.outputs import whole_file
 from contrique_jax.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
 from contrique_jax.report_style import stylesheet
+from contrique_jax.studies import LearningCurve
 from contrique_jax.trial import CrossTrial, Trial, Versus, pooled_predictions
 
 SHOWN = 6  # pictures at each end
@@ -56,7 +57,8 @@ def page(findings: Findings) -> str:
     rows, predictions = pooled_predictions(trial.evaluation)
     tested = images.subset(list(rows))
     curve = fit_curve(predictions, tested.scores)
-    residuals = tested.scores - curve(predictions)
+    judged = curve(predictions)
+    residuals = tested.scores - judged
     srocc = summary(trial.evaluation)["srocc"]["median"]
     found = "not defined" if srocc is None else f"{srocc:.3f}"
     direction = "higher is better" if images.higher_is_better else "lower is better"
@@ -96,7 +98,7 @@ def page(findings: Findings) -> str:
         _learning(curves),
         _map(trial, images),
         "</div>",
-        _pictures(tested, predictions, residuals),
+        _pictures(tested, judged),
         "<h2>To do it again</h2>",
         f"<p>Splits <code>{about['splits_hash']}</code>, configuration <code>{about['config_hash']}</code>, model "
         f"<code>{trial.model_hash}</code>.</p>",
@@ -208,10 +210,14 @@ def _crossed(crossed: Sequence[CrossTrial], own: str) -> str:
     return f"<h2>Fitted on all of {_text(own)}</h2>" + _rows(["tested on", "", "SROCC", "PLCC", "RMSE"], rows)
 
 
-def _learning(curves: Mapping[str, Any]) -> str:
+def _learning(curves: Mapping[str, LearningCurve]) -> str:
     if not curves:
         return ""
     caption = "Median over splits and draws, the middle half shaded; each fit chooses its alpha among its own images."
+    enough = {name: labels_enough(curve) for name, curve in curves.items()}
+    listed = ", ".join(f"{_text(name)} {count:,}" for name, count in enough.items() if count is not None)
+    if listed:
+        caption += f" Labels that reach {ENOUGH:.0%} of the end: {listed}."
     return _figure("Learning curve", learning_curves(curves), caption)
 
 
@@ -240,18 +246,19 @@ def principal_plane(
     return places, (float(values[0]) / total, float(values[1]) / total)
 
 
-def _pictures(tested: ScoredImages, predictions: Float[np.ndarray, " n"], residuals: Float[np.ndarray, " n"]) -> str:
-    order = np.argsort(np.abs(residuals), kind="stable")
+def _pictures(tested: ScoredImages, judged: Float[np.ndarray, " n"]) -> str:
+    """`judged`: predictions after the curve, in the scores' units."""
+    order = np.argsort(np.abs(tested.scores - judged), kind="stable")
     count = min(SHOWN, len(order) // 2)
     out = []
     for title, rows in (("Worst predictions", order[::-1][:count]), ("Best predictions", order[:count])):
         shown = "".join(
             f"<figure>{_picture(tested.paths[i])}<figcaption>{_text(tested.score_column)} {tested.scores[i]:.3g}, predicted "
-            f"{predictions[i]:.3g}<br>{_text(tested.paths[i].name)}</figcaption></figure>"
+            f"{judged[i]:.3g}<br>{_text(tested.paths[i].name)}</figcaption></figure>"
             for i in rows
         )
         out.append(f"<h2>{title}</h2><div class='pictures'>{shown}</div>")
-    return "".join(out)
+    return "".join(out) + "<p class='soft'>Predictions here are those of the logistic curve.</p>"
 
 
 def _picture(path: Path) -> str:
