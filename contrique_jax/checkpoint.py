@@ -10,42 +10,56 @@ import json
 import logging
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.serialization
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from contrique_jax import hosts
+from contrique_jax import hosts, storage
 from contrique_jax.config import Config, ModelConfig, to_json
 from contrique_jax.errors import UserError, disk_message
 
+if TYPE_CHECKING:
+    from etils import epath
+
 FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted", "disk quota")
+UNWRITTEN = "a checkpoint could not be written, the earlier ones are untouched: "
 
 
 class Checkpoints:
-    """The checkpoints of a run, in one folder; the last `keep` stay."""
+    """The checkpoints of a run, in one folder, local or in a bucket; the last `keep` stay."""
 
-    def __init__(self, folder: Path, keep: int = 2, *, owner: bool = True, wait_seconds: int = 600):
+    def __init__(self, folder: Path | epath.Path, keep: int = 2, *, owner: bool = True, wait_seconds: int = 600):
         """`owner`: this run writes here, and clears away what an interrupted one left half-written. `wait_seconds`: how
-        long processes wait for each other at a save."""
-        self.folder = folder.absolute()
+        long processes wait for each other at a save. Raises UserError where a bucket cannot be reached."""
+        self.folder = folder if storage.is_address(folder) else folder.absolute()
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
-        for name in ("absl", "asyncio"):
+        for name in ("absl", "asyncio", "concurrent.futures"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep if owner else None,
-                create=owner,
-                enable_async_checkpointing=True,
-                async_options=ocp.options.AsyncOptions(timeout_secs=wait_seconds),
-                cleanup_tmp_directories=owner,
-            ),
-        )
+        if storage.is_address(folder):
+            sys.unraisablehook = _without_closed_loops
+        with self._failures():
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep if owner else None,
+                    create=owner,
+                    enable_async_checkpointing=True,
+                    async_options=ocp.options.AsyncOptions(timeout_secs=wait_seconds),
+                    cleanup_tmp_directories=owner,
+                ),
+            )
+
+    def _failures(self, what: str = "") -> AbstractContextManager[None]:
+        """Context: what goes wrong with the storage -> UserError."""
+        if storage.is_address(self.folder):
+            return storage.one_sentence(str(self.folder), what)
+        return full_disk_as_user_error(self.folder)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint; half-written ones do not count."""
@@ -54,12 +68,13 @@ class Checkpoints:
     def save(self, step: int, state: Any, config: Config) -> None:
         """Starts writing `state` (any pytree of arrays) as of `step`; it appears whole or not at all.
 
-        Raises UserError where the disk is full; earlier checkpoints stay.
+        Raises UserError where the disk is full or the bucket refuses it; earlier checkpoints stay.
         """
         tree = flax.serialization.to_state_dict(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-        hosts.agree(_no_space(self.folder, round(1.1 * needed)) if hosts.is_first() else None)
-        with full_disk_as_user_error(self.folder):
+        here = hosts.is_first() and isinstance(self.folder, Path)
+        hosts.agree(_no_space(Path(self.folder), round(1.1 * needed)) if here else None)
+        with self._failures(UNWRITTEN):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -77,8 +92,9 @@ class Checkpoints:
         Raises UserError where the checkpoint is of another architecture, naming arrays that do not fit.
         """
         wanted = flax.serialization.to_state_dict(like)
-        self.check_fits(step, wanted)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        with self._failures():
+            self.check_fits(step, wanted)
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
         return flax.serialization.from_state_dict(like, restored["state"])
 
     def check_fits(self, step: int, wanted: Any) -> None:
@@ -105,13 +121,19 @@ class Checkpoints:
         return jax.device_get(restored["state"])
 
     def wait(self) -> None:
-        """Returns once everything saved is on disk. Raises UserError where the disk is full."""
-        with full_disk_as_user_error(self.folder):
+        """Returns once everything saved is written. Raises UserError where the disk is full or the bucket refuses it."""
+        with self._failures(UNWRITTEN):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        with full_disk_as_user_error(self.folder):
+        with self._failures(UNWRITTEN):
             self._manager.close()
+
+
+def _without_closed_loops(lost: sys.UnraisableHookArgs) -> None:
+    """Where one array of a checkpoint cannot be written, TensorStore prints, for each other one, that nobody waits for it."""
+    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(lost)
 
 
 def _no_space(folder: Path, needed: int) -> UserError | None:
@@ -135,10 +157,10 @@ def _no_space(folder: Path, needed: int) -> UserError | None:
     return None
 
 
-class full_disk_as_user_error:
+class full_disk_as_user_error(AbstractContextManager[None]):
     """Context: the several ways in which Orbax reports a full disk -> one sentence."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path | epath.Path):
         self.folder = folder
 
     def __enter__(self) -> None:
@@ -161,9 +183,16 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The network in a workdir, its `checkpoints` folder or one checkpoint -> (architecture, variables on the host).
 
-    Says on stderr which step that is: the run has no finished model.
+    `path` may be an address in a bucket. Says on stderr which step that is: the run has no finished model.
     """
-    path = Path(path).absolute()
+    if storage.is_address(path):
+        with storage.one_sentence(str(path)):
+            return _load_for_inference(storage.orbax_path(str(path)))
+    return _load_for_inference(Path(path).absolute())
+
+
+def _load_for_inference(path: Path | epath.Path) -> tuple[ModelConfig, dict[str, Any]]:
+    folder: Path | epath.Path
     if path.name.isdigit() and (path / "state").is_dir():
         folder, steps = path.parent, [int(path.name)]
     else:

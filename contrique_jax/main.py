@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from contrique_jax import hosts
+from contrique_jax import hosts, storage
 from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
 from contrique_jax.outputs import only_writer, whole_file
@@ -33,7 +33,7 @@ HELP = """
 Flags:
   --config F.py[:VARIANT]    a config file with get_config(variant); configs/ has some
   --config.PART.FIELD=VALUE  changes one field, e.g. --config.data.batch_size=64; a field that does not exist is an error
-  --workdir D                where everything is written; holds one run
+  --workdir D                where everything is written; holds one run; a folder, or gs://BUCKET/RUN
   --devices N                use the first N devices (default: all)
   --distributed MODE         auto (default): joins the cluster that started this process, else trains alone; on; off
   --coordinator HOST:PORT    process 0, where no cluster tells; with --processes N and --process_id I, from 0 (or from
@@ -46,7 +46,7 @@ class Flags(NamedTuple):
     """The command line, validated."""
 
     config: Config
-    workdir: Path
+    workdir: Path | str  # a str where it is an address
     devices: int
     print_config: bool
     distributed: str
@@ -91,14 +91,12 @@ def parse_flags(argv: Sequence[str]) -> Flags:
         raise UserError("--config: get_config() of that file must return a contrique_jax.config.Config.")
     if values.workdir is None and not values.print_config:
         raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
-    if "://" in (values.workdir or ""):
-        raise UserError(
-            f"--workdir={values.workdir}: addresses of cloud storage are not understood yet; mount the bucket, e.g. with "
-            "gcsfuse, and name its folder."
-        )
+    workdir: Path | str = Path(values.workdir or ".").expanduser()
+    if storage.is_address(values.workdir or ""):
+        workdir = storage.check_address(values.workdir, "--workdir")
     values.config.validate()
     return Flags(
-        values.config, Path(values.workdir or ".").expanduser(), values.devices, values.print_config,
+        values.config, workdir, values.devices, values.print_config,
         values.distributed, values.coordinator, values.processes, values.process_id,
     )  # fmt: skip
 
@@ -120,27 +118,27 @@ def _without_python(sentence: str) -> str:
     return f"{place} has no field {name!r}; the nearest name is {place}.{near}"
 
 
-def claim_workdir(workdir: Path, config: Config, images: dict[str, int]) -> bool:
+def claim_workdir(workdir: Path, config: Config, images: dict[str, int], name: str = "") -> bool:
     """Makes `workdir` this config's, and says whether it already was.
 
-    `images` counts those of each source: with other numbers the order of a resumed run would be another. Raises UserError
-    where the folder is another run's or cannot be written.
+    `name`: what messages call it, where that is not its path. `images` counts those of each source: with other numbers the
+    order of a resumed run would be another. Raises UserError where the folder is another run's or cannot be written.
     """
-    path = workdir / "config.json"
+    path, name = workdir / "config.json", name or str(workdir)
     record = json.loads(to_json(config)) | {"images": images}
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             difference = first_difference(record, stored)
         except (ValueError, AttributeError, TypeError, OSError):
-            raise UserError(f"{path}: not readable as a run's config; restore it or take another --workdir.") from None
-        if difference:
             raise UserError(
-                f"{workdir} holds another config's run ({difference}); take another --workdir or that config."
-            )
+                f"{name}/config.json: not readable as a run's config; restore it or take another --workdir."
+            ) from None
+        if difference:
+            raise UserError(f"{name} holds another config's run ({difference}); take another --workdir or that config.")
         return True
     if (workdir / "checkpoints").exists():
-        raise UserError(f"{workdir} holds checkpoints but no config.json; restore it or take another --workdir.")
+        raise UserError(f"{name} holds checkpoints but no config.json; restore it or take another --workdir.")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as beside:
@@ -158,7 +156,7 @@ def main(argv: Sequence[str]) -> None:
         print(__doc__ + HELP)
         return
     flags = parse_flags(argv)
-    config, workdir = flags.config, flags.workdir
+    config = flags.config
     if flags.print_config:
         print(to_json(config), end="")
         return
@@ -166,11 +164,14 @@ def main(argv: Sequence[str]) -> None:
     # slow imports, after everything that can be refused without them
     from contrique_jax.networks import use_compilation_cache
     from contrique_jax.train import total_steps, train
+    from contrique_jax.workdir import Workdir
 
     use_compilation_cache()
+    run = Workdir(flags.workdir)
     resumed, fault, prepared = False, None, None
     try:
-        prepared = prepare(config, workdir, flags.devices)
+        run.fetch()
+        prepared = prepare(config, run.folder, flags.devices)
     except UserError as error:
         fault = error
     hosts.meet("the start", config.train.wait_seconds)
@@ -181,26 +182,30 @@ def main(argv: Sequence[str]) -> None:
     with ExitStack() as lock:
         if hosts.is_first():
             try:
-                resumed = claim_workdir(workdir, config, images)
-                lock.enter_context(only_writer(workdir))
+                resumed = claim_workdir(run.folder, config, images, run.name)
+                lock.enter_context(only_writer(run.folder))
+                run.publish(must=True)
             except UserError as error:
                 fault = error
         hosts.agree(fault)
         steps = total_steps(config, **images)
-        doing = "already trained:" if (workdir / "model").exists() else "resuming" if resumed else "training"
+        doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resumed else "training"
         kind = "ready distorted" if pipeline.ready else "pristine"
         announce(
-            f"{doing} {config.model.encoder} in {workdir}: {images['pristine']} {kind} and {images['authentic']} authentic "
+            f"{doing} {config.model.encoder} in {run.name}: {images['pristine']} {kind} and {images['authentic']} authentic "
             f"images, {config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
         )
-        state = train(config, workdir, runtime, pipeline)
+        try:
+            state = train(config, run, runtime, pipeline)
+        finally:
+            run.publish()  # also what a run measured before it failed
     if int(state.step) < steps:
         announce(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there")
         return
     broken = hosts.total(pipeline.broken.count)
     if broken:
-        announce(f"{broken} broken images were skipped: {workdir / 'broken_images.txt'}")
-    announce(f"done: {workdir / 'model'}")
+        announce(f"{broken} broken images were skipped: {run.name}/broken_images.txt")
+    announce(f"done: {run.name}/model")
 
 
 def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:

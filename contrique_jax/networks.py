@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
 
+from contrique_jax import storage
 from contrique_jax.config import ENCODERS, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.model.contrique import Variables, init_model
-from contrique_jax.model.store import DESCRIPTION, load_model
+from contrique_jax.model.store import DESCRIPTION, WEIGHTS, load_model
 from contrique_jax.outputs import user_cache
 
 
 def load_network(spec: str) -> tuple[ModelConfig, Variables]:
     """The network that --model names: a model folder, a run's workdir, a checkpoint in it, or `random:` and the name of
-    an encoder or another such place: the same architecture with random weights.
+    an encoder or another such place: the same architecture with random weights. A place may be an address in a bucket.
 
     Raises UserError where there is none.
     """
@@ -23,24 +28,47 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
         name = spec.removeprefix("random:")
         model = ModelConfig(encoder=name) if name in ENCODERS else load_network(name)[0]
         return model, random_weights(model)
-    folder = model_folder(spec)
+    folder, remote = model_folder(spec), storage.is_address(spec)
     if folder is not None:
-        return load_model(folder)
+        try:
+            return load_model(folder)
+        except UserError as error:
+            raise (UserError(str(error).replace(str(folder), spec)) if remote else error) from error
     path = Path(spec).expanduser()
-    if not path.is_dir():
+    if not remote and not path.is_dir():
         raise UserError(
             f"{path} is no folder; give a model folder, a run's workdir or random:ENCODER "
             f"(encoders: {', '.join(ENCODERS)})."
         )
     from contrique_jax.checkpoint import load_for_inference  # Orbax takes seconds to import
 
-    return load_for_inference(path)
+    return load_for_inference(spec if remote else path)
 
 
 def model_folder(spec: str) -> Path | None:
-    """The model folder that --model names, itself or as the workdir around it; None where it names something else."""
+    """The model folder that --model names, itself or as the workdir around it; None where it names something else.
+
+    That of a bucket is copied to this machine.
+    """
+    if storage.is_address(spec):
+        return _fetched(storage.check_address(spec, "--model"))
     path = Path(spec).expanduser()
     return next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
+
+
+@functools.cache
+def _fetched(address: str) -> Path | None:
+    """A local copy of the model folder there, for as long as this process lives."""
+    for folder in (address, f"{address}/model"):
+        if storage.read(f"{folder}/{DESCRIPTION}") is not None:
+            here = Path(tempfile.mkdtemp(prefix="contrique_jax."))
+            atexit.register(shutil.rmtree, here, ignore_errors=True)
+            for name in (DESCRIPTION, WEIGHTS):
+                data = storage.read(f"{folder}/{name}")
+                if data is not None:
+                    (here / name).write_bytes(data)
+            return here
+    return None
 
 
 def random_weights(model: ModelConfig) -> Variables:

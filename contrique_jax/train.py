@@ -28,6 +28,7 @@ from contrique_jax.metrics import Metrics
 from contrique_jax.model.contrique import init_model, project
 from contrique_jax.model.store import save_model
 from contrique_jax.runtime import DATA_AXIS, Runtime
+from contrique_jax.workdir import Workdir
 
 Measures = dict[str, Float[Array, ""]]
 
@@ -149,20 +150,19 @@ def check_finite(rows: list[dict[str, float]], saved: int | None) -> None:
         )
 
 
-def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -> TrainState:
+def train(config: Config, workdir: Path | Workdir, runtime: Runtime, pipeline: Pipeline) -> TrainState:
     """Trains from the newest checkpoint of `workdir`, or from the start, to the last step, and writes `workdir/model`.
 
     Raises UserError (Diverged) where the loss stops being a number, and where a checkpoint does not fit or be written.
     """
     steps, often = total_steps(config, len(pipeline.pristine), len(pipeline.authentic)), config.train
-    with closing(
-        Checkpoints(workdir / "checkpoints", often.keep_checkpoints, wait_seconds=often.wait_seconds)
-    ) as checkpoints:
+    run = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    with closing(Checkpoints(run.checkpoints, often.keep_checkpoints, wait_seconds=often.wait_seconds)) as checkpoints:
         first = checkpoints.latest() or 0
         state = runtime.replicate(init_state(config, steps))
         if first:
             state = checkpoints.restore(first, state)
-        with _metrics(workdir, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
+        with _metrics(run.folder, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
             saved = first or None
             run_step = make_step(config, runtime, steps)
@@ -183,13 +183,15 @@ def train(config: Config, workdir: Path, runtime: Runtime, pipeline: Pipeline) -
                         metrics.write([row for row in rows if is_finite(row)])
                     check_finite(rows, saved)
                 if save:
+                    run.publish()  # before the checkpoint, so that no resumed run lacks lines up to it
                     checkpoints.save(done, state, config)
                     saved = done
                 if leave:
                     break
             checkpoints.wait()
-        if int(state.step) >= steps and hosts.is_first() and not (workdir / "model").exists():
-            _save_model(config, workdir, state, steps, pipeline)
+        if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
+            _save_model(config, run.folder, state, steps, pipeline)
+        run.publish(must=True)
     return state
 
 

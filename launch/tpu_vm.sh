@@ -10,7 +10,7 @@
 #
 # Environment: NAME (contrique), ZONE (us-west4-a), PROJECT (gcloud's), TYPE (v5litepod-16), VERSION (v2-alpha-tpuv5-lite;
 # v6e: v2-alpha-tpuv6e, v4: tpu-ubuntu2204-base), SPOT (1: may be taken away at any time, cheaper).
-# The workdir must be one folder that all workers see: mount a bucket with gcsfuse, or Filestore.
+# The workdir must be one place that all workers see: gs://BUCKET/RUN, which the TPU's service account may write, or Filestore.
 set -euo pipefail
 name=${NAME:-contrique} zone=${ZONE:-us-west4-a} type=${TYPE:-v5litepod-16} version=${VERSION:-v2-alpha-tpuv5-lite}
 place=(--zone="$zone")
@@ -33,12 +33,12 @@ case ${1:-} in
     git archive --format=tar.gz --output="$archive" HEAD
     gcloud compute tpus tpu-vm scp "$archive" "$name:contrique_jax.tar.gz" "${place[@]}" --worker=all
     everywhere 'mkdir -p contrique_jax && tar -xzf contrique_jax.tar.gz -C contrique_jax &&
-      python3 -m venv venv && venv/bin/pip install --quiet --upgrade pip && venv/bin/pip install --quiet "./contrique_jax[tpu]"'
+      python3 -m venv venv && venv/bin/pip install --quiet --upgrade pip && venv/bin/pip install --quiet "./contrique_jax[tpu,gcs]"'
     ;;
   run)
     shift
     if (($# == 0)); then
-      echo "run: give the flags of contrique_jax.main, e.g. --config configs/contrique_resnet50.py --workdir /mnt/run" >&2
+      echo "run: give the flags of contrique_jax.main, e.g. --config configs/contrique_resnet50.py --workdir gs://BUCKET/RUN" >&2
       exit 2
     fi
     printf -v flags '%q ' "$@"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # PyTorch's compiler for GPUs, which no test needs: loaded after TensorFlow it brings the process down
 sys.modules["triton"] = None  # type: ignore[assignment]
@@ -18,6 +21,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import pytest  # noqa: E402
 
+if TYPE_CHECKING:
+    from tests.gcs_server import Server
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -28,3 +34,17 @@ def shared() -> Path:
     if os.environ.get("CONTRIQUE_REQUIRE_SHARED") == "1":
         pytest.fail(f"{folder} is missing and CONTRIQUE_REQUIRE_SHARED=1 asks for it")
     pytest.skip(f"{folder} is absent: reference numbers and photographs are not part of the project")
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Server]:
+    """Google Cloud Storage on localhost, for this process and those it starts: `bucket`, and `secret` without access."""
+    if importlib.util.find_spec("gcsfs") is None:
+        pytest.skip("gcsfs is not installed")
+    with pytest.MonkeyPatch.context() as environment:
+        from tests.gcs_server import Server
+
+        with Server("bucket", private=("secret",)) as server:
+            for name, value in server.environment.items():
+                environment.setenv(name, value)
+            yield server

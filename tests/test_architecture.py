@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "contrique_jax"
 # from the ground up: a module imports only from floors below its own, or its own package's lower files
 FLOORS = [
     ["errors"],
-    ["config", "outputs", "hlo_text"],
+    ["config", "outputs", "hlo_text", "storage"],
     ["runtime", "hosts"],
     ["topology"],
     ["distort.filters", "distort.colourspaces", "distort.draws"],
@@ -37,7 +37,7 @@ FLOORS = [
     ["model.store"],
     ["denominators"],
     ["loss", "accumulation"],
-    ["optim", "checkpoint", "metrics"],
+    ["optim", "checkpoint", "metrics", "workdir"],
     ["train", "networks", "batching"],
     ["features", "compiled_step"],
     ["feature_cache", "ridge", "logistic", "splits"],

@@ -73,7 +73,11 @@ def test_config_file_loads_with_changes(variant):
         (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
         ([f"--config={CONFIG}", "--workdir=w", "extra"], "extra"),
         ([f"--config={CONFIG}", "--wrkdir=w"], "wrkdir"),
-        ([f"--config={CONFIG}", "--workdir=gs://bucket/run"], "mount the bucket"),
+        ([f"--config={CONFIG}", "--workdir=s3://bucket/run"], "only gs://BUCKET/PATH is understood"),
+        *[
+            ([f"--config={CONFIG}", f"--workdir=gs://{name}"], "no address in a bucket")
+            for name in ("", "b", "B_d/x", "bucket//x", "bucket/../x")
+        ],
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(argv, says):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from os.path import splitext
 from pathlib import Path
 
 from contrique_jax.data.decode import EXTENSIONS
@@ -57,5 +58,10 @@ def walk(folder: Path, field: str) -> Iterator[str]:
         relative = os.path.relpath(place, root).replace(os.sep, "/")
         prefix = "" if relative == "." else relative + "/"
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+            if is_image(name):
                 yield prefix + name
+
+
+def is_image(name: str) -> bool:
+    """Whether a relative name, with `/`, is an image's by its extension; what is hidden is none."""
+    return not any(part.startswith(".") for part in name.split("/")) and splitext(name)[1].lower() in EXTENSIONS

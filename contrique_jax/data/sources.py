@@ -13,8 +13,9 @@ from typing import Literal, Protocol
 import numpy as np
 from jaxtyping import Int16, UInt8
 
+from contrique_jax import storage
 from contrique_jax.data.decode import EXTENSIONS, decode
-from contrique_jax.data.image_files import walk
+from contrique_jax.data.image_files import is_image, walk
 from contrique_jax.data.tables import csv_rows
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
@@ -54,8 +55,10 @@ def open_source(
     """The source that `spec` names.
 
     - a folder: its images and those of its subfolders, in the order of their names; hidden files are left out
-    - `F.csv`: column `path`, in the file's order, relative to the folder of F.csv or absolute; where the role is pristine
-      and there is a column `class`, the images are distorted already and these are their classes; the rest is ignored
+    - `F.csv`: column `path`, in the file's order, relative to the folder of F.csv, absolute or an address in a bucket; where
+      the role is pristine and there is a column `class`, the images are distorted already and these are their classes; the
+      rest is ignored
+    - `gs://BUCKET/FOLDER` and `gs://BUCKET/F.csv`: the same in a bucket; each image is fetched when it is its turn
     - `tfds:NAME/SPLIT`: feature `image` of a data set that TensorFlow Datasets has prepared (never downloaded here)
     - `arrays:F.npy`: uint8 [N, H, W, 3], read from disk image by image
     - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
@@ -74,6 +77,8 @@ def open_source(
         return SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas)
     if not spec:
         raise UserError(f"{field}: no source is given; give {_FORMS}.")
+    if storage.is_address(spec):
+        return _in_bucket(spec, storage.check_address(spec, field), role, field, max_pixels)
     path = Path(spec).expanduser()
     if path.is_dir() and (path / "distort.json").exists():
         raise UserError(f"{field}: {path} holds images distorted already; give {path / 'manifest.csv'}.")
@@ -93,12 +98,12 @@ class FileSource:
     def __init__(
         self,
         name: str,
-        folder: Path,
+        folder: Path | str,
         names: list[str],
         max_pixels: int,
         classes: Int16[np.ndarray, " n"] | None = None,
     ):
-        """`names`: paths relative to `folder`, or absolute."""
+        """`names`: paths relative to `folder`, absolute, or addresses in a bucket, as `folder` may be one."""
         self.name, self.classes = name, classes
         self._folder, self._names, self._max_pixels = str(folder), names, max_pixels
 
@@ -109,7 +114,13 @@ class FileSource:
         return self._names[i]
 
     def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        path = os.path.join(self._folder, self._names[i])
+        name = self._names[i]
+        path = name if storage.is_address(name) else os.path.join(self._folder, name)
+        if storage.is_address(path):
+            found = storage.read(path)
+            if found is None:
+                raise BrokenImage(path, "the file does not exist")
+            return decode(found, name=path, max_pixels=self._max_pixels)
         try:
             with open(path, "rb") as stream:
                 data = stream.read()
@@ -127,6 +138,8 @@ class ArraySource:
 
     def __init__(self, name: str, path: Path, *, field: str):
         self.name = name
+        if storage.is_address(name):
+            raise UserError(f"{field}: {name}: an array in a bucket cannot be memory-mapped; copy it to a local disk.")
         try:
             self._images = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
@@ -190,6 +203,19 @@ class SceneSource:
         return scene
 
 
+def _in_bucket(spec: str, address: str, role: Role, field: str, max_pixels: int) -> FileSource:
+    if address.lower().endswith(".csv"):
+        listed, classes = _manifest(address, field, with_classes=role == "pristine")
+        return FileSource(spec, address.rpartition("/")[0], listed, max_pixels, classes)
+    found = storage.names(address, f"{field}: ")
+    if "distort.json" in found:
+        raise UserError(f"{field}: {address} holds images distorted already; give {address}/manifest.csv.")
+    names = [name for name in found if is_image(name)]
+    if not names:
+        raise UserError(f"{field}: {address} holds no images (known extensions: {' '.join(sorted(EXTENSIONS))}).")
+    return FileSource(spec, address, names, max_pixels)
+
+
 def _folder_names(folder: Path, field: str) -> list[str]:
     names = sorted(walk(folder, field))
     if not names:
@@ -198,7 +224,7 @@ def _folder_names(folder: Path, field: str) -> list[str]:
     return names
 
 
-def _manifest(path: Path, field: str, with_classes: bool) -> tuple[list[str], Int16[np.ndarray, " n"] | None]:
+def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[str], Int16[np.ndarray, " n"] | None]:
     """The column `path` of a csv file, and the column `class` where it is there and asked for."""
     rows = csv_rows(path, field)
     columns = [column.strip() for column in next(rows, (0, []))[1]]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
+from contrique_jax import storage
 from contrique_jax.errors import UserError
 
 
-def csv_rows(path: Path, field: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every row that is not empty, the header first.
+def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every row that is not empty, the header first; `path` may be an address in a bucket.
 
     Raises UserError, naming `field`, where the file is missing, unreadable, not UTF-8 or not csv.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with _opened(path) as stream:
             reader = csv.reader(stream)
             for row in reader:
                 if row:
@@ -24,3 +27,12 @@ def csv_rows(path: Path, field: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{field}: {path} does not exist.") from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{field}: {path} cannot be read as a csv file in UTF-8 ({error}).") from error
+
+
+def _opened(path: Path | str) -> TextIO:
+    if not storage.is_address(path):
+        return open(path, encoding="utf-8-sig", newline="")
+    data = storage.read(str(path))
+    if data is None:
+        raise FileNotFoundError(path)
+    return io.StringIO(data.decode("utf-8-sig"), newline="")

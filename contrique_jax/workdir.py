@@ -1,0 +1,80 @@
+"""A run's folder: of this machine, or an address in a bucket."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contrique_jax import storage
+from contrique_jax.errors import UserError
+from contrique_jax.model.store import DESCRIPTION
+
+if TYPE_CHECKING:
+    from etils import epath
+
+
+class Workdir:
+    """Where a run writes.
+
+    `folder` is a local folder in any case. Where `name` is an address, it is a temporary one: `fetch` brings what a resumed
+    run needs, `publish` copies up what has changed. Checkpoints go to the address directly, through Orbax.
+    """
+
+    def __init__(self, name: Path | str):
+        """`name`: a path, or an address that `storage.check_address` has passed."""
+        self.name = str(name)
+        self._remote = storage.is_address(self.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="contrique_jax.")) if self._remote else Path(name)
+        if self._remote:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._known: dict[str, tuple[int, int]] = {}  # name -> size and time of the copy that is up there
+
+    @property
+    def checkpoints(self) -> Path | epath.Path:
+        return storage.orbax_path(f"{self.name}/checkpoints") if self._remote else self.folder / "checkpoints"
+
+    def fetch(self) -> None:
+        """Brings the config, the metrics and the names of broken images; makes empty folders of checkpoints and of a
+        finished model that are there. Raises UserError where the address cannot be read."""
+        if not self._remote:
+            return
+        for name in storage.names(self.name):
+            top, _, below = name.partition("/")
+            if not below and Path(name).suffix in (".json", ".jsonl", ".txt"):
+                data = storage.read(f"{self.name}/{name}")
+                if data is not None:
+                    (self.folder / name).write_bytes(data)
+                    self._known[name] = self._stamp(name)
+            elif top == "checkpoints" or name == f"model/{DESCRIPTION}":
+                (self.folder / top).mkdir(exist_ok=True)
+
+    def publish(self, *, must: bool = False) -> None:
+        """Copies up each file that has changed here, whole. Where that fails: with `must` raises UserError, without warns
+        and leaves it to the next call."""
+        if not self._remote:
+            return
+        paths = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+        # a model's description last: with it the model is finished
+        found = sorted(
+            (path.name == DESCRIPTION, path.as_posix())
+            for path in paths
+            if not any(part[0] == "." for part in path.parts)
+        )
+        try:
+            for _, name in found:
+                stamp = self._stamp(name)
+                if self._known.get(name) != stamp:
+                    storage.write(self.folder / name, f"{self.name}/{name}")
+                    self._known[name] = stamp
+        except UserError as error:
+            if must:
+                raise
+            print(f"warning: not copied yet: {error}", file=sys.stderr)
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        status = (self.folder / name).stat()
+        return status.st_size, status.st_mtime_ns
