@@ -142,17 +142,21 @@ def mean_alone(
         left_out = split.validation if choose == "validation" else fitted
         errors.append(scores[left_out] - mean)
         deviations = np.full(len(split.test), np.sqrt(np.mean(errors[-1] ** 2)))
-        parts = {}
-        if kinds is not None:
-            parts = {str(kind): _constant(scores[split.test[kinds[split.test] == kind]], mean) for kind in set(kinds)}
+        parts, covered = {}, {}
+        for kind in [] if kinds is None else np.unique(kinds):
+            of_kind = np.asarray(kinds)[split.test] == kind
+            parts[str(kind)] = _constant(scores[split.test[of_kind]], mean)
+            if of_kind.any():
+                covered[str(kind)] = coverage(scores[split.test[of_kind]] - mean, deviations[of_kind])
         results.append(
             SplitResult(
                 split=split,
                 pooled=_constant(scores[split.test], mean),
-                subsets=dict(sorted(parts.items())),
+                subsets=parts,
                 predictions=np.full(len(split.test), mean),
                 deviations=deviations,
                 coverage=coverage(scores[split.test] - mean, deviations),
+                subset_coverages=covered,
                 fitted=len(fitted),
             )
         )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 
 class UserError(Exception):
@@ -37,9 +41,53 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C. Other errors propagate."""
+    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 where whoever read the
+    output has gone (`| head`). Other errors propagate."""
     try:
-        verb(sys.argv[1:] if argv is None else argv)
+        try:
+            code = _code(verb, sys.argv[1:] if argv is None else argv)
+        except SystemExit:  # --help
+            _flush()
+            raise
+        _flush()
+        return code
+    except BrokenPipeError:
+        if not _reader_gone():
+            raise
+        return PIPE_CLOSED
+
+
+def _flush() -> None:
+    """Writes the rest of stdout, as long as a reader that has gone can be told. Raises BrokenPipeError."""
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # Python tries again at exit, and says why it cannot
+        pass
+
+
+def _reader_gone() -> bool:
+    """Whether stdout or stderr is a pipe that nobody reads; if so what is still to be written to it is dropped."""
+    gone = False
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+                continue
+        except OSError:  # no file
+            continue
+        gone = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # else Python complains when it flushes at exit
+        os.close(nowhere)
+    return gone
+
+
+def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    try:
+        verb(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

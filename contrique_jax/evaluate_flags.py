@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from contrique_jax.data.iqa_sets import ScoredImages, read_scores, read_set
+from contrique_jax.data.iqa_sets import LOWER_IS_BETTER, ScoredImages, csv_columns, read_scores, read_set
+from contrique_jax.data.ratings import shared_files
 from contrique_jax.errors import Parser, UserError
 from contrique_jax.features import add_model_flags
+from contrique_jax.splits import check_request
+
+COLUMNS = tuple(f"{what}_column" for what in ("score", "group", "subset", "reference", "deviation"))
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -30,18 +36,25 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--group-column", metavar="C", help="a group is never on two sides of a split (default: group)")
     parser.add_argument("--subset-column", metavar="C", help="correlations of each subset too (default: subset)")
     parser.add_argument("--reference-column", metavar="C", help="as --full-reference; the column of pristine images")
+    parser.add_argument("--deviation-column", metavar="C", help="opinions' standard deviations, for the outlier ratio")
     parser.add_argument("--full-reference", action="store_true", help="|f(reference) - f(image)| is judged")
     parser.add_argument("--lower-is-better", action="store_true", help="the scores measure damage (dmos always does)")
+    parser.add_argument("--shorter-side", type=int, metavar="N", help="scale images down to this shorter side first")
     parser.add_argument("--splits", type=int, metavar="N", help="random splits (default: the official split, else 10)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the splits (default: 0)")
     parser.add_argument("--splits-file", metavar="F.json", help="read the splits there; write them if it is not there")
     parser.add_argument(
         "--choose", choices=("validation", "leave-one-out"),
         help="alpha by median validation SROCC, or by the error of groups left out of train and validation together "
         "(default: validation where the splits have such a side)",
     )  # fmt: skip
+    parser.add_argument("--logistic", type=int, choices=(4, 5), default=4,
+                        help="parameters of the curve behind PLCC and RMSE (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--against", nargs="+", default=[], metavar="M",
+                        help="further models over the same splits, compared with --model")  # fmt: skip
     parser.add_argument("--cross", nargs="+", default=[], metavar="OTHER.csv|NAME=FOLDER",
-                        help="fit on all of this data set and test on all of those")  # fmt: skip
+                        help="fit on all of this data set and test on all of those; columns named here, --shorter-side "
+                        "and --lower-is-better are for those csv files too")  # fmt: skip
     parser.add_argument(
         "--learning-curve", action="store_true", help="SROCC from 10 labelled images to all (--report too)"
     )
@@ -51,35 +64,77 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", metavar="R.json", help="save every number here")
     parser.add_argument("--report", metavar="R.html", help="a page with tables and pictures, in one file")
     flags = parser.parse_args(argv)
-    if (flags.splits is not None and flags.splits < 1) or flags.seed < 0:
+    if (flags.splits is not None and flags.splits < 1) or (flags.seed is not None and flags.seed < 0):
         raise UserError("--splits must be at least 1 and --seed at least 0.")
+    if flags.shorter_side is not None and flags.shorter_side < 1:
+        raise UserError(f"--shorter-side={flags.shorter_side}: it is a number of pixels, at least 1.")
+    if flags.model in flags.against or len(set(flags.against)) < len(flags.against):
+        raise UserError("--against: a model is named twice; give each once.")
     if flags.images and not flags.dataset:
         raise UserError("--images: say which data set it is with --dataset NAME, or give a csv with --scores.")
-    columns = [name for name in ("score", "group", "subset", "reference") if vars(flags)[f"{name}_column"] is not None]
-    if flags.images and (columns or flags.lower_is_better):
-        wrong = f"--{columns[0]}-column" if columns else "--lower-is-better"
-        raise UserError(f"{wrong}: it is for a csv, and the data set's own tables are read; leave it out.")
+    given = [name.replace("_", "-") for name in _for_csv(flags)]
+    if flags.images and given and not any(map(_is_csv, flags.cross)):
+        raise UserError(f"--{given[0]}: it is for a csv, and the data set's own tables are read; leave it out.")
+    if flags.splits_file and Path(flags.splits_file).expanduser().exists():
+        check_request(flags.splits_file, flags.splits, flags.seed)
+    flags.seed = flags.seed or 0
     return flags
 
 
 def read_images(flags: argparse.Namespace) -> ScoredImages:
     if flags.images:
-        return read_set(flags.dataset, flags.images, with_references=flags.full_reference)
-    return read_scores(
-        flags.scores,
-        name=flags.dataset,
-        score_column=flags.score_column,
-        group_column=flags.group_column,
-        subset_column=flags.subset_column,
-        reference_column=flags.reference_column or ("reference" if flags.full_reference else None),
-        lower_is_better=flags.lower_is_better,
-    )
+        with_references = flags.full_reference or flags.reference_column is not None
+        return read_set(flags.dataset, flags.images, with_references=with_references)
+    default = {"reference_column": "reference"} if flags.full_reference else {}
+    return read_scores(flags.scores, name=flags.dataset, **default | _for_csv(flags))
 
 
-def read_other(spec: str, with_references: bool) -> ScoredImages:
-    """The data set that --cross names: a csv with the default columns, or NAME=FOLDER."""
-    name, equals, folder = spec.partition("=")
-    if equals and not Path(spec).expanduser().is_file():
+def read_others(flags: argparse.Namespace, own: ScoredImages) -> list[ScoredImages]:
+    """The data sets that --cross names; says on stderr how many of their images are among `own` too."""
+    others = [_read_other(spec, flags, own) for spec in flags.cross]
+    for spec, other in zip(flags.cross, others, strict=True):
+        shared = shared_files(own.paths, other.paths)
+        if shared:
+            are = "is" if shared == 1 else "are"
+            print(
+                f"warning: --cross {spec}: {shared} of its {len(other)} images {are} also in {own.name}; its result is not "
+                "of unseen images.",
+                file=sys.stderr,
+            )
+    return others
+
+
+def _read_other(spec: str, flags: argparse.Namespace, own: ScoredImages) -> ScoredImages:
+    """NAME=FOLDER, or a csv: of the columns that are named for the csv of --scores those that this one has too."""
+    with_references = own.references is not None
+    if not _is_csv(spec):
+        name, _, folder = spec.partition("=")
         return read_set(name, folder, with_references=with_references, field="--cross")
-    found = read_scores(spec, reference_column="reference" if with_references else None)
+    if not Path(spec).expanduser().is_file():
+        raise UserError(f"--cross: {spec} is no file; give a csv, or a public data set as NAME=FOLDER.")
+    arguments = _for_csv(flags)
+    if flags.scores:
+        there = csv_columns(spec, "--cross")
+        arguments = {name: value for name, value in arguments.items() if name not in COLUMNS or value in there}
+    default = {"reference_column": "reference"} if with_references else {}
+    found = read_scores(spec, **default | arguments, field="--cross")
+    theirs = found.score_column
+    if flags.scores and flags.lower_is_better and theirs.lower() not in (own.score_column.lower(), *LOWER_IS_BETTER):
+        raise UserError(
+            f"--lower-is-better: {own.score_column!r} measures damage, and whether {theirs!r} of {spec} does is not clear; "
+            "call scores of damage dmos in both and leave the flag out."
+        )
     return replace(found, name=Path(spec).stem if found.name in ("", ".") else found.name)
+
+
+def _is_csv(spec: str) -> bool:
+    return "=" not in spec or Path(spec).expanduser().is_file()
+
+
+def _for_csv(flags: argparse.Namespace) -> dict[str, Any]:
+    """What was said of csv files, as arguments of `read_scores`."""
+    return {
+        name: vars(flags)[name]
+        for name in (*COLUMNS, "lower_is_better", "shorter_side")
+        if vars(flags)[name] not in (None, False)
+    }

@@ -38,8 +38,8 @@ def subset_names(evaluation: Evaluation) -> list[str]:
     return list(evaluation.results[0].subsets)
 
 
-def as_json(trial: Trial, interval: Interval | None = None) -> dict[str, Any]:
-    """A trial as what goes into R.json."""
+def as_json(trial: Trial, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
+    """A trial as what goes into R.json; `intervals` of its medians."""
     evaluation, pooled = trial.evaluation, summary(trial.evaluation)
     return {
         **{number: pooled[number]["median"] for number in NUMBERS},
@@ -49,7 +49,10 @@ def as_json(trial: Trial, interval: Interval | None = None) -> dict[str, Any]:
         "validation_srocc": _plain(evaluation.validation_srocc),
         "deviation": evaluation.deviation,
         "coverage_90": float(np.median(evaluation.coverages)),
-        "pooled_srocc": None if interval is None else _interval(interval),
+        "alpha_note": evaluation.note,
+        "outlier_rule": evaluation.results[0].pooled.outlier_rule,
+        "coverage_90_of_subsets": subset_coverages(evaluation),
+        "intervals": {number: _interval(found) for number, found in (intervals or {}).items()},
         "spread": pooled,
         "subsets": {name: summary(evaluation, name) for name in subset_names(evaluation)},
         "learning_curve": None if trial.curve is None else _curve(trial.curve),
@@ -60,11 +63,27 @@ def as_json(trial: Trial, interval: Interval | None = None) -> dict[str, Any]:
                 "validation": len(result.split.validation),
                 "test": len(result.split.test),
                 "coverage_90": result.coverage,
+                "predictions": [float(value) for value in result.predictions],  # in the order of the split's test side
                 "subsets": {name: _numbers(values) for name, values in result.subsets.items()},
             }
             for result in evaluation.results
         ],
     }
+
+
+def subset_coverages(evaluation: Evaluation) -> dict[str, float]:
+    """Median over the splits of the share of each subset's test scores inside their 90 % interval."""
+    of_splits = [result.subset_coverages for result in evaluation.results]
+    names = sorted({name for one in of_splits for name in one})
+    return {name: float(np.median([one[name] for one in of_splits if name in one])) for name in names}
+
+
+def interval_text(found: Interval) -> str:
+    """A number and its interval, or why it has none."""
+    value = "not defined" if math.isnan(found.value) else f"{found.value:.3f}"
+    if math.isnan(found.low):
+        return f"{value} ({found.note})" if found.note else value
+    return f"{value} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def versus_json(found: Versus) -> dict[str, Any]:
@@ -73,6 +92,7 @@ def versus_json(found: Versus) -> dict[str, Any]:
 
 def cross_json(found: CrossTrial) -> dict[str, Any]:
     numbers = {"images": found.images, "alpha": found.result.alpha, "srocc_interval": _interval(found.interval)}
+    numbers["subsets"] = {name: _numbers(values) for name, values in found.subsets.items()}
     return {"model": found.name, "data_set": found.data_set, **_numbers(found.result.correlations), **numbers}
 
 
@@ -146,13 +166,13 @@ def labels_enough(curve: LearningCurve) -> int | None:
 
 
 def cross_table(found: Sequence[CrossTrial]) -> str:
-    """Cross-data-set results, a line a model and data set."""
-    lines = [["tested on", "", "SROCC [95 % interval]", "PLCC", "RMSE"]]
+    """Cross-data-set results, a line a model, data set and subset."""
+    lines = [["tested on", "", "", "SROCC [95 % interval]", "PLCC", "RMSE"]]
     for one in found:
-        numbers, interval = one.result.correlations, one.interval
-        srocc = f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
-        where = f"{one.data_set} ({one.images} images)"
-        lines.append([where, one.name, srocc, f"{numbers.plcc:.4f}", f"{numbers.rmse:.4f}"])
+        whole, where = one.result.correlations, f"{one.data_set} ({one.images} images)"
+        lines.append([where, one.name, "all", interval_text(one.interval), f"{whole.plcc:.4f}", f"{whole.rmse:.4f}"])
+        for name, part in one.subsets.items():
+            lines.append(["", "", name, f"{part.srocc:.3f}", f"{part.plcc:.4f}", f"{part.rmse:.4f}"])
     return _aligned(lines)
 
 
@@ -169,4 +189,5 @@ def notes(evaluation: Evaluation) -> list[str]:
         for subset, values in [("all", result.pooled), *result.subsets.items()]
         for note in values.notes
     )
-    return [f"note: {note} (in {count} of {len(evaluation.results)} splits)" for note, count in counted.items()]
+    first = [f"note: {evaluation.note}"] if evaluation.note else []
+    return first + [f"note: {note} (in {count} of {len(evaluation.results)} splits)" for note, count in counted.items()]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from contrique_jax.correlation import correlate, krocc, srocc
+from contrique_jax.correlation import correlate, fit_logistic, krocc, rmse, srocc
 from contrique_jax.errors import UserError
 from contrique_jax.ridge import rows_by_group
 
@@ -17,6 +17,8 @@ Values = Float[np.ndarray, " n"]
 Rows = Int[np.ndarray, " rows"]
 RANKS: dict[str, Callable[[Values, Values], float]] = {"srocc": srocc, "krocc": krocc}  # these need no fit
 NUMBERS = (*RANKS, "plcc", "rmse", "outlier_ratio")
+OF_MEDIANS = ("srocc", "plcc", "rmse")
+BLOCKS = 200  # at most so many sets of units are left out in turn, each once
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def bootstrap_intervals(
 
     They tell what other images of the same kind would give; the probe stays as it is. The logistic is fitted again to
     every resample (milliseconds each). The units resampled are taken as independent: give the groups where images
-    share a content (Efron 1987). Raises UserError for unknown numbers and fewer than 3 units.
+    share a content (Efron 1987); fewer than 3 give no interval, which the note says. Raises UserError for unknown numbers.
     """
     predictions, scores = np.asarray(predictions, np.float64), np.asarray(scores, np.float64)
     unknown = set(numbers) - set(NUMBERS)
@@ -74,6 +76,58 @@ def bootstrap_intervals(
 
     found = _bootstrap(statistic, len(scores), groups, level, resamples, seed)
     return dict(zip(numbers, found, strict=True))
+
+
+def bootstrap_medians(
+    predictions: Sequence[Values],
+    tests: Sequence[Rows],
+    scores: Values,
+    *,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    parameters: int = 4,
+) -> dict[str, Interval]:
+    """Medians of OF_MEDIANS over test sides, which may overlap, and their BCa intervals.
+
+    `predictions[i]` are of the images `tests[i]`. Images, or whole `groups`, are resampled once for all sides, and every
+    side takes its own of them: what is resampled is the number that is reported. The ridges stay as they are, and so does
+    the logistic of each side, fitted to all of it; the interval tells what other images of the same kind would give, not
+    what other training images would. A side where a number is not defined does not count.
+    """
+    scores = np.asarray(scores, np.float64)
+    tested = np.unique(np.concatenate(list(tests)))
+    sides = []
+    for predicted, test in zip(predictions, tests, strict=True):
+        defined = len(test) > 2 and np.ptp(predicted) > 0 and np.ptp(scores[test]) > 0
+        fitted = fit_logistic(predicted, scores[test], parameters)[0] if defined else np.full(len(test), np.nan)
+        sides.append((np.asarray(predicted, np.float64), fitted, scores[test], test))
+
+    def statistic(rows: Rows) -> Values:
+        times = np.bincount(tested[rows], minlength=len(scores))
+        values = []
+        for predicted, fitted, wanted, test in sides:
+            chosen = np.repeat(np.arange(len(test)), times[test])
+            values.append(_ranks_line_error(predicted[chosen], fitted[chosen], wanted[chosen]))
+        kept = [column[~np.isnan(column)] for column in np.array(values).T]
+        return np.array([np.median(column) if len(column) else np.nan for column in kept])
+
+    names = None if groups is None else [groups[i] for i in tested]
+    found = _bootstrap(statistic, len(tested), names, level, resamples, seed)
+    return dict(zip(OF_MEDIANS, found, strict=True))
+
+
+def _ranks_line_error(predicted: Values, fitted: Values, scores: Values) -> tuple[float, float, float]:
+    """SROCC of the predictions, PLCC and RMSE of what the logistic makes of them."""
+    if len(scores) < 3 or np.isnan(fitted).any():
+        return np.nan, np.nan, np.nan
+    if np.ptp(predicted) == 0 or np.ptp(fitted) == 0 or np.ptp(scores) == 0:
+        return np.nan, np.nan, rmse(fitted, scores)
+    turned = fitted[np.argmax(predicted)] < fitted[np.argmin(predicted)]  # the sign is that of the predictions
+    line = (-1 if turned else 1) * np.corrcoef(fitted, scores)[0, 1]
+    ranks = np.corrcoef(stats.rankdata(predicted), stats.rankdata(scores))[0, 1]
+    return float(ranks), float(line), rmse(fitted, scores)
 
 
 def bootstrap_difference(
@@ -152,17 +206,20 @@ def _bootstrap(
     if len(names) != images:
         raise UserError(f"intervals: {len(names)} groups for {images} images; give one group for each image.")
     units = rows_by_group(names)
-    if len(units) < 3:
-        raise UserError(f"intervals: {len(units)} images or groups are too few to resample; at least 3 are needed.")
-    rng = np.random.default_rng(seed)
     whole = statistic(np.arange(images))
+    if len(units) < 3:
+        why = f"no interval: {len(units)} images or groups are too few to resample"
+        return [Interval(float(value), np.nan, np.nan, level, why) for value in whole]
+    rng = np.random.default_rng(seed)
     drawn = np.array(
         [
             statistic(np.concatenate([units[i] for i in rng.integers(0, len(units), len(units))]))
             for _ in range(resamples)
         ]
     )
-    without = np.array([statistic(np.concatenate(units[:i] + units[i + 1 :])) for i in range(len(units))])
+    blocks = np.array_split(np.arange(len(units)) if len(units) <= BLOCKS else rng.permutation(len(units)), BLOCKS)
+    left = [np.delete(np.arange(len(units)), block) for block in blocks if len(block)]
+    without = np.array([statistic(np.concatenate([units[i] for i in rows])) for rows in left])
     return [_bca(*parts, level) for parts in zip(whole, drawn.T, without.T, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """The evaluation protocol: ridge on train, one alpha by validation or by leave-one-out, correlations on test.
 
-Works on features, scores and splits alone (specification, section "Evaluation protocol").
+Works on features, scores and splits alone (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class SplitResult:
     predictions: Float[np.ndarray, " test"]
     deviations: Float[np.ndarray, " test"]  # of each score about its prediction, calibrated without the test side
     coverage: float  # share of test scores inside their 90 % interval
+    subset_coverages: dict[str, float]
     fitted: int  # images that the ridge was fitted on
 
 
@@ -51,6 +52,8 @@ class Evaluation:
     calibration: Calibration  # on all of them, for the probe's posterior
     chosen_by: Chooser
     results: list[SplitResult]
+    logistic: int = 4  # parameters of the curve behind PLCC and RMSE
+    note: str | None = None  # what makes the alpha doubtful
 
     def values(self, number: str, subset: str | None = None) -> Float[np.ndarray, " splits"]:
         """`number` ("srocc", "plcc", "krocc", "rmse", "outlier_ratio") of every split, pooled or of one subset."""
@@ -109,9 +112,13 @@ def evaluate_features(
             opinions = None if opinion_deviations is None else np.asarray(opinion_deviations)[rows]
             return correlate(predicted[rows], scores[rows], opinion_deviations=opinions, parameters=parameters)
 
-        parts = {}
-        if kinds is not None:
-            parts = {str(kind): correlations(split.test[kinds[split.test] == kind]) for kind in np.unique(kinds)}
+        errors_on_test = scores[split.test] - predicted[split.test]
+        parts, covered = {}, {}
+        for kind in [] if kinds is None else np.unique(kinds):
+            of_kind = np.asarray(kinds)[split.test] == kind
+            parts[str(kind)] = correlations(split.test[of_kind])
+            if of_kind.any():
+                covered[str(kind)] = coverage(errors_on_test[of_kind], deviations[of_kind])
         results.append(
             SplitResult(
                 split=split,
@@ -119,11 +126,15 @@ def evaluate_features(
                 subsets=parts,
                 predictions=predicted[split.test],
                 deviations=deviations,
-                coverage=coverage(scores[split.test] - predicted[split.test], deviations),
+                coverage=coverage(errors_on_test, deviations),
+                subset_coverages=covered,
                 fitted=len(fits[i]),
             )
         )
     every_error = np.concatenate(errors)
+    note = None
+    if len(alphas) > 1 and best in (int(np.argmin(alphas)), int(np.argmax(alphas))):
+        note = f"alpha {alphas[best]:g} is at the end of those tried, {min(alphas):g} to {max(alphas):g}"
     return Evaluation(
         alpha=float(alphas[best]),
         validation_srocc=float(np.median([rank for rank in ranks if not np.isnan(rank)] or [np.nan])),
@@ -131,6 +142,8 @@ def evaluate_features(
         calibration=calibrate(every_error, np.concatenate(reaches)),
         chosen_by=choose,
         results=results,
+        logistic=parameters,
+        note=note,
     )
 
 

@@ -19,14 +19,23 @@ from PIL import Image
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation_table import ENOUGH, NUMBERS, labels_enough, notes, subset_names, summary
+from contrique_jax.evaluation_table import (
+    ENOUGH,
+    NUMBERS,
+    interval_text,
+    labels_enough,
+    notes,
+    subset_coverages,
+    subset_names,
+    summary,
+)
 from contrique_jax.intervals import Interval
 from contrique_jax.logistic import fit_curve
 from contrique_jax.outputs import whole_file
 from contrique_jax.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
 from contrique_jax.report_style import stylesheet
 from contrique_jax.studies import LearningCurve
-from contrique_jax.trial import CrossTrial, Trial, Versus, pooled_predictions
+from contrique_jax.trial import CrossTrial, Trial, Versus, typical_split
 
 SHOWN = 6  # pictures at each end
 PICTURE_SIDE, PICTURE_QUALITY = 220, 75
@@ -38,7 +47,7 @@ class Findings:
 
     images: ScoredImages
     trials: Sequence[Trial]
-    intervals: Mapping[str, Interval]
+    intervals: Mapping[str, Mapping[str, Interval]]  # of each trial's medians
     compared: Sequence[Versus]
     crossed: Sequence[CrossTrial]
     about: Mapping[str, Any]
@@ -54,9 +63,9 @@ def write_report(path: Path, findings: Findings) -> None:
 def page(findings: Findings) -> str:
     """The page as HTML. The same findings give the same bytes."""
     images, trial, about = findings.images, findings.trials[0], findings.about
-    rows, predictions = pooled_predictions(trial.evaluation)
-    tested = images.subset(list(rows))
-    curve = fit_curve(predictions, tested.scores)
+    shown = typical_split(trial)
+    tested, predictions = images.subset(list(shown.split.test)), shown.predictions
+    curve = fit_curve(predictions, tested.scores, trial.evaluation.logistic)
     judged = curve(predictions)
     residuals = tested.scores - judged
     srocc = summary(trial.evaluation)["srocc"]["median"]
@@ -67,18 +76,19 @@ def page(findings: Findings) -> str:
     sections = [
         f"<h1>{_text(images.name)}: SROCC {found}</h1>",
         f"<p>{_text(trial.name)} (model {trial.model_hash}), {about['mode']}: a ridge on its features against opinion scores. "
-        f"{about['images']} images ({about['images_left_out']} left out as unreadable) in {about['groups']} groups, "
-        f"{_text(about['split_source'])}, alpha by {trial.evaluation.chosen_by}; {_text(name)} "
+        f"{about['images']}{_of_whole(about)} images ({about['images_left_out']} left out as unreadable) in "
+        f"{about['groups']} groups, {_text(about['split_source'])}, alpha by {trial.evaluation.chosen_by}; {_text(name)} "
         f"{about['score_range'][0]:g} to {about['score_range'][1]:g}, {direction}.</p>",
         "<h2>Correlations on test</h2>",
         "<p class='soft'>Medians over the splits, with standard deviation and range. PLCC and RMSE after a logistic fit with "
-        "four parameters, but for the mean, which is taken as it is. Controls: the same network untrained, and the 36 "
-        "statistics of BRISQUE under the same ridge.</p>",
+        f"{trial.evaluation.logistic} parameters, but for the mean, which is taken as it is. Controls: the same network "
+        "untrained, and the 36 statistics of BRISQUE under the same ridge.</p>",
         _correlations(findings.trials),
         _notes(findings.trials),
         "<h2>How sure that is</h2>",
-        "<p class='soft'>SROCC of the pooled test predictions (each image's mean over the splits that tested it), with a 95 % "
-        "bootstrap interval over groups; how many test scores lie inside their 90 % interval.</p>",
+        "<p class='soft'>The medians with 95 % bootstrap intervals, images (their groups) resampled; how many test scores lie "
+        "inside their 90 % intervals (median over the splits), and in the subset where the fewest do; the deviation of a "
+        "held-out score from its prediction, before any logistic.</p>",
         _certainty(findings),
         _comparisons(findings.compared),
         _crossed(findings.crossed, images.name),
@@ -86,8 +96,10 @@ def page(findings: Findings) -> str:
         _figure(
             "Predictions",
             scatter(predictions, tested.scores, tested.subsets, curve, name),
-            f"{len(rows)} images that were tested, {min(len(rows), len(drawn(len(rows))))} drawn; the line is the logistic "
-            "curve" + (f" ({_text(curve.note)})" if curve.note else "") + ". Far predictions lie on the edge.",
+            f"Of {len(trial.evaluation.results)} split(s) the one whose SROCC, {shown.pooled.srocc:.3f}, is nearest the "
+            f"median: {len(predictions)} test images, {len(drawn(len(predictions)))} drawn; the line is the logistic curve"
+            + (f" ({_text(curve.note)})" if curve.note else "")
+            + ". Far predictions lie on the edge.",
         ),
         _figure(
             "Residuals by subset",
@@ -111,6 +123,11 @@ def page(findings: Findings) -> str:
         + "\n".join(section for section in sections if section)
         + "\n</body></html>\n"
     )
+
+
+def _of_whole(about: Mapping[str, Any]) -> str:
+    whole = about.get("full_size")
+    return f" of the data set's {whole:,}" if whole and about["images"] < whole else ""
 
 
 def _text(value: object) -> str:
@@ -164,15 +181,20 @@ def _notes(trials: Sequence[Trial]) -> str:
 def _certainty(findings: Findings) -> str:
     rows = []
     for trial in findings.trials:
-        interval, evaluation = findings.intervals.get(trial.name), trial.evaluation
-        if interval is None:
+        found, evaluation = findings.intervals.get(trial.name), trial.evaluation
+        if found is None:
             continue
-        srocc = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-        covered = f"{100 * np.median(evaluation.coverages):.1f} %"
-        rows.append(
-            (True, [_text(trial.name), srocc, covered, f"{evaluation.deviation:.3g}", f"{evaluation.alpha:.3g}"])
-        )
-    return _rows(["", "pooled SROCC", "inside 90 %", "deviation", "alpha"], rows)
+        covered = subset_coverages(evaluation)
+        least = min(covered, key=lambda name: covered[name]) if len(covered) > 1 else None
+        cells = [_text(trial.name), *(_text(interval_text(interval)) for interval in found.values())]
+        cells += [
+            f"{100 * np.median(evaluation.coverages):.1f} %",
+            "" if least is None else f"{_text(least)} {100 * covered[least]:.1f} %",
+            f"{evaluation.deviation:.3g}",
+            f"{evaluation.alpha:.3g}",
+        ]
+        rows.append((True, cells))
+    return _rows(["", "SROCC", "PLCC", "RMSE", "inside 90 %", "fewest in", "deviation", "alpha"], rows)
 
 
 def _comparisons(compared: Sequence[Versus]) -> str:
@@ -193,7 +215,7 @@ def _comparisons(compared: Sequence[Versus]) -> str:
         rows.append((True, cells))
     how = "Paired over the same splits by the corrected resampled t-test (Nadeau and Bengio 2003)."
     return (
-        f"<h2>{_text(compared[0].first)} less its controls</h2><p class='soft'>Difference in SROCC with its 95 % interval. "
+        f"<h2>{_text(compared[0].first)} less the others</h2><p class='soft'>Difference in SROCC with its 95 % interval. "
         f"{how if compared[0].p is not None else ''}</p>" + _rows(["", "difference", "test", "splits won", ""], rows)
     )
 
@@ -201,13 +223,19 @@ def _comparisons(compared: Sequence[Versus]) -> str:
 def _crossed(crossed: Sequence[CrossTrial], own: str) -> str:
     rows = []
     for found in crossed:
-        numbers, interval = found.result.correlations, found.interval
-        srocc = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-        names = [f"{_text(found.data_set)} ({found.images})", f"<div class='name'>{_text(found.name)}</div>"]
-        rows.append((True, [*names, srocc, f"{numbers.plcc:.3f}", f"{numbers.rmse:.3g}"]))
+        name = f"{_text(found.data_set)} ({found.images})"
+        parts = {"": found.result.correlations, **found.subsets}
+        for kind, numbers in parts.items():
+            named = (
+                f"<span class='soft'>{_text(kind)}</span>"
+                if kind
+                else f"{name}<div class='name'>{_text(found.name)}</div>"
+            )
+            srocc = f"{numbers.srocc:.3f}" if kind else _text(interval_text(found.interval))
+            rows.append((not kind, [named, srocc, f"{numbers.plcc:.3f}", f"{numbers.rmse:.3g}"]))
     if not rows:
         return ""
-    return f"<h2>Fitted on all of {_text(own)}</h2>" + _rows(["tested on", "", "SROCC", "PLCC", "RMSE"], rows)
+    return f"<h2>Fitted on all of {_text(own)}</h2>" + _rows(["tested on", "SROCC", "PLCC", "RMSE"], rows)
 
 
 def _learning(curves: Mapping[str, LearningCurve]) -> str:

@@ -84,12 +84,19 @@ def ridge_path(
 
 
 def fit_ridge(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], alphas: Float[np.ndarray, " a"]
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, " n"],
+    alphas: Float[np.ndarray, " a"],
+    weights: Float[np.ndarray, " n"] | None = None,
 ) -> tuple[Float[np.ndarray, "a d"], Float[np.ndarray, " a"]]:
-    """`ridge_path` on host arrays in float64. Raises UserError for NaN, lengths that differ and alphas not above 0."""
+    """`ridge_path` on host arrays in float64. Raises UserError for NaN, lengths that differ, alphas not above 0, and weights
+    below 0 or all 0."""
     x, y, alphas = checked_problem(x, y, alphas)
+    weights = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != y.shape or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise UserError(f"ridge: weights must be {len(y)} numbers of at least 0, not all 0.")
     with float64():
-        coefficients, intercepts = jax.jit(ridge_path)(x, y, alphas)
+        coefficients, intercepts = jax.jit(ridge_path)(x, y, alphas, weights)
         return np.asarray(coefficients), np.asarray(intercepts)
 
 
@@ -143,7 +150,7 @@ def held_out(
     Rows of weight 0 were never in the fit, and get its plain prediction. `members`: rows of each group, left out
     together, each array for groups of a like size and padded with n; rows in none are left out alone. Leaving out group
     G turns the residuals r_G into (I - Q_GG W)^-1 r_G, Q the leverages between rows (for one row, r / (1 - w q): Allen's
-    PRESS).
+    PRESS). Rounding: about 1e-15 s / alpha of the spread of y, s the largest eigenvalue of the centred Gram matrix.
     """
     total = jnp.sum(weights)
     mean_y = weights @ y / total

@@ -33,17 +33,17 @@ class Split:
     test: Rows
 
 
-def make_splits(groups: Sequence[str], count: int, seed: int) -> list[Split]:
+def make_splits(groups: Sequence[str], count: int, seed: int, field: str = "--scores") -> list[Split]:
     """`count` random splits of the groups into 70 % train, 10 % validation, 20 % test, at least one group on each side.
 
     A group is never on two sides. The same groups, in any number of runs, give the same splits for the same seed.
-    Raises UserError where there are too few groups or images.
+    Raises UserError, naming `field`, where there are too few groups or images.
     """
     names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
     if len(names) < FEWEST_GROUPS:
         raise UserError(
-            f"--scores: {len(names)} groups cannot be split 70/10/20; at least {FEWEST_GROUPS} are needed "
-            "(a group is never on two sides; see --group-column)."
+            f"{field}: {len(names)} groups cannot be split 70/10/20; at least {FEWEST_GROUPS} are needed "
+            f"(a group is never on two sides{'; see --group-column' if field == '--scores' else ''})."
         )
     tests = max(round(TEST_SHARE * len(names)), 1)
     validations = max(round(VALIDATION_SHARE * len(names)), 1)
@@ -55,15 +55,16 @@ def make_splits(groups: Sequence[str], count: int, seed: int) -> list[Split]:
         rows = [np.flatnonzero(side[of_row] == k) for k in range(3)]
         if min(len(part) for part in rows) < FEWEST_IMAGES:
             raise UserError(
-                f"--scores: {len(of_row)} images in {len(names)} groups leave fewer than {FEWEST_IMAGES} on a side of "
+                f"{field}: {len(of_row)} images in {len(names)} groups leave fewer than {FEWEST_IMAGES} on a side of "
                 "a 70/10/20 split; add images."
             )
         splits.append(Split(*rows))
     return splits
 
 
-def official_split(sides: Sequence[str]) -> Split:
-    """The split that a data set's own column names for each image: train, validation or test; "" is left out.
+def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
+    """The split that a data set's own column names for each image: train, validation or test; "" is left out, and so
+    are images of the other sides whose group is on the test side too.
 
     Raises UserError for another word and where train or test has too few images.
     """
@@ -71,6 +72,8 @@ def official_split(sides: Sequence[str]) -> Split:
     strange = sorted(set(words) - {*SIDES, ""})
     if strange:
         raise UserError(f"official split: {str(strange[0])!r} is no side; write {', '.join(SIDES)} or nothing.")
+    names = np.asarray(groups, str)
+    words = np.where((words != "test") & np.isin(names, names[words == "test"]), "", words)
     split = Split(*(np.flatnonzero(words == side) for side in SIDES))
     check_splits([split], len(words))
     return split
@@ -129,15 +132,7 @@ def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
     Raises UserError for a file that is none, and where its groups are not exactly those of the data set.
     """
     path = Path(path).expanduser()
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["format"] != FILE_FORMAT or stored["version"] != FILE_VERSION:
-            raise ValueError
-        listed = [{side: [str(name) for name in entry[side]] for side in SIDES} for entry in stored["splits"]]
-    except OSError as error:
-        raise UserError(f"{path}: the splits cannot be read ({error.strerror}); check the path.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a file of splits; give one that contrique_jax wrote.") from error
+    listed, _ = _stored(path)
     names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
     number_of = {str(name): i for i, name in enumerate(names)}
     splits = []
@@ -158,3 +153,29 @@ def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
         splits.append(Split(*(np.flatnonzero(side_of[of_row] == side) for side in range(3))))
     check_splits(splits, len(of_row))
     return splits
+
+
+def check_request(path: str | Path, count: int | None, seed: int | None) -> None:
+    """Raises UserError where the file of splits is no answer to a request for `count` splits or for this seed."""
+    path = Path(path).expanduser()
+    listed, stored_seed = _stored(path)
+    if count is not None and count != len(listed):
+        raise UserError(f"--splits={count}: {path} has {len(listed)} splits; leave --splits out or name another file.")
+    if seed is not None and stored_seed is not None and seed != stored_seed:
+        raise UserError(
+            f"--seed={seed}: {path} has the splits of seed {stored_seed}; leave --seed out or name another file."
+        )
+
+
+def _stored(path: Path) -> tuple[list[dict[str, list[str]]], Any]:
+    """The names on each side of each split in a file, and the seed that was written beside them."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] != FILE_FORMAT or stored["version"] != FILE_VERSION:
+            raise ValueError
+        listed = [{side: [str(name) for name in entry[side]] for side in SIDES} for entry in stored["splits"]]
+    except OSError as error:
+        raise UserError(f"{path}: the splits cannot be read ({error.strerror}); check the path.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a file of splits; give one that contrique_jax wrote.") from error
+    return listed, stored.get("seed")

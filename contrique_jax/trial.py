@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.controls import mean_alone, standardised
+from contrique_jax.correlation import Correlations, correlate
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.feature_cache import Describer, cached_features
 from contrique_jax.features import name_broken
-from contrique_jax.intervals import Interval, bootstrap_difference, bootstrap_intervals
-from contrique_jax.protocol import Chooser, Evaluation, compare_evaluations, evaluate_features
-from contrique_jax.splits import Rows, Split, keep_rows
+from contrique_jax.intervals import Interval, bootstrap_difference, bootstrap_intervals, bootstrap_medians
+from contrique_jax.protocol import Chooser, Evaluation, SplitResult, compare_evaluations, evaluate_features
+from contrique_jax.splits import Split
 from contrique_jax.studies import CrossResult, LearningCurve, cross_data_set
 
 MEAN = "mean of the scores"
@@ -75,6 +76,7 @@ class CrossTrial:
     data_set: str
     images: int
     result: CrossResult
+    subsets: dict[str, Correlations]  # of the other data set
     interval: Interval  # of SROCC
 
 
@@ -111,11 +113,11 @@ def try_all(
     described: Sequence[Described],
     splits: Sequence[Split],
     choose: Chooser,
-    total: int,
+    parameters: int = 4,
 ) -> list[Trial]:
-    """The protocol for each contender, then for the mean of the scores. `splits`: of the data set's `total` images."""
-    images, rows = described[0].images, described[0].rows
-    splits = keep_rows(splits, rows, total)
+    """The protocol for each contender, then for the mean of the scores; `splits` of the images described, `parameters` of
+    the logistic."""
+    images = described[0].images
     trials = []
     for contender, one in zip(contenders, described, strict=True):
         features = standardised(one.features) if contender.standardise else one.features
@@ -127,28 +129,26 @@ def try_all(
             choose=choose,
             groups=images.groups,
             opinion_deviations=images.deviations,
+            parameters=parameters,
         )
         trials.append(Trial(contender.name, one.model_hash, features, evaluation))
     return [*trials, Trial(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose))]
 
 
-def pooled_predictions(evaluation: Evaluation) -> tuple[Rows, Float[np.ndarray, " n"]]:
-    """Every image that was tested, in order, and the mean of its predictions over the splits that tested it."""
-    rows = np.concatenate([result.split.test for result in evaluation.results])
-    values = np.concatenate([result.predictions for result in evaluation.results])
-    tested, places = np.unique(rows, return_inverse=True)
-    return tested, np.bincount(places, values) / np.bincount(places)
+def median_intervals(trial: Trial, images: ScoredImages) -> dict[str, Interval]:
+    """The trial's medians of SROCC, PLCC and RMSE with their bootstrap intervals, whole groups resampled."""
+    results = trial.evaluation.results
+    tests, predictions = [result.split.test for result in results], [result.predictions for result in results]
+    logistic = trial.evaluation.logistic
+    return bootstrap_medians(predictions, tests, images.scores, groups=images.groups, parameters=logistic)
 
 
-def pooled_interval(trial: Trial, images: ScoredImages) -> Interval:
-    """SROCC of the pooled test predictions and its bootstrap interval, whole groups resampled."""
-    rows, predictions = pooled_predictions(trial.evaluation)
-    if np.ptp(predictions) == 0:
-        return Interval(np.nan, np.nan, np.nan, 0.95, "not defined: the predictions are constant")
-    groups = [images.groups[i] for i in rows]
-    if len(set(groups)) < 3:
-        return Interval(np.nan, np.nan, np.nan, 0.95, "not defined: under 3 groups")
-    return bootstrap_intervals(predictions, images.scores[rows], groups=groups)["srocc"]
+def typical_split(trial: Trial) -> SplitResult:
+    """The split whose SROCC is nearest the median: what a picture of one split should show."""
+    sroccs = trial.evaluation.values("srocc")
+    if np.isnan(sroccs).all():
+        return trial.evaluation.results[0]
+    return trial.evaluation.results[int(np.nanargmin(np.abs(sroccs - np.nanmedian(sroccs))))]
 
 
 def versus(first: Trial, second: Trial, images: ScoredImages) -> Versus:
@@ -175,6 +175,14 @@ def cross(contender: Contender, trial: Trial, own: Described, other: Described) 
         other.images.scores,
         alpha=trial.evaluation.alpha,
         opposite=own.images.higher_is_better != other.images.higher_is_better,
+        parameters=trial.evaluation.logistic,
     )
+    kinds = None if other.images.subsets is None else np.asarray(other.images.subsets, str)
+    subsets = {}
+    for kind in [] if kinds is None else np.unique(kinds):
+        rows = kinds == kind
+        subsets[str(kind)] = correlate(
+            result.predictions[rows], other.images.scores[rows], parameters=trial.evaluation.logistic
+        )
     interval = bootstrap_intervals(result.predictions, other.images.scores, groups=other.images.groups)["srocc"]
-    return CrossTrial(contender.name, other.images.name, len(other.images), result, interval)
+    return CrossTrial(contender.name, other.images.name, len(other.images), result, subsets, interval)

@@ -9,15 +9,17 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.model.contrique import init_model
 from contrique_jax.model.store import save_model
 from contrique_jax.networks import random_weights
 
 TINY = ModelConfig(encoder="resnet18", base_width=16, projection_dim=8, compute_dtype="float32")
 
 
-def tiny_model(folder: Path) -> Path:
-    """A model folder with random weights, which nevertheless see blur."""
-    save_model(folder, TINY, random_weights(TINY), provenance={"trained on": "nothing"})
+def tiny_model(folder: Path, seed: int | None = None) -> Path:
+    """A model folder with random weights, which nevertheless see blur; without a seed those of the control."""
+    weights = random_weights(TINY) if seed is None else init_model(TINY, seed)
+    save_model(folder, TINY, weights, provenance={"trained on": "nothing"})
     return folder
 
 

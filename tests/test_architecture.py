@@ -45,7 +45,7 @@ FLOORS = [
     ["probe", "intervals"],
     ["protocol", "distorted_set"],
     ["studies", "controls"],
-    ["trial", "plots", "report_style", "evaluate_flags"],
+    ["trial", "plots", "report_style", "evaluate_flags", "chosen_splits"],
     ["evaluation_table"],
     ["report"],
     ["convert.ridge_pickle", "convert.original_csv", "convert.torch_file", "convert.torch_names"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -62,7 +63,11 @@ def test_planted_quality_is_found_saved_and_the_same_the_second_time(place, tmp_
     assert controls["hand-made statistics"]["srocc"] > 0.9  # blur is what they were made for
     mean = controls["mean of the scores"]
     assert mean["srocc"] is None and mean["alpha"] is None and 0.5 < mean["rmse"] < 1.5
-    assert found["pooled_srocc"]["low"] < found["pooled_srocc"]["value"] < found["pooled_srocc"]["high"]
+    for number in ("srocc", "plcc", "rmse"):
+        interval = found["intervals"][number]
+        assert interval["value"] == pytest.approx(found[number], abs=1e-9)
+        assert interval["low"] <= interval["value"] <= interval["high"]
+    assert len(first["predictions"]) == 10 and set(found["coverage_90_of_subsets"]) == {"a", "b"}
     assert [one["second"] for one in found["differences"]] == ["random weights", "hand-made statistics"]
     assert found["differences"][0]["mean"] == 0 and found["differences"][0]["splits"] == 6
     assert 0.5 < found["coverage_90"] <= 1 and "90 % intervals hold" in said
@@ -90,6 +95,55 @@ def test_planted_quality_is_found_saved_and_the_same_the_second_time(place, tmp_
     assert other["splits"] != found["splits"] and list(other["controls"]) == ["mean of the scores"]
     assert other["splits_hash"] != found["splits_hash"] == again["splits_hash"]
     assert other["config_hash"] != found["config_hash"]
+
+
+def test_another_model_is_compared_over_the_same_splits(place, tmp_path, capsys):
+    tiny_model(tmp_path / "second", seed=5)
+    shutil.copytree(place / "model", tmp_path / "moved")
+    found = {}
+    for name, model, more in (("a", place / "model", ()), ("b", tmp_path / "moved", ("--logistic", 5))):
+        line = ["--model", model, "--scores", place / "images" / "scores.csv", "--splits", 6, "--no-control"]
+        line += ["--against", tmp_path / "second", "--features-cache", place / "cache", *more]
+        assert run_verb(evaluate.main, [*map(str, line), "--out", str(tmp_path / f"{name}.json")]) == 0
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    other = found["a"]["controls"][str(tmp_path / "second")]
+    assert other["model_hash"] != found["a"]["model_hash"] and other["srocc"] != found["a"]["srocc"]
+    (compared,) = found["a"]["differences"]
+    assert compared["second"] == str(tmp_path / "second") and compared["splits"] == 6
+    ours, theirs = ([one["srocc"] for one in model["splits"]] for model in (found["a"], other))
+    assert compared["mean"] == pytest.approx(np.mean(np.subtract(ours, theirs)))
+    # the logistic moves PLCC alone, and is part of the configuration
+    assert found["b"]["srocc"] == found["a"]["srocc"] and found["b"]["plcc"] != found["a"]["plcc"]
+    assert (
+        found["b"]["config_hash"] != found["a"]["config_hash"] and found["b"]["model_hash"] == found["a"]["model_hash"]
+    )
+    assert f"{place / 'model'} less {tmp_path / 'second'}: SROCC" in capsys.readouterr().out
+
+
+def test_the_configuration_s_hash_is_of_what_was_evaluated_not_of_where_it_lies(place, tmp_path):
+    shutil.copytree(place / "model", tmp_path / "model")
+    shutil.copytree(place / "images", tmp_path / "images")
+    run(place, "--no-control", "--out", tmp_path / "a.json")
+    run(tmp_path, "--no-control", "--out", tmp_path / "b.json")
+    a, b = (json.loads((tmp_path / f"{name}.json").read_text())["config_hash"] for name in "ab")
+    assert a == b
+    shutil.rmtree(tmp_path / "model")
+    tiny_model(tmp_path / "model", seed=5)
+    run(tmp_path, "--no-control", "--out", tmp_path / "c.json")
+    assert json.loads((tmp_path / "c.json").read_text())["config_hash"] != a
+
+
+def test_no_splits_are_written_where_the_model_is_missing(place, tmp_path, capsys):
+    line = [
+        "--model",
+        tmp_path / "none",
+        "--scores",
+        place / "images" / "scores.csv",
+        "--splits-file",
+        tmp_path / "s.json",
+    ]
+    assert run_verb(evaluate.main, list(map(str, line))) == 2
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_changed_file_is_computed_again(place, monkeypatch):

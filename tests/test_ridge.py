@@ -48,6 +48,7 @@ def test_weights_are_scikit_learns_and_zero_leaves_a_row_out(n, d):
     for i, alpha in enumerate(ALPHAS):
         reference = Ridge(alpha=alpha, solver="svd").fit(x, y, weights)
         np.testing.assert_allclose(coefficients[i], reference.coef_, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(fit_ridge(x, y, ALPHAS, weights)[0], coefficients, rtol=1e-9, atol=1e-12)
     kept = (weights > 0).astype(float)
     with float64():
         masked, _ = jax.jit(ridge_path)(x, y, ALPHAS, kept)
@@ -147,6 +148,8 @@ def test_ridge_refuses_bad_input():
     x, y = problem(10, 4)
     with pytest.raises(UserError, match="do not fit"):
         fit_ridge(x, y[:-1], ALPHAS)
+    with pytest.raises(UserError, match="weights must be 4 numbers"):
+        fit_ridge(np.eye(4), np.arange(4.0), np.ones(1), np.zeros(4))
     with pytest.raises(UserError, match="above 0"):
         fit_ridge(x, y, np.array([0.0, 1.0]))
     x[3, 2] = np.nan

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.splits import SIDES, Split, keep_rows, make_splits, official_split, read_splits, write_splits
+from contrique_jax.splits import (
+    SIDES,
+    Split,
+    check_request,
+    keep_rows,
+    make_splits,
+    official_split,
+    read_splits,
+    write_splits,
+)
 
 GROUPS = [f"bild {i // 3} ü" for i in range(60)]
 
@@ -37,10 +46,12 @@ def test_splits_depend_on_the_seed_and_differ_among_themselves():
 
 
 def test_too_few_groups_or_images_are_refused():
-    with pytest.raises(UserError, match="4 groups"):
+    with pytest.raises(UserError, match=r"^--scores: 4 groups .*; see --group-column"):
         make_splits(["a", "b", "c", "d"] * 30, 3, 0)
-    with pytest.raises(UserError, match="add images"):
-        make_splits([str(i) for i in range(12)], 3, 0)
+    with pytest.raises(UserError, match=r"^--images: 4 groups .*on two sides\)\.$"):
+        make_splits(["a", "b", "c", "d"] * 30, 3, 0, "--images")
+    with pytest.raises(UserError, match=r"^--images: .*add images"):
+        make_splits([str(i) for i in range(12)], 3, 0, "--images")
     split = make_splits(["a", "b", "c", "d", "e"] * 4, 1, 0)[0]
     assert [len(rows) for rows in (split.train, split.validation, split.test)] == [12, 4, 4]
 
@@ -105,13 +116,36 @@ def test_a_split_through_a_group_is_not_written_by_group(tmp_path):
 
 
 def test_an_official_split_comes_from_words():
-    split = official_split(["train"] * 5 + ["test"] * 4 + [""] + ["validation"] * 3)
+    names = [str(i) for i in range(13)]
+    split = official_split(["train"] * 5 + ["test"] * 4 + [""] + ["validation"] * 3, names)
     assert [len(getattr(split, side)) for side in SIDES] == [5, 3, 4] and list(split.test) == [5, 6, 7, 8]
-    assert len(official_split(["train"] * 5 + ["test"] * 4).validation) == 0
+    assert len(official_split(["train"] * 5 + ["test"] * 4, names[:9]).validation) == 0
     with pytest.raises(UserError, match="'val' is no side"):
-        official_split(["train"] * 5 + ["val"] * 4)
+        official_split(["train"] * 5 + ["val"] * 4, names[:9])
     with pytest.raises(UserError, match="to test on"):
-        official_split(["train"] * 5)
+        official_split(["train"] * 5, names[:5])
+
+
+def test_an_official_split_does_not_train_on_what_it_tests():
+    sides = ["train"] * 5 + ["validation"] * 4 + ["test"] * 4
+    groups = [*"abcdt", *"efgu", *"tuhh"]
+    split = official_split(sides, groups)
+    assert [list(getattr(split, side)) for side in SIDES] == [[0, 1, 2, 3], [5, 6, 7], [9, 10, 11, 12]]
+    with pytest.raises(UserError, match="2 images to train on"):
+        official_split(sides, [*"abttt", *"efgu", *"tuhh"])
+
+
+def test_a_file_that_contradicts_the_request_is_refused(tmp_path):
+    path = tmp_path / "splits.json"
+    write_splits(path, make_splits(GROUPS, 3, 2), GROUPS, {"seed": 2})
+    for agrees in ((None, None), (3, None), (None, 2), (3, 2)):
+        check_request(path, *agrees)
+    with pytest.raises(UserError, match=r"--splits=7: .* has 3 splits"):
+        check_request(path, 7, None)
+    with pytest.raises(UserError, match=r"--seed=5: .* has the splits of seed 2"):
+        check_request(path, 3, 5)
+    write_splits(path, make_splits(GROUPS, 3, 2), GROUPS, {})  # made by something that had no seed
+    check_request(path, 3, 5)
 
 
 def test_unreadable_images_leave_the_splits_as_they_are():

@@ -1,5 +1,5 @@
 """ResNets in PyTorch with torchvision's names (torchvision has no build for every platform), and the original's model
-class around one, written from its facts (specification, section "Features and scores")."""
+class around one, written from its facts (docs/protocol.md)."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def layout_of(name: str, field: str = "--dataset") -> Layout:
     if key not in LAYOUTS:
         raise UserError(
             f"{field}: there is no data set {name!r} (known: {', '.join(layout.name for layout in LAYOUTS.values())}); "
-            "read any other from a csv with --scores."
+            f"read any other from a csv{' with --scores' if field == '--dataset' else ''}."
         )
     return LAYOUTS[key]
 

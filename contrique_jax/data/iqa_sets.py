@@ -7,7 +7,7 @@ images/a.png,3.41,indoor,17
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from contrique_jax.errors import UserError
 
 SCORE_COLUMNS = ("mos", "dmos", "score")
 LOWER_IS_BETTER = ("dmos",)  # differential scores measure damage
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_set(name: str, folder: str | Path, *, with_references: bool = False, fi
     or the row: an unknown name, missing tables, folders or images, no references in the set, a row without a number,
     scores that do not vary, an image listed twice, equal images of different references.
     """
-    layout = layout_of(name)
+    layout = layout_of(name, "--dataset" if field == "--images" else field)
     if with_references and not layout.references:
         raise UserError(f"--full-reference: {layout.name} has no pristine images to compare with.")
     folders = [layout.image_folders] + ([layout.reference_folders] if with_references else [])
@@ -139,17 +140,21 @@ def read_scores(
     group_column: str | None = None,
     subset_column: str | None = None,
     reference_column: str | None = None,
+    deviation_column: str | None = None,
     lower_is_better: bool = False,
+    shorter_side: int | None = None,
+    field: str = "--scores",
 ) -> ScoredImages:
     """Reads the csv at `path`; file names in it are relative to its folder.
 
     Where a column is not named: the score is the one of `mos`, `dmos`, `score` that is there; `group` and `subset` are
     used if there; without groups the images of one `reference` are a group, and without that each image is its own.
-    `dmos` is lower-is-better. Raises UserError for missing columns, scores that are no numbers or all equal, files that
-    do not exist, images listed twice, and equal files in different groups, naming the line.
+    `dmos` is lower-is-better. Raises UserError for a file that cannot be read, naming `field`, for missing columns, scores
+    that are no numbers or all equal, deviations that are not above 0, files that do not exist, images listed twice, and
+    equal files in different groups, naming the line.
     """
     path = Path(path).expanduser()
-    columns, rows = _read_rows(path)
+    columns, rows = _read_rows(path, field)
 
     def column(flag: str, wanted: str | None, default: str | None = None) -> list[str] | None:
         if wanted is not None and wanted not in columns:
@@ -166,6 +171,7 @@ def read_scores(
     places = [Place(path, line) for line, _ in rows]
     scores = numbers(places, column("--score-column", chosen) or [], chosen)
     vary(path, scores, chosen)
+    opinions = column("--deviation-column", deviation_column)
     references = column("--reference-column", reference_column)
     if references is not None and group_column is None:
         groups: list[str] | None = references
@@ -183,6 +189,8 @@ def read_scores(
         references=None if references is None else _files(places, references, reference_column or ""),
         score_column=chosen,
         higher_is_better=not (lower_is_better or chosen.lower() in LOWER_IS_BETTER),
+        deviations=None if opinions is None else _above_zero(places, opinions, deviation_column or ""),
+        shorter_side=shorter_side,
     )
     for what, values in ((group_column or "group", dataset.groups), (subset_column or "subset", dataset.subsets)):
         empty = next((place for place, value in zip(places, values or [], strict=bool(values)) if not value), None)
@@ -192,10 +200,24 @@ def read_scores(
     return dataset
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Column names, and (line number, column -> text) of every row that is not empty."""
-    lines = csv_rows(path, "--scores")
+def csv_columns(path: str | Path, field: str) -> list[str]:
+    """The names in the header of a csv. Raises UserError, naming `field`, where it cannot be read."""
+    path = Path(path).expanduser()
+    return _header(path, csv_rows(path, field))
+
+
+def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
     columns = [column.strip() for column in next(lines, (0, []))[1]]
+    found = [name for separator, name in OTHER_SEPARATORS.items() if len(columns) == 1 and separator in columns[0]]
+    if found:
+        raise UserError(f"{path}: its columns are separated by {found[0]}; separate the columns by commas.")
+    return columns
+
+
+def _read_rows(path: Path, field: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Column names, and (line number, column -> text) of every row that is not empty."""
+    lines = csv_rows(path, field)
+    columns = _header(path, lines)
     rows = []
     for line, cells in lines:
         if len(cells) != len(columns):
@@ -204,6 +226,14 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     if not rows:
         raise UserError(f"{path}: it has no rows; give a header (path, mos) and one row an image.")
     return columns, rows
+
+
+def _above_zero(places: list[Place], texts: list[str], column: str) -> Float[np.ndarray, " n"]:
+    values = numbers(places, texts, column)
+    if (values <= 0).any():
+        i = int(np.argmax(values <= 0))
+        raise UserError(f"{places[i]}: {column} is {texts[i]!r}; a standard deviation of opinions is above 0.")
+    return values
 
 
 def _files(places: list[Place], names: list[str], column: str) -> list[Path]:

@@ -64,7 +64,9 @@ def numbers(places: Sequence[Place], texts: Sequence[str], what: str) -> Float[n
 
 
 def vary(where: Path, scores: Float[np.ndarray, " n"], what: str) -> None:
-    """Raises UserError where all scores are the same."""
+    """Raises UserError where all scores are the same, or there is only one."""
+    if len(scores) == 1:
+        raise UserError(f"{where}: it has only one image, and one {what} is nothing to learn from; add images.")
     if np.ptp(scores) == 0:
         raise UserError(f"{where}: every {what} is {scores[0]:g}; scores that do not vary cannot be predicted.")
 
@@ -95,6 +97,12 @@ def equal_files(images: Sequence[Path], groups: Sequence[str]) -> Iterator[tuple
         alike = [rows for candidates in alike for rows in _by(key, images, candidates, groups)]
     for rows in alike:
         yield from ((rows[0], j) for j in rows[1:] if groups[j] != groups[rows[0]])
+
+
+def shared_files(images: Sequence[Path], others: Sequence[Path]) -> int:
+    """How many of the others hold the same bytes as one of the images."""
+    groups = ["images"] * len(images) + ["others"] * len(others)
+    return sum(1 for _ in equal_files([*images, *others], groups))
 
 
 def _by(

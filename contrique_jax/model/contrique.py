@@ -1,4 +1,4 @@
-"""The CONTRIQUE network: ResNet, patch pooling, projector (paper, section III; specification, section "Training").
+"""The CONTRIQUE network: ResNet, patch pooling, projector (paper, section III).
 
 Outside this module there are plain nested dicts of float32 arrays only: `Variables` holds "params" and "batch_stats",
 both named as torchvision names them (encoder/layer1/0/conv1/weight, projector/1/running_mean). Maps are NHWC, kernels

@@ -152,6 +152,8 @@ def test_names_of_data_sets(tmp_path):
         UserError, match=r"--dataset: there is no data set 'AVA' \(known: LIVE, CSIQ, .*\); read any other"
     ):
         read_set("AVA", tmp_path)
+    with pytest.raises(UserError, match=r"--cross: there is no data set 'AVA' .* from a csv\.$"):
+        read_set("AVA", tmp_path, field="--cross")
 
 
 def test_an_archive_may_have_a_folder_of_its_own(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrique_jax.data.iqa_sets import read_scores
+from contrique_jax.data.ratings import shared_files
 from contrique_jax.errors import UserError
 
 
@@ -65,6 +66,9 @@ def test_references_group_the_images_and_are_read_only_when_named(folder):
         ("path,mos\na.png,good\nb.png,1\n", "line 2: mos is 'good'"),
         ("path,mos\na.png,1\nb.png,inf\n", "line 3: mos is 'inf'"),
         ("path,mos\na.png,1\nb.png,1.0\n", "every mos is 1"),
+        ("path,mos\na.png,3.9\n", "only one image, and one mos is nothing to learn from"),
+        ("path;mos\na.png;1\nb.png;2\n", "separated by semicolons; separate the columns by commas"),
+        ("path\tmos\na.png\t1,5\nb.png\t2\n", "separated by tabs; separate the columns by commas"),
         ("path,mos\na.png,1\nx.png,2\ny.png,2\n", r"line 3: path 'x.png' is no file in .* \(and 1 more\)"),
         ("path,mos\na.png,1\n,2\n", "line 3: path '' is no file"),
         ("path,mos\na.png,1\n./a.png,2\n", "lines 2 and 3: a.png is listed twice"),
@@ -79,13 +83,32 @@ def test_mistakes_name_the_row(folder, text, says):
         read_scores(write(folder, text))
 
 
+def test_deviations_of_opinions_come_from_their_column(folder):
+    path = write(folder, "path,mos,sd\na.png,1,0.5\nb.png,2,1e-3\n")
+    images = read_scores(path, deviation_column="sd", shorter_side=32)
+    assert images.deviations.tolist() == [0.5, 1e-3] and images.shorter_side == 32
+    assert images.subset([1]).deviations.tolist() == [1e-3] and read_scores(path).deviations is None
+    for wrong, says in (("0", "sd is '0'; a standard"), ("-1", "above 0"), ("", "sd is ''"), ("nan", "sd is 'nan'")):
+        with pytest.raises(UserError, match=f"line 3: .*{says}"):
+            read_scores(write(folder, f"path,mos,sd\na.png,1,0.5\nb.png,2,{wrong}\n"), deviation_column="sd")
+
+
+def test_shared_files_are_counted_by_their_bytes(folder):
+    (folder / "again.png").write_bytes(b"a")
+    a, b, c, again = (folder / f"{name}.png" for name in ("a", "b", "c", "again"))
+    assert shared_files([a, b], [c]) == 0 and shared_files([a, b], [again, c, b]) == 2
+    assert shared_files([a], [a, again]) == 2 and shared_files([a, again], [c]) == 0
+
+
 def test_missing_columns_and_files_are_named(folder):
     path = write(folder, "path,mos\na.png,1\nb.png,2\n")
-    for flag in ("group", "subset", "reference", "score"):
+    for flag in ("group", "subset", "reference", "deviation", "score"):
         with pytest.raises(UserError, match=f"no column 'nope' for --{flag}-column"):
             read_scores(path, **{f"{flag}_column": "nope"})
     with pytest.raises(UserError, match="does not exist"):
         read_scores(folder / "absent.csv")
+    with pytest.raises(UserError, match=r"^--cross: .* does not exist"):
+        read_scores(folder / "absent.csv", field="--cross")
     (folder / "scores.csv").write_bytes(b"path,mos\n\xff\xfe,1\n")
     with pytest.raises(UserError, match="UTF-8"):
         read_scores(folder / "scores.csv")

@@ -1,0 +1,45 @@
+"""What the exit codes say, and how a command ends whose reader has gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from contrique_jax.errors import run_verb
+
+VERBS = {
+    "at exit": "print('few')",
+    "while it prints": "[print('much ' * 100) for _ in range(1000)]",
+    "in its help": "Parser(prog='x', description='long').parse_args(['--help'])",
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "unbuffered"),
+    [
+        ("at exit", False),
+        ("at exit", True),
+        ("while it prints", False),
+        ("while it prints", True),
+        ("in its help", False),  # argparse itself ignores it where nothing is buffered
+    ],
+)
+def test_a_reader_that_has_gone_ends_a_command_quietly(verb, unbuffered, monkeypatch):
+    code = f"import sys; from contrique_jax.errors import *; sys.exit(run_verb(lambda _: {VERBS[verb]}, []))"
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1" if unbuffered else "")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_other_broken_pipes_are_errors_of_the_program():
+    def verb(_):
+        raise BrokenPipeError("a server hung up")
+
+    with pytest.raises(BrokenPipeError):
+        run_verb(verb, [])
