@@ -47,8 +47,6 @@ def check_address(address: str, field: str) -> str:
 @functools.cache
 def _gcs() -> Any:
     """gcsfs's file system."""
-    # otherwise etils, and so Orbax, would go through TensorFlow's own client wherever TensorFlow is installed
-    os.environ.setdefault("EPATH_USE_TF", "false")
     import fsspec
 
     # TensorStore and other processes write here too: a listing kept from before would hide that
@@ -61,8 +59,15 @@ def _gcs() -> Any:
 def orbax_path(address: str) -> epath.Path:
     """The address as Orbax takes it."""
     from etils import epath
+    from etils.epath import gpath
 
     _gcs()
+    # otherwise etils, and so Orbax, would go through TensorFlow's own client wherever TensorFlow is installed; etils settles
+    # that at its first path, be it a local one, and remembers it
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    forget = getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", None)
+    if forget is not None:
+        forget()
     return epath.Path(address)
 
 

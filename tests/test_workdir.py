@@ -15,9 +15,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
+from etils.epath import gpath
 from PIL import Image
 
-from contrique_jax import features, main
+from contrique_jax import features, main, storage
 from contrique_jax.checkpoint import Checkpoints, load_for_inference
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError, run_verb
@@ -114,6 +116,12 @@ def test_the_temporary_folder_goes_with_the_run():
     assert folder.is_dir()
     del run
     assert not folder.exists()
+
+
+def test_a_local_path_seen_before_does_not_lead_orbax_through_tensorflow(gcs, monkeypatch):
+    monkeypatch.delenv("EPATH_USE_TF", raising=False)
+    gpath._is_tf_installed.cache_clear()
+    assert epath.Path("/").exists() and not storage.orbax_path("gs://bucket/never").exists()
 
 
 def test_checkpoints_come_back_and_the_last_ones_stay(gcs, state):
