@@ -136,9 +136,8 @@ def purpose(collective: Collective, config: Config) -> str:
         return "loss: denominators"
     if len(largest) > 2 or (len(largest) == 2 and largest[0] > 2):  # BatchNorm's are [views, channels]
         return "gradients"
-    if collective.source.find("jvp(") < collective.source.find(
-        "shard_map"
-    ):  # micro-batches have theirs the other way round
+    gradient_at, split_at = (collective.source.find(word) for word in ("jvp(", "shard_map"))
+    if gradient_at < split_at:  # micro-batches have theirs the other way round
         return "loss: sums"
     return "BatchNorm, backwards" if "transpose" in collective.source else "BatchNorm statistics"
 

@@ -23,7 +23,7 @@ from contrique_jax.correlation import Correlations
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
 from contrique_jax.features import FileFeatures, ahead
-from contrique_jax.posterior import calibrate, coverage
+from contrique_jax.posterior import calibrate, coverage, coverage_of_kinds
 from contrique_jax.protocol import Chooser, Evaluation, SplitResult
 from contrique_jax.splits import Split
 
@@ -142,12 +142,10 @@ def mean_alone(
         left_out = split.validation if choose == "validation" else fitted
         errors.append(scores[left_out] - mean)
         deviations = np.full(len(split.test), np.sqrt(np.mean(errors[-1] ** 2)))
-        parts, covered = {}, {}
-        for kind in [] if kinds is None else np.unique(kinds):
-            of_kind = np.asarray(kinds)[split.test] == kind
-            parts[str(kind)] = _constant(scores[split.test[of_kind]], mean)
-            if of_kind.any():
-                covered[str(kind)] = coverage(scores[split.test[of_kind]] - mean, deviations[of_kind])
+        errors_on_test = scores[split.test] - mean
+        parts = {}
+        if kinds is not None:
+            parts = {str(k): _constant(scores[split.test[kinds[split.test] == k]], mean) for k in np.unique(kinds)}
         results.append(
             SplitResult(
                 split=split,
@@ -155,8 +153,10 @@ def mean_alone(
                 subsets=parts,
                 predictions=np.full(len(split.test), mean),
                 deviations=deviations,
-                coverage=coverage(scores[split.test] - mean, deviations),
-                subset_coverages=covered,
+                coverage=coverage(errors_on_test, deviations),
+                subset_coverages=coverage_of_kinds(
+                    errors_on_test, deviations, None if kinds is None else kinds[split.test]
+                ),
                 fitted=len(fitted),
             )
         )

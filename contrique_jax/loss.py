@@ -60,11 +60,10 @@ def nt_xent(
     members = jnp.zeros((num_classes,), jnp.float32).at[classes].add(1.0)
     class_sums = jnp.zeros((num_classes, z.shape[1]), jnp.float32).at[classes].add(z)
     if axis is not None:
-        shared = slice(num_classes if shared_classes is None else shared_classes)
-        everywhere = lax.psum((members[shared], class_sums[shared]), axis)
+        end = num_classes if shared_classes is None else shared_classes
+        everywhere = lax.psum((members[:end], class_sums[:end]), axis)
         members, class_sums = (
-            jnp.concatenate([sums, own[shared.stop :]])
-            for sums, own in zip(everywhere, (members, class_sums), strict=True)
+            jnp.concatenate([sums, own[end:]]) for sums, own in zip(everywhere, (members, class_sums), strict=True)
         )
     with_positives = jnp.sum(z * class_sums[classes], axis=1) - jnp.sum(z * z, axis=1)
     attraction = with_positives / (members[classes] - 1.0) / temperature

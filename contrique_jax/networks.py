@@ -60,13 +60,14 @@ def model_folder(spec: str) -> Path | None:
 def _fetched(address: str) -> Path | None:
     """A local copy of the model folder there, for as long as this process lives."""
     for folder in (address, f"{address}/model"):
-        if storage.read(f"{folder}/{DESCRIPTION}") is not None:
+        description = storage.read(f"{folder}/{DESCRIPTION}")
+        if description is not None:
             here = Path(tempfile.mkdtemp(prefix="contrique_jax."))
             atexit.register(shutil.rmtree, here, ignore_errors=True)
-            for name in (DESCRIPTION, WEIGHTS):
-                data = storage.read(f"{folder}/{name}")
-                if data is not None:
-                    (here / name).write_bytes(data)
+            (here / DESCRIPTION).write_bytes(description)
+            weights = storage.read(f"{folder}/{WEIGHTS}")
+            if weights is not None:
+                (here / WEIGHTS).write_bytes(weights)
             return here
     return None
 

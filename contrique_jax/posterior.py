@@ -61,6 +61,12 @@ def coverage(residuals: Values, deviations: Values, level: float = LEVEL) -> flo
     return float(np.mean(np.abs(residuals) <= special.ndtri((1 + level) / 2) * deviations))
 
 
+def coverage_of_kinds(residuals: Values, deviations: Values, kinds: Sequence[str] | None) -> dict[str, float]:
+    """`coverage` of the images of each kind, in the order of their names; empty without kinds."""
+    names = np.asarray([] if kinds is None else kinds, str)
+    return {str(kind): coverage(residuals[names == kind], deviations[names == kind]) for kind in np.unique(names)}
+
+
 @dataclass(frozen=True)
 class Posterior:
     """What a deviation for each image needs, small enough for the probe's file.

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from contrique_jax.correlation import Correlations, correlate, rank_correlations
 from contrique_jax.errors import UserError
 from contrique_jax.intervals import Difference, compare_over_splits
-from contrique_jax.posterior import Calibration, calibrate, coverage
+from contrique_jax.posterior import Calibration, calibrate, coverage, coverage_of_kinds
 from contrique_jax.ridge import held_out_paths
 from contrique_jax.splits import Rows, Split, check_splits, make_splits
 
@@ -113,12 +113,9 @@ def evaluate_features(
             return correlate(predicted[rows], scores[rows], opinion_deviations=opinions, parameters=parameters)
 
         errors_on_test = scores[split.test] - predicted[split.test]
-        parts, covered = {}, {}
-        for kind in [] if kinds is None else np.unique(kinds):
-            of_kind = np.asarray(kinds)[split.test] == kind
-            parts[str(kind)] = correlations(split.test[of_kind])
-            if of_kind.any():
-                covered[str(kind)] = coverage(errors_on_test[of_kind], deviations[of_kind])
+        parts = {}
+        if kinds is not None:
+            parts = {str(kind): correlations(split.test[kinds[split.test] == kind]) for kind in np.unique(kinds)}
         results.append(
             SplitResult(
                 split=split,
@@ -127,7 +124,9 @@ def evaluate_features(
                 predictions=predicted[split.test],
                 deviations=deviations,
                 coverage=coverage(errors_on_test, deviations),
-                subset_coverages=covered,
+                subset_coverages=coverage_of_kinds(
+                    errors_on_test, deviations, None if kinds is None else kinds[split.test]
+                ),
                 fitted=len(fits[i]),
             )
         )
