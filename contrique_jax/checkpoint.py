@@ -5,10 +5,13 @@ A checkpoint holds plain nested dicts of arrays, so that a new release of Flax o
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import errno
 import json
 import logging
 import os
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -37,6 +40,7 @@ class Checkpoints:
         """`owner`: this run writes here, and clears away what an interrupted one left half-written. `wait_seconds`: how
         long processes wait for each other at a save. Raises UserError where a bucket cannot be reached."""
         self.folder = folder if storage.is_address(folder) else folder.absolute()
+        self._wait_seconds = wait_seconds
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
         for name in ("absl", "asyncio", "concurrent.futures"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -73,7 +77,8 @@ class Checkpoints:
         tree = flax.serialization.to_state_dict(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         here = hosts.is_first() and isinstance(self.folder, Path)
-        hosts.agree(_no_space(Path(self.folder), round(1.1 * needed)) if here else None)
+        fault = _no_space(Path(self.folder), round(1.1 * needed)) if here else None
+        hosts.agree(f"the checkpoint of step {step}", fault, self._wait_seconds)
         with self._failures(UNWRITTEN):
             self._manager.save(
                 step,
@@ -137,24 +142,36 @@ def _without_closed_loops(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _no_space(folder: Path, needed: int) -> UserError | None:
-    """What to say where `folder` cannot take `needed` bytes more: allocates them for a moment, because quotas and limits
-    do not show in the free space, and a save that fails half-way is loud."""
-    if not hasattr(os, "posix_fallocate"):
-        return None
-    trial = folder / ".space"
+    """What to say where `folder` cannot take `needed` bytes more, because a save that fails half-way is loud."""
     try:
-        with open(trial, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, needed)
+        _allocate(folder / ".space", needed)
     except OSError as error:
         if disk_message(error, str(folder)) is None:
-            return None  # a file system that cannot allocate ahead: the save itself will tell
+            return None  # the save itself will tell
         return UserError(
             f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB and there is no space for it ({error.strerror}); "
             "the earlier ones are untouched; free some space and run the same command again."
         )
+    return None
+
+
+def _allocate(trial: Path, needed: int) -> None:
+    """Allocates a file for a moment: quotas and limits do not show in the free space. Where a file system cannot allocate
+    ahead, looks at the free space. Raises OSError where there is too little.
+
+    os.posix_fallocate would write every block there, over the network where that is where it lies.
+    """
+    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None) if sys.platform == "linux" else None
+    try:
+        with open(trial, "wb") as file:
+            failed = allocate(file.fileno(), 0, ctypes.c_int64(0), ctypes.c_int64(needed)) if allocate else -1
+            number = ctypes.get_errno() if allocate else errno.EOPNOTSUPP
     finally:
         trial.unlink(missing_ok=True)
-    return None
+    if failed and number in (errno.EOPNOTSUPP, errno.ENOSYS):
+        failed, number = shutil.disk_usage(trial.parent).free < needed, errno.ENOSPC
+    if failed:
+        raise OSError(number, os.strerror(number))
 
 
 class full_disk_as_user_error(AbstractContextManager[None]):

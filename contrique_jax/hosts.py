@@ -5,12 +5,16 @@ One process for each host (TPU) or for each GPU. A process alone goes through th
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -21,7 +25,6 @@ from jax.experimental import multihost_utils
 from contrique_jax.errors import UserError
 
 MODES = ("auto", "on", "off")
-_MESSAGE = 1000  # bytes of a sentence that travels between processes
 
 
 def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds: int) -> None:
@@ -40,10 +43,16 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
             raise UserError(
                 f"--process_id={process}: with --coordinator give --processes and a --process_id from 0 to one less."
             )
-        _check_address(coordinator)
+        port = _port(coordinator)
         given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
         if process:
             _await(coordinator, wait_seconds)
+        else:
+            _check_free(coordinator, port)
+    elif processes >= 0 or process >= 0:
+        raise UserError(
+            "--processes and --process_id say nothing without --coordinator: give all three, or none where a cluster tells."
+        )
     if "jax_cpu_collectives_implementation" in jax.config.values:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # jax aborts with a stack trace when its own time is up, so ours ends first
@@ -64,8 +73,12 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
             ) from error
     except jax.errors.JaxRuntimeError:  # a RuntimeError too: what went wrong between the processes
         raise
-    except RuntimeError as error:  # its devices are already chosen, as in a notebook that has computed something
-        raise UserError(
+    except RuntimeError as error:
+        if "must be called before" not in str(error):
+            raise UserError(
+                f"--distributed={mode}: {' '.join(str(error).split())[:300]}; see the cluster's logs."
+            ) from error
+        raise UserError(  # its devices are already chosen, as in a notebook that has computed something
             f"--distributed={mode}: this process has already used jax, which can join others only before that; start a new "
             "process, or train alone with --distributed=off."
         ) from error
@@ -76,17 +89,31 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
 def _give_up(wait_seconds: int) -> None:
     print(
         f"error: the other processes did not come within config.train.wait_seconds = {wait_seconds}; check that all of "
-        "them are started, and their --coordinator and --processes.",
+        "them are started, with the same --coordinator and --processes and each its own --process_id.",
         file=sys.stderr,
         flush=True,
     )
     os._exit(2)  # the main thread waits inside jax, where no exception reaches it
 
 
-def _check_address(coordinator: str) -> None:
+def _port(coordinator: str) -> int:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UserError(f"--coordinator={coordinator}: give host:port of process 0, e.g. 10.0.0.2:8476.")
+    return int(port)
+
+
+def _check_free(coordinator: str, port: int) -> None:
+    """jax would end the process by a segmentation fault where another one listens at `port` of this machine."""
+    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(
+                    f"--coordinator={coordinator}: another program listens at port {port}; choose another port."
+                ) from error
 
 
 def _await(coordinator: str, wait_seconds: int) -> None:
@@ -111,18 +138,20 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def several() -> bool:
+    """Whether other processes train with this one."""
+    return jax.process_count() > 1
+
+
 def meet(name: str, wait_seconds: int) -> None:
     """Waits until every process is here, without a collective: the first one of those gives up after half a minute.
 
     Each `name` serves once. Raises UserError where one does not come within `wait_seconds`.
     """
-    if jax.process_count() == 1:
+    if not several():
         return
-    from jax._src import distributed  # jax has no public barrier of its coordination service
-
-    client: Any = distributed.global_state.client
     try:
-        client.wait_at_barrier(f"contrique_jax/{name}", wait_seconds * 1000)
+        _service().wait_at_barrier(f"contrique_jax/{name}", wait_seconds * 1000)
     except RuntimeError as error:
         raise UserError(
             f"a process did not come to {name!r} within config.train.wait_seconds = {wait_seconds}; look at the other "
@@ -130,32 +159,54 @@ def meet(name: str, wait_seconds: int) -> None:
         ) from error
 
 
-def agree(error: UserError | None, *, same: str = "") -> None:
-    """Waits for all processes. Raises UserError on all of them where one brings an error, or where `same` differs."""
-    if jax.process_count() == 1:
+def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
+    """Waits for all processes, as `meet`. Raises UserError on all of them where one brings an error, or where a value of
+    `same` differs, which its key names."""
+    if not several():
         if error:
             raise error
         return
-    mine = [str(error or "").encode()[:_MESSAGE], same.encode()[:_MESSAGE]]
-    rows = np.array([np.frombuffer(text.ljust(_MESSAGE, b"\0"), np.uint8) for text in mine])
-    everyone = np.asarray(multihost_utils.process_allgather(rows))
-    errors, words = ([bytes(row[i]).rstrip(b"\0").decode(errors="ignore") for row in everyone] for i in (0, 1))
+    place = f"contrique_jax/said/{name}"
+    publish(f"{place}/{jax.process_index()}", json.dumps([str(error or ""), dict(same or {})]))
+    meet(name, wait_seconds)
     if error:
         raise error
-    for number, text in enumerate(errors):
-        if text:
-            raise UserError(f"process {number}: {text}")
-    for number, text in enumerate(words):
-        if text != words[0]:
-            raise UserError(
-                f"process {number} runs another config than process 0 (fingerprints {text[:12]} and {words[0][:12]}); "
-                "start every process with the same command."
-            )
+    said = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in _service().key_value_dir_get(f"{place}/")}
+    for process, (sentence, _) in sorted(said.items()):
+        if sentence:
+            raise UserError(f"process {process}: {sentence}")
+    for process, (_, values) in sorted(said.items()):
+        for what, value in values.items():
+            if value != said[0][1][what]:
+                raise UserError(
+                    f"process {process} has another {what} than process 0 ({value} and {said[0][1][what]}); start every "
+                    "process with the same command, and let all see the same files."
+                )
+
+
+def publish(key: str, text: str) -> None:
+    """Shows `text` to all processes under `key`, whose first text stays."""
+    with suppress(RuntimeError):
+        _service().key_value_set(key, text)
+
+
+def published(key: str) -> str | None:
+    """What some process has published under `key`, None where nobody has, or where the first process has gone."""
+    with suppress(RuntimeError):
+        return str(_service().key_value_try_get(key))
+    return None
+
+
+def _service() -> Any:
+    """jax's coordination service, for which it has no public functions."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
 
 
 def total(count: int) -> int:
     """The sum over all processes; all of them call it together."""
-    if jax.process_count() == 1:
+    if not several():
         return count
     return int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
 
@@ -169,7 +220,7 @@ class StopOnTerminate:
 
     def __enter__(self) -> StopOnTerminate:
         self._asked = False
-        self._together = jax.process_count() > 1
+        self._together = several()
         if not self._together:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self

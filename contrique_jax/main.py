@@ -38,6 +38,7 @@ Flags:
   --distributed MODE         auto (default): joins the cluster that started this process, else trains alone; on; off
   --coordinator HOST:PORT    process 0, where no cluster tells; with --processes N and --process_id I, from 0 (or from
                              JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)
+  --exit_code_if_unfinished N  after SIGTERM, once all is saved: 0 by default; another one makes a cluster start it again
   --print_config             print the final config and leave
 """
 
@@ -53,6 +54,7 @@ class Flags(NamedTuple):
     coordinator: str
     processes: int
     process_id: int
+    exit_code_if_unfinished: int
 
 
 def parse_flags(argv: Sequence[str]) -> Flags:
@@ -69,6 +71,9 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     flags.DEFINE_string("coordinator", coordinator, "host:port of process 0", flag_values=values)
     flags.DEFINE_integer("processes", processes, "how many there are", flag_values=values)
     flags.DEFINE_integer("process_id", process_id, "which this is", flag_values=values)
+    flags.DEFINE_integer(
+        "exit_code_if_unfinished", 0, "after SIGTERM", lower_bound=0, upper_bound=125, flag_values=values
+    )
     flags.DEFINE_bool("print_config", False, "print the final config and leave", flag_values=values)
     try:
         rest = values(line)
@@ -97,7 +102,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     values.config.validate()
     return Flags(
         values.config, workdir, values.devices, values.print_config,
-        values.distributed, values.coordinator, values.processes, values.process_id,
+        values.distributed, values.coordinator, values.processes, values.process_id, values.exit_code_if_unfinished,
     )  # fmt: skip
 
 
@@ -164,6 +169,7 @@ def main(argv: Sequence[str]) -> None:
     # slow imports, after everything that can be refused without them
     from contrique_jax.networks import use_compilation_cache
     from contrique_jax.train import total_steps, train
+    from contrique_jax.watch import Watch
     from contrique_jax.workdir import Workdir
 
     use_compilation_cache()
@@ -174,8 +180,8 @@ def main(argv: Sequence[str]) -> None:
         prepared = prepare(config, run.folder, flags.devices)
     except UserError as error:
         fault = error
-    hosts.meet("the start", config.train.wait_seconds)
-    hosts.agree(fault, same=hashlib.sha256(to_json(config).encode()).hexdigest())
+    limit = config.train.wait_seconds
+    hosts.agree("the start", fault, limit, same=_fingerprints(config, prepared[1]) if prepared else None)
     assert prepared is not None  # or agree has raised
     runtime, pipeline = prepared
     images = {"pristine": len(pipeline.pristine), "authentic": len(pipeline.authentic)}
@@ -187,7 +193,7 @@ def main(argv: Sequence[str]) -> None:
                 run.publish(must=True)
             except UserError as error:
                 fault = error
-        hosts.agree(fault)
+        hosts.agree("the run's folder", fault, limit)
         steps = total_steps(config, **images)
         doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resumed else "training"
         kind = "ready distorted" if pipeline.ready else "pristine"
@@ -195,17 +201,35 @@ def main(argv: Sequence[str]) -> None:
             f"{doing} {config.model.encoder} in {run.name}: {images['pristine']} {kind} and {images['authentic']} authentic "
             f"images, {config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
         )
-        try:
-            state = train(config, run, runtime, pipeline)
-        finally:
-            run.publish()  # also what a run measured before it failed
+        with Watch(limit) as watch:
+            try:
+                state = train(config, run, runtime, pipeline, watch)
+            finally:
+                run.publish()  # also what a run measured before it failed
     if int(state.step) < steps:
         announce(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there")
+        if flags.exit_code_if_unfinished:
+            raise SystemExit(flags.exit_code_if_unfinished)
         return
-    broken = hosts.total(pipeline.broken.count)
+    broken = run.broken_images() if hosts.is_first() else {}
     if broken:
-        announce(f"{broken} broken images were skipped: {run.name}/broken_images.txt")
+        count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"
+        announce(f"{count} skipped: {', '.join(f'{run.name}/{name}' for name in sorted(set(broken.values())))}")
     announce(f"done: {run.name}/model")
+
+
+def _fingerprints(config: Config, pipeline: Pipeline) -> dict[str, str]:
+    """What all processes have to agree on before they train together, by name."""
+    if not hosts.several():
+        return {}
+    found = {"config": hashlib.sha256(to_json(config).encode()).hexdigest()[:12]}
+    for role, source in (("pristine", pipeline.pristine), ("authentic", pipeline.authentic)):
+        names = hashlib.sha256()
+        for i in range(len(source)):
+            names.update(f"{source.item_name(i)}\n".encode(errors="surrogateescape"))
+        names.update(b"" if source.classes is None else source.classes.tobytes())
+        found[f"config.data.{role}"] = f"{len(source)} images, {names.hexdigest()[:12]}"
+    return found
 
 
 def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:

@@ -28,6 +28,7 @@ from contrique_jax.metrics import Metrics
 from contrique_jax.model.contrique import init_model, project
 from contrique_jax.model.store import save_model
 from contrique_jax.runtime import DATA_AXIS, Runtime
+from contrique_jax.watch import Watch
 from contrique_jax.workdir import Workdir
 
 Measures = dict[str, Float[Array, ""]]
@@ -150,15 +151,21 @@ def check_finite(rows: list[dict[str, float]], saved: int | None) -> None:
         )
 
 
-def train(config: Config, workdir: Path | Workdir, runtime: Runtime, pipeline: Pipeline) -> TrainState:
+def train(
+    config: Config, workdir: Path | Workdir, runtime: Runtime, pipeline: Pipeline, watch: Watch | None = None
+) -> TrainState:
     """Trains from the newest checkpoint of `workdir`, or from the start, to the last step, and writes `workdir/model`.
 
-    Raises UserError (Diverged) where the loss stops being a number, and where a checkpoint does not fit or be written.
+    `watch` is told what to expect next; it serves where there are several processes. Raises UserError (Diverged) where the
+    loss stops being a number, and where a checkpoint does not fit or be written.
     """
     steps, often = total_steps(config, len(pipeline.pristine), len(pipeline.authentic)), config.train
     run = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    watch = watch or Watch(often.wait_seconds)
     with closing(Checkpoints(run.checkpoints, often.keep_checkpoints, wait_seconds=often.wait_seconds)) as checkpoints:
         first = checkpoints.latest() or 0
+        hosts.agree("the newest checkpoint", None, often.wait_seconds, same={"newest checkpoint": str(first)})
+        watch.expect("the start from the newest checkpoint")
         state = runtime.replicate(init_state(config, steps))
         if first:
             state = checkpoints.restore(first, state)
@@ -168,9 +175,13 @@ def train(config: Config, workdir: Path | Workdir, runtime: Runtime, pipeline: P
             run_step = make_step(config, runtime, steps)
             for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
                 if done == first + 1:
+                    watch.rest()
                     compiled = run_step.lower(state, batch).compile()
                     hosts.meet("the first step", often.wait_seconds)  # one may compile where another finds it compiled
+                watch.expect(f"step {done}")
                 state, measures = compiled(state, batch)
+                if waiting:
+                    jax.block_until_ready(waiting[-1])  # never more than a step ahead of the devices
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
                 save = leave or done % often.checkpoint_every == 0
@@ -183,15 +194,19 @@ def train(config: Config, workdir: Path | Workdir, runtime: Runtime, pipeline: P
                         metrics.write([row for row in rows if is_finite(row)])
                     check_finite(rows, saved)
                 if save:
+                    watch.expect(f"the checkpoint of step {done}")
                     run.publish()  # before the checkpoint, so that no resumed run lacks lines up to it
                     checkpoints.save(done, state, config)
                     saved = done
                 if leave:
                     break
+            watch.expect("the last checkpoint")
             checkpoints.wait()
-        if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
-            _save_model(config, run.folder, state, steps, pipeline)
         run.publish(must=True)
+        hosts.meet("the end", often.wait_seconds)  # with the names of broken images from all
+        if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
+            _save_model(config, run, state, steps)
+            run.publish(must=True)
     return state
 
 
@@ -202,11 +217,11 @@ def _metrics(workdir: Path, first: int, steps: int, config: Config) -> AbstractC
     return closing(Metrics(workdir, first=first, last=steps, images_per_step=config.data.batch_size))
 
 
-def _save_model(config: Config, workdir: Path, state: TrainState, steps: int, pipeline: Pipeline) -> None:
+def _save_model(config: Config, run: Workdir, state: TrainState, steps: int) -> None:
     variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
     provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
-    provenance |= {"authentic": config.data.authentic, "broken_images": pipeline.broken.count}
-    save_model(workdir / "model", config.model, variables, provenance=provenance)
+    provenance |= {"authentic": config.data.authentic, "broken_images": len(run.broken_images())}
+    save_model(run.folder / "model", config.model, variables, provenance=provenance)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import weakref
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from contrique_jax.model.store import DESCRIPTION
 
 if TYPE_CHECKING:
     from etils import epath
+
+BROKEN = "broken_images*.txt"  # a list a process
 
 
 class Workdir:
@@ -74,6 +77,16 @@ class Workdir:
             if must:
                 raise
             print(f"warning: not copied yet: {error}", file=sys.stderr)
+
+    def broken_images(self) -> dict[str, str]:
+        """Each line of the run's lists of broken images, of all processes that ever wrote one -> the list's name."""
+        if self._remote:
+            lists = [name for name in storage.names(self.name) if fnmatch(name, BROKEN)]
+            texts = {name: storage.read(f"{self.name}/{name}") or b"" for name in lists}
+        else:
+            texts = {path.name: path.read_bytes() for path in self.folder.glob(BROKEN)}
+        lines = ((line, name) for name, text in sorted(texts.items()) for line in text.splitlines())
+        return {line.decode(errors="surrogateescape"): name for line, name in lines}
 
     def _stamp(self, name: str) -> tuple[int, int]:
         status = (self.folder / name).stat()

@@ -15,7 +15,7 @@ FLOORS = [
     ["errors"],
     ["config", "outputs", "hlo_text", "storage"],
     ["runtime", "hosts"],
-    ["topology"],
+    ["topology", "watch"],
     ["distort.filters", "distort.colourspaces", "distort.draws"],
     [f"distort.{group}" for group in ("blur", "colour", "compression", "noise", "brightness", "spatial", "sharpness")],
     ["distort.denoise", "distort.jpeg2000", "distort.palette", "distort.thresholds"],

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax.checkpoint import Checkpoints, load_for_inference
+from contrique_jax.checkpoint import Checkpoints, _no_space, load_for_inference
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.model.contrique import init_model
@@ -95,14 +94,18 @@ def test_too_little_space_is_said_before_writing(tmp_path, state, monkeypatch):
     checkpoints.save(1, state, TINY)
     checkpoints.wait()
 
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(sys, "platform", "one that cannot allocate ahead")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="free some space"):
         checkpoints.save(2, state, TINY)
     assert checkpoints.latest() == 1
     checkpoints.close()
+
+
+def test_the_space_is_asked_for_without_writing_it(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    assert _no_space(tmp_path, 10**6) is None
+    assert "needs" in str(_no_space(tmp_path, 2 * free)) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def photographs(tmp_path):
 
 
 def start(count, workdir, flags, each=None):
-    """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i."""
+    """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i, or its folder and these."""
     port = _free_port()
     environment = (
         os.environ
@@ -45,8 +45,11 @@ def start(count, workdir, flags, each=None):
     for i in range(count):
         command = [sys.executable, "-m", "contrique_jax.main", f"--config={CONFIG}", f"--workdir={workdir}", *flags]
         command += [*together, f"--process_id={i}"] if together else []
-        command += each(i) if each else []
-        jobs.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        further = each(i) if each else []
+        folder, further = further if isinstance(further, tuple) else (None, further)
+        jobs.append(
+            subprocess.Popen([*command, *further], env=environment, stderr=subprocess.PIPE, text=True, cwd=folder)
+        )
     return jobs
 
 
@@ -108,7 +111,7 @@ def test_sigterm_to_one_process_saves_at_one_step_on_all(tmp_path, photographs):
 def test_processes_with_different_configs_all_refuse(tmp_path):
     codes, said = finish(start(2, tmp_path / "run", [], each=lambda i: [f"--config.train.seed={i}"]))
     assert codes == [2, 2]
-    assert all("process 1 runs another config than process 0" in text for text in said)
+    assert all("process 1 has another config than process 0" in text for text in said)
     assert not (tmp_path / "run").exists()
 
 
@@ -117,6 +120,98 @@ def test_what_one_process_cannot_read_all_say(tmp_path):
     jobs = start(2, tmp_path / "run", [], each=lambda i: [f"--config.data.pristine={folders[i]}"])
     codes, said = finish(jobs)
     assert codes == [2, 2] and "process 1: " in said[0] and all("missing" in text for text in said)
+
+
+def test_processes_that_see_other_images_all_refuse(tmp_path):
+    from PIL import Image
+
+    for i, count in enumerate((24, 23)):
+        (tmp_path / f"host{i}" / "photos").mkdir(parents=True)
+        for k in range(count):
+            Image.new("RGB", (80, 64)).save(tmp_path / f"host{i}" / "photos" / f"{k}.png")
+    flags = ["--config.data.authentic=photos", f"--workdir={tmp_path / 'run'}"]
+    jobs = start(2, tmp_path / "run", flags, each=lambda i: (tmp_path / f"host{i}", []))
+    codes, said = finish(jobs)
+    assert codes == [2, 2]
+    assert all("process 1 has another config.data.authentic than process 0 (23 images" in text for text in said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_with_workdirs_of_their_own_all_refuse_to_go_on(tmp_path, photographs):
+    """As on hosts whose local disks have the same path: only the first one's holds a checkpoint."""
+    flags = [*photographs, "--config.train.steps=4", "--config.train.wait_seconds=60", "--workdir=run"]
+    jobs = start(1, tmp_path / "x", flags, each=lambda i: (tmp_path, []))
+    assert finish(jobs)[0] == [0]
+    (tmp_path / "other").mkdir()
+    jobs = start(2, tmp_path / "x", flags, each=lambda i: ((tmp_path, tmp_path / "other")[i], []))
+    codes, said = finish(jobs)
+    assert codes == [2, 2] and all("another newest checkpoint than process 0 (0 and 4)" in text for text in said)
+
+
+def together(bodies, seconds=60):
+    """Processes that join and then each do their own; -> exit codes and what each said."""
+    port, jobs = _free_port(), []
+    for i, body in enumerate(bodies):
+        lines = ["import sys, time", "from contrique_jax import errors, hosts", "from contrique_jax.watch import Watch"]
+        lines += ["def run(_):", f"    hosts.join('on', '127.0.0.1:{port}', {len(bodies)}, {i}, 30)"]
+        lines += [f"    {line}" for line in body.splitlines()] + ["sys.exit(errors.run_verb(run))"]
+        environment = os.environ | ONE_DEVICE | {"JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", "\n".join(lines)]
+        jobs.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    return finish(jobs, seconds)
+
+
+def test_what_stands_still_ends_all_with_a_sentence():
+    wait = "with Watch(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
+    codes, said = together([wait, wait])
+    assert codes == [2, 2]
+    assert all("step 7 did not end within config.train.wait_seconds = 3" in text for text in said)
+    assert all("Traceback" not in text for text in said)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_failure_of_one_process_ends_all_with_its_sentence(failing):
+    fails = "with Watch(100):\n    raise errors.UserError('the disk is full')"
+    waits = "with Watch(100):\n    time.sleep(100)"
+    codes, said = together([fails if i == failing else waits for i in range(3)])
+    assert codes == [2, 2, 2]
+    sentences = [
+        ["error: the disk is full" if i == failing else f"error: process {failing}: the disk is full"] for i in range(3)
+    ]
+    assert [[line for line in text.splitlines() if line.startswith("error")] for text in said] == sentences
+
+
+def test_a_bug_in_one_process_ends_all():
+    codes, said = together(["with Watch(100):\n    raise KeyError('k')", "with Watch(100):\n    time.sleep(100)"])
+    assert codes == [1, 2]
+    assert "KeyError: 'k'" in said[0] and "error: process 0: it ended by KeyError" in said[1]
+
+
+@pytest.mark.slow
+def test_what_processes_agree_on_is_compared_and_may_be_slow():
+    """Half a minute is what a collective would wait for."""
+    bodies = [
+        "time.sleep(40)\nhosts.agree('a', None, 60, same={'k': 'v'})\nhosts.agree('b', None, 60, same={'k': 'v'})"
+    ] * 2
+    bodies[1] = (
+        bodies[1]
+        .removeprefix("time.sleep(40)\n")
+        .replace("'b', None, 60, same={'k': 'v'}", "'b', None, 60, same={'k': 'w'}")
+    )
+    codes, said = together(bodies, 120)
+    assert codes == [2, 2] and all("process 1 has another k than process 0 (w and v)" in text for text in said)
+
+
+def test_a_taken_port_is_one_sentence():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        in_a_new_process(f"""
+with pytest.raises(UserError, match="another program listens at port {port}"):
+    hosts.join("on", "127.0.0.1:{port}", 2, 0, 2)
+""")
 
 
 @pytest.mark.parametrize("process", [0, 1])
@@ -149,6 +244,7 @@ for flags, message in [
     (("on", "", -1, -1), "no cluster was found"),
     (("auto", "here:8476", 2, 2), "--process_id=2"),
     (("auto", "here", 2, 0), "give host:port"),
+    (("auto", "", 4, 2), "say nothing without --coordinator"),
 ]:
     with pytest.raises(UserError, match=message):
         hosts.join(*flags, 2)
@@ -161,7 +257,7 @@ hosts.join("auto", "", -1, -1, 2)
 hosts.join("off", "here", 0, 0, 2)
 assert hosts.is_first() and hosts.total(3) == 3
 with pytest.raises(UserError, match="a sentence"):
-    hosts.agree(UserError("a sentence"))
+    hosts.agree("now", UserError("a sentence"), 2)
 with pytest.raises(UserError, match="has already used jax"):
     hosts.join("auto", "", -1, -1, 2)
 """)

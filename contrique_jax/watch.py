@@ -1,0 +1,87 @@
+"""What keeps processes that train together from waiting for ever: a limit on each wait, and one's failure told to all.
+
+A process that waits inside a collective for one that has failed or stands still would wait until somebody looks. Here a
+thread looks: it ends the process with one sentence when what is expected has not happened in time, and when another process
+says that it gives up. A process alone waits for nobody, and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from types import TracebackType
+
+import jax
+
+from contrique_jax import hosts
+from contrique_jax.errors import UserError, disk_message
+
+_FAILURE = "contrique_jax/failure"  # key of the first failure's sentence
+_LOOK_SECONDS = 1.0
+
+
+class Watch:
+    """Context around what processes do together."""
+
+    def __init__(self, wait_seconds: int):
+        """`wait_seconds`: how long anything expected may take, [s]."""
+        self._wait_seconds = wait_seconds
+        self._expected = ("", math.inf)  # what, until when
+        self._left = threading.Event()
+        self._ending = threading.Lock()  # held by whoever ends the process
+
+    def expect(self, what: str) -> None:
+        """`what` comes next and takes at most the limit from now; it replaces what was expected before."""
+        self._expected = (what, time.monotonic() + self._wait_seconds)
+
+    def rest(self) -> None:
+        """What comes next takes as long as it takes: a compilation."""
+        self._expected = ("", math.inf)
+
+    def __enter__(self) -> Watch:
+        if hosts.several():
+            threading.Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """With several processes, an error ends all of them: exit code 2 and a sentence for a user's mistake, 1 for others."""
+        self.rest()
+        if hosts.several() and isinstance(error, Exception):
+            sentence = str(error) if isinstance(error, UserError) else None
+            if isinstance(error, OSError):
+                sentence = disk_message(error, str(error.filename or "output"))
+            if sentence is None:
+                traceback.print_exception(error)
+            told = sentence or f"it ended by {kind.__name__ if kind else 'an error'}; its output says where"
+            self._end(sentence, told, 2 if sentence else 1)
+        self._left.set()
+
+    def _look(self) -> None:
+        while not self._left.wait(_LOOK_SECONDS):
+            told, (what, until) = hosts.published(_FAILURE), self._expected
+            if told:
+                self._end(told, None, 2)
+            if time.monotonic() > until:
+                late = (
+                    f"{what} did not end within config.train.wait_seconds = {self._wait_seconds}: another process, or what "
+                    "this one reads or writes, does not answer; look at the processes' output; the same command resumes"
+                )
+                self._end(f"{late}.", late, 2)
+
+    def _end(self, sentence: str | None, told: str | None, code: int) -> None:
+        """Ends this process; `told` goes to the others."""
+        if not self._ending.acquire(blocking=False):
+            time.sleep(60)  # the other thread ends the process
+        if told:
+            hosts.publish(_FAILURE, f"process {jax.process_index()}: {told}")
+        if sentence:
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
+        if hosts.is_first():
+            time.sleep(3 * _LOOK_SECONDS)  # it carries what is told
+        os._exit(code)  # the other thread may wait inside jax, where no exception reaches it
