@@ -1,6 +1,7 @@
 # From nothing but make and Python 3.11 to 3.13:
 #   make demo   trains a small encoder on procedural scenes, scores images, draws a picture (demo_out/)
-#   make test   runs the tests that take seconds; `make test-slow` the others
+#   make test   runs the tests that take seconds; `make test-slow` the others,
+#               `make test-tpu` what needs the compiler for TPUs
 # Each makes a virtual environment of its own the first time.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -9,7 +10,7 @@ TEST_EXTRA ?=
 # one worker a core: most of the time is the compiler's, which has one thread
 PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-slow lint types clean
+.PHONY: demo test test-slow test-tpu lint types clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python demo.py --out demo_out
@@ -19,6 +20,12 @@ test: .venv-test/installed
 
 test-slow: .venv-test/installed
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m slow
+
+# The compiler for TPUs lies apart: wherever it is installed, jax looks for chips.
+test-tpu: .venv-test/installed
+	.venv-test/bin/python -m pip install --quiet --no-deps --target .venv-test/plan \
+	  "$$(sed -n 's/^ *\(libtpu[^;]*\);.*/\1/p' setup.cfg)"
+	PYTHONPATH=.venv-test/plan JAX_PLATFORMS=cpu .venv-test/bin/python -m pytest -m slow tests/test_plan.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

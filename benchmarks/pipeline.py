@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import collections
 import io
-import os
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from PIL import Image
 from pillow_loader import pillow_two_views
 
 from contrique_jax.config import DataConfig
+from contrique_jax.cores import available_cores
 from contrique_jax.data.decode import decode, to_canvas
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.pipeline import Pipeline, options, tfdata_half
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="samples of each in a round")
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     times: dict[str, list[float]] = collections.defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

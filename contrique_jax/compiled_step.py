@@ -36,7 +36,7 @@ class Compiled:
     parts: dict[str, int] = field(default_factory=dict)  # bytes_per_chip by purpose
     flops: int = 0
     passes: int = 0  # operations that float32 products add on a matrix unit made for bfloat16
-    bytes_moved: int = 0
+    bytes_moved: int = 0  # to and from the main memory
     collectives: tuple[Collective, ...] = ()
     unknown_loops: int = 0
 
@@ -80,7 +80,7 @@ def compile_step(config: Config, topology: Topology, runtime: Runtime, images: i
         parts,
         flops=int(cost["flops"]) + module.repeated_flops(),
         passes=module.further_passes(),
-        bytes_moved=int(cost["bytes accessed"]) + module.repeated_bytes(),
+        bytes_moved=module.main_memory_bytes(),
         collectives=tuple(module.collectives()),
         unknown_loops=module.unknown_loops,
     )

@@ -9,7 +9,6 @@ right variance).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy import ndimage, special
 
+from contrique_jax.cores import available_cores
 from contrique_jax.correlation import Correlations
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
@@ -100,7 +100,7 @@ class NaturalStatistics:
 
     def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
         """File by file, in order; a thread a core is at work ahead of the reader."""
-        workers = os.cpu_count() or 1
+        workers = available_cores()
         pool = ThreadPoolExecutor(workers)
         try:
             yield from ahead(pool, self._one, paths, 4 * workers)

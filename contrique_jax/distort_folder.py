@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from contrique_jax import distort
+from contrique_jax.cores import available_cores
 from contrique_jax.data.decode import read, to_canvas
 from contrique_jax.distort import bank
 from contrique_jax.distort.checked import SMALLEST_SIDE
@@ -166,7 +167,7 @@ def main(argv: Sequence[str]) -> None:
         help="bring every photograph to this height and width first: turned upright or across as the size is, scaled to "
         "cover, cropped (KADIS-700k: 384x512); default: each at its own size, which must be compiled for each size",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads; default: one a core")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="threads; default: one a core")
     flags = parser.parse_args(argv)
     plan = _plan(flags)
     given = photographs(flags.source, plan.out)

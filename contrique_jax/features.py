@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
+from contrique_jax.cores import available_cores
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
@@ -90,7 +90,7 @@ class Extractor:
         self.model_hash = content_hash(model, variables)
         self.width = 2 * feature_width(model)
         self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = workers or available_cores()
         self._encode = _compiled_encoder(dataclasses.astuple(self.model))
 
     def features(self, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:

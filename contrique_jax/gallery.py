@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from contrique_jax import distort
+from contrique_jax.cores import available_cores
 from contrique_jax.data.decode import decode
 from contrique_jax.distort import bank
 from contrique_jax.distort.checked import SMALLEST_SIDE
@@ -80,7 +80,7 @@ def cells(image: RGB, types: Sequence[int], *, seed: int = 0, minmax: bool = Tru
             done.append(Cell(type, level, distorted, float(psnr), float(ssim)))
         return done
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         yield from pool.map(row, types)
 
 

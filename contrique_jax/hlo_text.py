@@ -64,7 +64,7 @@ class Met(NamedTuple):
 
 @dataclass(frozen=True)
 class Collective:
-    """Devices exchanging data; `bytes` is what one device has at the end of one exchange."""
+    """Devices exchanging data; `bytes` is what one device has at the end of one exchange, of a reduce-scatter at its start."""
 
     kind: str
     bytes: int
@@ -95,13 +95,14 @@ class Module:
     def collectives(self) -> list[Collective]:
         """In the order of the program; an exchange that starts and ends in two instructions counts once."""
         found = []
-        for instruction, _, times, _ in self.met:
-            kind = instruction.opcode.removesuffix("-start")
+        for instruction, around, times, _ in self.met:
+            kind, count = instruction.opcode.removesuffix("-start"), len(instruction.operands)
             if kind in COLLECTIVES:
                 shapes = instruction.shapes
-                if instruction.opcode.endswith("-start") and kind != "all-reduce":
-                    # (what goes in, what comes out, counters)
-                    shapes = tuple(sorted(shapes, key=lambda shape: shape.bytes))[-1:]
+                if kind == "reduce-scatter":
+                    shapes = tuple(shape for name in instruction.operands for shape in around.get(name, ()))
+                elif instruction.opcode.endswith("-start") and kind != "all-reduce":
+                    shapes = shapes[count : 2 * count]  # after what goes in
                 size = sum(shape.bytes for shape in shapes)
                 largest = max(shapes, key=lambda shape: shape.bytes).sizes
                 found.append(Collective(kind, size, len(shapes), largest, times, instruction.source))
@@ -111,9 +112,9 @@ class Module:
         """Operations of matrix products and convolutions in loops, beyond the first turn."""
         return sum((met.times - 1) * product_flops(met) for met in self.met if met.times > 1)
 
-    def repeated_bytes(self) -> int:
-        """Bytes read from and written to the main memory in loops, beyond the first turn."""
-        return sum((met.times - 1) * self.moved_bytes(met) for met in self.met if met.times > 1 and not met.fused)
+    def main_memory_bytes(self) -> int:
+        """Bytes read from and written to the main memory, every turn counted; what stays in a chip's own memory is not."""
+        return sum(met.times * self.moved_bytes(met) for met in self.met if not met.fused)
 
     def further_passes(self) -> int:
         """Operations that a matrix unit adds for float32 precision, every turn counted."""
@@ -122,7 +123,7 @@ class Module:
     def moved_bytes(self, met: Met) -> int:
         """What an instruction reads and writes in the main memory; of an array of which it takes or sets a slice, the slice."""
         instruction = met.instruction
-        if instruction.opcode in FREE:
+        if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
             return 0
         moved = 0
         for place, name in enumerate(instruction.operands):
@@ -132,14 +133,18 @@ class Module:
         called = _called(instruction) if instruction.opcode == "fusion" else []
         last = self.computations[called[0]][-1] if called else instruction
         if last.opcode == "dynamic-update-slice":
-            shapes = self._shapes(called[0]) if called else met.shapes
-            return moved + _bytes(shapes.get(last.operands[1], ()))
-        return moved + sum(shape.bytes for shape in instruction.shapes if not shape.on_chip)
+            inside = self._shapes(called[0]) if called else met.shapes
+            return moved + _bytes(inside.get(last.operands[1], ()))
+        # a copy's start gives (what comes out, what goes in, a counter), a slice's (what goes in, what comes out, ...)
+        only = {"copy-start": slice(0, 1), "slice-start": slice(1, 2)}.get(instruction.opcode, slice(None))
+        return moved + sum(shape.bytes for shape in instruction.shapes[only] if not shape.on_chip)
 
     def _touched(self, instruction: Instruction, place: int, shapes: dict[str, tuple[Shape, ...]]) -> int | None:
         """Bytes that `instruction` needs of its operand at `place`, or None where it needs the whole of it."""
         if instruction.opcode in ("dynamic-slice", "slice", "gather"):
             return _bytes(instruction.shapes) if place == 0 else 0
+        if instruction.opcode == "slice-start":
+            return _bytes(instruction.shapes[1:2])
         if instruction.opcode == "dynamic-update-slice" and place == 0:
             return _bytes(shapes.get(instruction.operands[1], ()))
         if instruction.opcode != "fusion":

@@ -45,6 +45,7 @@ def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Co
         "accumulation": config.train.accumulation,
         "encoder": config.model.encoder,
         "view_size": config.data.view_size,
+        "augment_on": config.data.augment_on,
         "fits": compiled.fits,
         "bytes_per_chip": compiled.bytes_per_chip,
         "bytes_available": compiled.capacity,
@@ -80,9 +81,13 @@ def report(record: dict[str, Any], images: int) -> str:
         more = f", {passes / 1e12:.3g} more where float32 products take several passes" if passes else ""
         lines += [
             f"arithmetic  {record['flops_per_chip'] / 1e12:.4g} TFLOP a chip{more}",
-            f"traffic     {_size(record['bytes_moved_per_chip'])} a chip, as the compiler counts it",
+            f"traffic     {_size(record['bytes_moved_per_chip'])} a chip, to and from its main memory",
             *_collective_lines(record["collectives"]),
         ]
+    if record["augment_on"] == "device":
+        lines.append(
+            "note        the clean photographs are distorted in the step; a manifest of distorted ones costs less"
+        )
     if record["loops_counted_once"]:
         lines.append(f"note        {record['loops_counted_once']} loop(s) of unknown length are counted once")
     parts = record["step_seconds_by_part"]
@@ -90,7 +95,7 @@ def report(record: dict[str, Any], images: int) -> str:
         listed = ", ".join(f"{name.replace('_', ' ')} {1000 * value:.2f}" for name, value in parts.items())
         lines += [
             f"roofline    {1000 * record['step_seconds']:.1f} ms a step (ms: {listed})",
-            f"            {record['images_per_second']:,.0f} images/s; no part runs faster than its peak",
+            f"            {record['images_per_second']:,.0f} images/s at the chip's peaks: a machine is slower",
             f"epoch       {images:,} authentic images: {record['epoch_steps']:,} steps, {record['epoch_hours']:.2g} h, "
             f"{record['epoch_chip_hours']:.3g} chip-hours",
         ]

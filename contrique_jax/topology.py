@@ -23,14 +23,14 @@ EXAMPLE = "e.g. --topology v5e:4x4, v4:4x4x8 or cpu:8"
 
 @dataclass(frozen=True)
 class Chip:
-    """A chip's published peaks. Memories are binary units, also where the page says GB: the compiler's limits show it."""
+    """A chip's published peaks, and the memory that the compiler lets a program have: a little less than the page says."""
 
     flops: float  # bfloat16 operations a second
     memory: float  # bytes
     memory_speed: float  # bytes a second
     link_speed: float  # bytes a second, one link, one way
     axes: int  # of the slice's grid
-    ring: int  # an axis of a multiple of this many chips is closed to a ring
+    ring: int  # an axis of a multiple of this many chips is closed to a ring, of a three-axis grid all or none
     most: int  # chips of the largest slice
     name: str  # as TPU_ACCELERATOR_TYPE has it; the number of cores follows
     cores: int
@@ -39,16 +39,20 @@ class Chip:
 
 # from the pages named; a link's speed is the chip's interconnect bandwidth of one direction over its links
 CHIPS = {
-    # 275 TFLOP/s, 32 GiB, 1200 GB/s; links: arXiv 2304.01433, 6 of 50 GB/s
-    "v4": Chip(275e12, 32 * 2**30, 1200e9, 50e9, 3, 4, 4096, "v4", 2, "https://docs.cloud.google.com/tpu/docs/v4"),
-    # 197 TFLOP/s, 16 GB, 819 GB/s; 1600 Gbit/s (400 GB/s both directions) over 4 links
+    # 275 TFLOP/s, 1200 GB/s; links: arXiv 2304.01433, 6 of 50 GB/s
+    "v4": Chip(275e12, 30.75 * 2**30, 1200e9, 50e9, 3, 4, 4096, "v4", 2, "https://docs.cloud.google.com/tpu/docs/v4"),
+    # 197 TFLOP/s, 819 GB/s; 1600 Gbit/s (400 GB/s both directions) over 4 links
     "v5e": Chip(
-        197e12, 16 * 2**30, 819e9, 50e9, 2, 16, 256, "v5litepod", 1, "https://docs.cloud.google.com/tpu/docs/v5e"
+        197e12, 15.75 * 2**30, 819e9, 50e9, 2, 16, 256, "v5litepod", 1, "https://docs.cloud.google.com/tpu/docs/v5e"
     ),
-    # 459 TFLOP/s, 95 GiB, 2765 GB/s; 1200 GB/s both directions over 6 links
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 100e9, 3, 4, 6144, "v5p", 2, "https://docs.cloud.google.com/tpu/docs/v5p"),
-    # 918 TFLOP/s, 32 GB, 1638 GB/s; 800 GB/s both directions over 4 links
-    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 100e9, 2, 16, 256, "v6e", 1, "https://docs.cloud.google.com/tpu/docs/v6e"),
+    # 459 TFLOP/s, 2765 GB/s; 1200 GB/s both directions over 6 links
+    "v5p": Chip(
+        459e12, 95.74 * 2**30, 2765e9, 100e9, 3, 4, 6144, "v5p", 2, "https://docs.cloud.google.com/tpu/docs/v5p"
+    ),
+    # 918 TFLOP/s, 1638 GB/s; 800 GB/s both directions over 4 links
+    "v6e": Chip(
+        918e12, 31.25 * 2**30, 1638e9, 100e9, 2, 16, 256, "v6e", 1, "https://docs.cloud.google.com/tpu/docs/v6e"
+    ),
 }
 
 
@@ -75,7 +79,7 @@ class Topology:
         return Runtime(Mesh(np.array(self.devices[:count]), (DATA_AXIS,), axis_types=(AxisType.Auto,)))
 
     def seconds(self, collective: Collective) -> tuple[float, float]:
-        """(sending, waiting) of one exchange over all chips, after the torus model of the page at HOP_SECONDS.
+        """(sending, waiting) of one exchange over all chips, after a torus model: jax-ml.github.io/scaling-book/sharding.
 
         An axis that is closed to a ring sends both ways at once. Sending is limited by a chip's links, waiting by the chips
         on the way. An all-reduce is a reduce-scatter and an all-gather.
@@ -83,6 +87,8 @@ class Topology:
         if self.chip is None or math.prod(self.shape) == 1:
             return 0.0, 0.0
         closed = [length % self.chip.ring == 0 for length in self.shape]
+        if self.chip.axes == 3:
+            closed = [all(closed)] * 3
         links = sum(2 if ring else 1 for length, ring in zip(self.shape, closed, strict=True) if length > 1)
         hops = sum(length // 2 if ring else length - 1 for length, ring in zip(self.shape, closed, strict=True))
         rounds = 2 if collective.kind == "all-reduce" else 1

@@ -32,8 +32,11 @@ case ${1:-} in
     trap 'rm -f "$archive"' EXIT
     git archive --format=tar.gz --output="$archive" HEAD
     gcloud compute tpus tpu-vm scp "$archive" "$name:contrique_jax.tar.gz" "${place[@]}" --worker=all
+    # uv brings a Python of its own: the images' is too old (3.10)
     everywhere 'mkdir -p contrique_jax && tar -xzf contrique_jax.tar.gz -C contrique_jax &&
-      python3 -m venv venv && venv/bin/pip install --quiet --upgrade pip && venv/bin/pip install --quiet "./contrique_jax[tpu,gcs]"'
+      { test -x ~/.local/bin/uv || curl -LsSf https://astral.sh/uv/install.sh | sh; } &&
+      ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 venv &&
+      ~/.local/bin/uv pip install --quiet --python venv/bin/python "./contrique_jax[tpu,gcs]"'
     ;;
   run)
     shift
@@ -43,10 +46,12 @@ case ${1:-} in
     fi
     printf -v flags '%q ' "$@"
     # cluster detection is jax's own; --distributed=on makes a worker that finds no other say so instead of training alone
-    everywhere "cd contrique_jax && nohup ../venv/bin/python -m contrique_jax.main --distributed=on $flags >../train.log 2>&1 </dev/null &"
+    # in braces, or the shell that waits for the whole line would keep ssh open
+    main="nohup ../venv/bin/python -m contrique_jax.main --distributed=on $flags"
+    everywhere "cd contrique_jax && { $main >../train.log 2>&1 </dev/null & }"
     ;;
   log) gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=0 --command='tail -n 50 -F train.log' ;;
-  stop) everywhere 'pkill -TERM -f contrique_jax.main || true' ;;
+  stop) everywhere 'pkill -TERM -f "[c]ontrique_jax.main" || true' ;; # the brackets: not the shell that runs this line
   delete) gcloud compute tpus tpu-vm delete "$name" "${place[@]}" ;;
   *)
     sed -n '2,13s/^# \{0,1\}//p' "$0" >&2

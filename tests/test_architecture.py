@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "contrique_jax"
 # from the ground up: a module imports only from floors below its own, or its own package's lower files
 FLOORS = [
-    ["errors"],
+    ["errors", "cores"],
     ["config", "outputs", "hlo_text", "storage"],
     ["runtime", "hosts"],
     ["topology", "watch"],

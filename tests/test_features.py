@@ -11,6 +11,7 @@ from PIL import Image
 from contrique_jax import batching
 from contrique_jax import features as module
 from contrique_jax.config import ModelConfig
+from contrique_jax.cores import available_cores
 from contrique_jax.data.sizes import half_size
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.features import Extractor, main, two_scale_features
@@ -114,7 +115,7 @@ def test_a_stream_can_be_left_early(extractor, folder, monkeypatch):
     stream = extractor.stream(endless)
     assert next(stream).features is not None
     stream.close()
-    assert len(seen) < 4 * (module.os.cpu_count() or 1) + 10
+    assert len(seen) < 4 * available_cores() + 10
 
 
 def test_large_images_are_scaled_down_and_named(folder, capsys):

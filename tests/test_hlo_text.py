@@ -41,6 +41,14 @@ def test_matrix_products_count_twice_their_three_sides():
     assert sum(product_flops(met) for met in Module(text).met) == 2 * 4 * 5 * 6 * 7 == expected
 
 
+def test_bytes_without_loops_are_those_of_xla():
+    """On a CPU everything is in the main memory."""
+    shapes = [jax.ShapeDtypeStruct((64, 128), jnp.float32), jax.ShapeDtypeStruct((128, 32), jnp.float32)]
+    compiled = jax.jit(lambda a, b: jnp.tanh(a @ b).sum(0)).lower(*shapes).compile()
+    counted = Module(compiled.as_text()).main_memory_bytes()
+    assert counted == pytest.approx(compiled.cost_analysis()["bytes accessed"], rel=0.05)
+
+
 def test_a_loop_counts_all_its_turns():
     def chain(x):
         return jax.lax.fori_loop(0, 11, lambda _, x: jnp.matmul(x, x, precision="highest"), x)
@@ -50,7 +58,7 @@ def test_a_loop_counts_all_its_turns():
     assert module.unknown_loops == 0
     assert module.repeated_flops() == 10 * once
     assert module.further_passes() == 11 * 5 * once
-    assert module.repeated_bytes() >= 10 * 2 * 16 * 16 * 4
+    assert module.main_memory_bytes() >= 11 * 2 * 16 * 16 * 4
 
 
 def test_of_a_slice_the_slice_is_moved():
@@ -62,7 +70,7 @@ def test_of_a_slice_the_slice_is_moved():
 
     module = Module(jax.jit(rows).lower(jax.ShapeDtypeStruct((1024, 128), jnp.float32)).compile().as_text())
     whole = 1024 * 128 * 4
-    assert whole <= module.repeated_bytes() <= 4 * whole  # 256 turns, each with 1/256 of it
+    assert whole <= module.main_memory_bytes() <= 4 * whole  # 256 turns, each with 1/256 of it
 
 
 def test_a_loop_of_unknown_length_is_named():
@@ -125,6 +133,37 @@ ENTRY %main (x: (s32[], f32[8,2])) -> (s32[], f32[8,2]) {
   ROOT %w = (s32[]{:T(128)}, f32[8,2]{1,0:T(8,128)}) while(%x), condition=%turns, body=%body
 }
 """
+
+
+COPIES = """HloModule copies
+
+ENTRY %main (p: f32[8,4], q: bf16[6,16]) -> f32[8,4] {
+  %p = f32[8,4]{1,0:T(8,128)} parameter(0)
+  %q = bf16[6,16]{1,0} parameter(1)
+  %in = (f32[8,4]{1,0:T(8,128)S(1)}, f32[8,4]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
+  %there = f32[8,4]{1,0:T(8,128)S(1)} copy-done(%in)
+  %part = ((bf16[6,16]{1,0}), bf16[2,16]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%q), slice={[0:2], [0:16]}
+  %parted = bf16[2,16]{1,0:S(1)} slice-done(%part)
+  %all = ((f32[8,4]{1,0}, bf16[6,16]{1,0}), (f32[32,4]{1,0}, bf16[24,16]{1,0})) all-gather-start(%p, %q), dimensions={0}
+  %done = (f32[32,4]{1,0}, bf16[24,16]{1,0}) all-gather-done(%all)
+  %less = f32[2,4]{1,0:S(1)} reduce-scatter(%there), dimensions={0}, to_apply=%add
+  %out = (f32[8,4]{1,0:T(8,128)}, f32[8,4]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%there)
+  ROOT %back = f32[8,4]{1,0:T(8,128)} copy-done(%out)
+}
+"""
+
+
+def test_copies_to_the_chips_own_memory_count_once_on_the_side_of_the_main_one():
+    module = Module(COPIES)
+    moved = {met.instruction.name: module.moved_bytes(met) for met in module.met}
+    assert moved["in"] == moved["out"] == 8 * 4 * 4 and moved["part"] == 2 * 16 * 2
+    assert moved["there"] == moved["back"] == moved["parted"] == moved["done"] == 0
+
+
+def test_joined_gathers_count_all_that_comes_out_and_a_reduce_scatter_what_goes_in():
+    gather, scatter = Module(COPIES).collectives()
+    assert (gather.kind, gather.bytes, gather.arrays) == ("all-gather", 32 * 4 * 4 + 24 * 16 * 2, 2)
+    assert (scatter.kind, scatter.bytes) == ("reduce-scatter", 8 * 4 * 4)
 
 
 def test_the_text_of_the_compiler_for_tpus():

@@ -180,6 +180,16 @@ def test_exchanges_take_what_links_allow():
     assert Topology("v5e:1x1", chip, (1, 1), (None,)).seconds(everything) == (0, 0)
 
 
+def test_three_axes_are_rings_all_or_none():
+    chip, everything = CHIPS["v4"], Collective("all-gather", 32_000_000, 1, (1,), 1, "")
+    # 31/32 of it over a link an axis, 1 + 3 + 3 chips to the farthest
+    assert Topology("v4:2x4x4", chip, (2, 4, 4), (None,) * 32).seconds(everything) == pytest.approx(
+        (31e6 / 150e9, 7e-6)
+    )
+    cube = Topology("v4:4x4x4", chip, (4, 4, 4), (None,) * 64)
+    assert cube.seconds(everything) == pytest.approx((31.5e6 / 300e9, 6e-6))
+
+
 def test_purposes_by_shape():
     config = Config(data=DataConfig(batch_size=1024))
     names = {
@@ -200,11 +210,41 @@ def test_purposes_by_shape():
         assert purpose(Collective(kind, 1, 1, shape, 1, source), config) == name
 
 
+needs_tpu_compiler = pytest.mark.skipif(
+    not HAS_TPU_COMPILER, reason="libtpu, the compiler for TPUs, is not installed (extra `plan`)"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_TPU_COMPILER, reason="libtpu, the compiler for TPUs, is not installed (extra `plan`)")
-def test_a_step_compiles_for_a_tpu_slice(tmp_path):
+@needs_tpu_compiler
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:1x1"])
+def test_the_compiler_refuses_what_is_larger_than_our_table_says(name):
+    """Each in a new process, as the compiler takes one kind of chip a process."""
+    code = f"""
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from contrique_jax.compiled_step import refusal
+from contrique_jax.topology import open_topology
+topology = open_topology("{name}")
+run = topology.runtime(2 * len(topology.devices), 0)
+pages = int(topology.chip.memory // 2**21)
+x = jax.ShapeDtypeStruct((pages, 1024, 1024), jnp.float32, sharding=NamedSharding(run.mesh, PartitionSpec()))
+try:
+    jax.jit(lambda x: (x[:, ::-1] * 2).sum(0)).lower(x).compile()
+except jax.errors.JaxRuntimeError as error:
+    print(len(topology.devices), abs(refusal(str(error))[1] - topology.chip.memory) < 0.01 * 2**30)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["1" if name == "v6e:1x1" else "4", "True"], done.stderr
+
+
+@pytest.mark.slow
+@needs_tpu_compiler
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_a_step_compiles_for_a_tpu_slice(tmp_path, where):
     out = tmp_path / "plan.json"
     command = ["--config", TINY, "--topology", "v5e:2x2", "--out", str(out)]
+    command += [f"--config.data.augment_on={where}"]
     command += ["--config.model.compute_dtype=bfloat16"]  # compiles much faster than six passes for float32
     done = subprocess.run([sys.executable, "-m", "contrique_jax.plan", *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -236,7 +236,7 @@ def test_a_run_in_a_bucket_equals_a_local_one(gcs, tmp_path):
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | ONE_DEVICE, stderr=subprocess.PIPE, text=True)
 
     local = start(str(tmp_path / "run"), str(tmp_path))
-    assert "1 broken images were skipped" in local.communicate(timeout=300)[1]
+    assert "1 broken image was skipped" in local.communicate(timeout=300)[1]
 
     stopped = start("gs://bucket/run", "gs://bucket")
     while stopped.poll() is None and not gcs.names("bucket", "run/checkpoints/5/"):

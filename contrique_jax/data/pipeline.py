@@ -26,6 +26,7 @@ from jaxtyping import Int, Int32, UInt8
 
 from contrique_jax.augment import Canvases, Crops, Rows, cropped_views, in_turn, synthetic_views
 from contrique_jax.config import DataConfig
+from contrique_jax.cores import available_cores
 from contrique_jax.data.order import Draws, Order
 from contrique_jax.data.rows import BrokenLog, load_canvas, load_crops
 from contrique_jax.data.sources import Source
@@ -64,7 +65,7 @@ class Pipeline:
             merge_identities=data.merge_identity_classes,
         )
         self._choose, self._choosing = functools.lru_cache(maxsize=4)(self.order), threading.Lock()
-        self.workers = data.workers or os.cpu_count() or 1
+        self.workers = data.workers or available_cores()
         has_tensorflow = importlib.util.find_spec("tensorflow") is not None
         if data.loader == "tfdata" and not has_tensorflow:
             raise UserError("config.data.loader = 'tfdata': TensorFlow is not installed; install it or say 'threads'.")
