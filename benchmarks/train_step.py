@@ -1,12 +1,13 @@
 """Views per second of the ResNet-50 training step at 256x256, beside a plain PyTorch step of the same network and loss.
 
 On a CPU both run in float32: PyTorch in its default layout and channels-last. On a GPU both run in bf16: PyTorch
-channels-last, autocast and compiled; ours reports its share of the chip's peak. The programs take turns in one process,
+channels-last, autocast and compiled. Ours reports its operations, traffic and memory, and with the chip's peaks what share
+of the roofline bound (the larger of operations over peak and bytes over bandwidth) it reaches. The programs take turns in one process,
 so that a noisy machine is noisy for all; the ratio is of medians. A turn is several steps, as in a training, and its first
 is not timed: it finds the memory as the other program left it.
 
   python benchmarks/train_step.py            # 8 images, 16 views
-  python benchmarks/train_step.py --images 256 --peak-tflops 989
+  python benchmarks/train_step.py --images 32 64 128 256 --peak-tflops 989 --peak-gbs 3350 --profile traces    # an H100
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from contrique_jax import runtime
 from contrique_jax.config import Config, DataConfig, ModelConfig
+from contrique_jax.hlo_text import Module
 from contrique_jax.train import init_state, make_step
 
 STEPS = 2  # timed ones of a turn
 
 
 def ours(images: int, views: np.ndarray, classes: np.ndarray, dtype: str):
-    """-> (a function that runs one step and waits, FLOPs of a step by the compiler's count, seconds of compilation)."""
+    """-> (a function that runs one step and waits, the compiled program, seconds of compilation)."""
     config = Config(data=DataConfig(batch_size=images), model=ModelConfig(encoder="resnet50", compute_dtype=dtype))
     run = runtime.start(images, devices=1)
     state = run.replicate(init_state(config, 1000))
@@ -40,7 +43,7 @@ def ours(images: int, views: np.ndarray, classes: np.ndarray, dtype: str):
         cell[0], measures = compiled(cell[0], placed)
         jax.block_until_ready((cell[0], measures))
 
-    return step, compiled.cost_analysis().get("flops", float("nan")), seconds
+    return step, compiled, seconds
 
 
 def theirs(views: np.ndarray, classes: np.ndarray, *, channels_last: bool, gpu: bool):
@@ -71,22 +74,15 @@ def theirs(views: np.ndarray, classes: np.ndarray, *, channels_last: bool, gpu: 
     return step
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=8, help="images a step; each gives two views")
-    parser.add_argument("--rounds", type=int, default=4, help="turns of each")
-    parser.add_argument(
-        "--peak-tflops", type=float, default=0.0, help="the chip's dense bf16 peak, for the share reached"
-    )
-    parser.add_argument("--no-torch", action="store_true", help="time ours alone")
-    options = parser.parse_args()
+def measure(images: int, options: argparse.Namespace) -> None:
+    """Times all contestants at one batch and prints a line for each."""
     gpu = jax.default_backend() == "gpu"
     generator = np.random.default_rng(0)
-    views = generator.integers(0, 256, (2, options.images, 256, 256, 3), dtype=np.uint8)
-    half = options.images // 2
+    views = generator.integers(0, 256, (2, images, 256, 256, 3), dtype=np.uint8)
+    half = images // 2
     classes = np.stack([generator.integers(0, 126, half), 126 + np.arange(half)], axis=1).reshape(-1).astype(np.int32)
 
-    step, flops, compile_seconds = ours(options.images, views, classes, "bfloat16" if gpu else "float32")
+    step, program, compile_seconds = ours(images, views, classes, "bfloat16" if gpu else "float32")
     contestants = {"contrique_jax": step}
     if not options.no_torch:
         if not gpu:
@@ -104,16 +100,48 @@ def main() -> None:
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
-    best = {name: statistics.median(seconds) for name, seconds in times.items()}
+    typical = {name: statistics.median(seconds) for name, seconds in times.items()}
+    device = jax.devices()[0]
+    print(f"\n{device.device_kind}; {2 * images} views of 256x256; compiled in {compile_seconds:.0f} s")
+    for name, seconds in typical.items():
+        ratio = seconds / typical["contrique_jax"]
+        print(f"{name:<44}{2 * images / seconds:8.2f} views/s   ours is {ratio:.2f} x as fast")
+    module = Module(program.as_text())
+    flops, moved = program.cost_analysis()["flops"] + module.repeated_flops(), module.main_memory_bytes()
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use", program.memory_analysis().temp_size_in_bytes)
     print(
-        f"device: {jax.devices()[0].device_kind}; {2 * options.images} views of 256x256; compiled in {compile_seconds:.0f} s"
+        f"a step of ours: {flops / 1e12:.3g} TFLOP, {moved / 1e9:.3g} GB of traffic, {peak / 1e9:.3g} GB held at most"
     )
-    for name, seconds in best.items():
-        print(
-            f"{name:<44}{2 * options.images / seconds:8.2f} views/s   ours is {seconds / best['contrique_jax']:.2f} x as fast"
-        )
-    if options.peak_tflops:
-        print(f"share of peak: {flops / best['contrique_jax'] / options.peak_tflops / 1e12:.1%}")
+    if options.peak_tflops and options.peak_gbs:
+        bounds = {"arithmetic": flops / options.peak_tflops / 1e12, "memory": moved / options.peak_gbs / 1e9}
+        name = max(bounds, key=lambda bound: bounds[bound])
+        share = bounds[name] / typical["contrique_jax"]
+        print(f"roofline: {1000 * bounds[name]:.1f} ms, by {name}; reached {share:.1%} of it")
+    if options.profile:
+        with jax.profiler.trace(str(options.profile / f"{images}_images")):
+            for _ in range(3):
+                step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs="+",
+        default=[8],
+        help="images a step, two views each; several, rising: one after another",
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="turns of each")
+    parser.add_argument("--peak-tflops", type=float, default=0.0, help="the chip's dense bf16 peak, for the bound")
+    parser.add_argument("--peak-gbs", type=float, default=0.0, help="its memory's GB/s, for the bound")
+    parser.add_argument(
+        "--profile", type=Path, help="a folder for traces of three steps of ours, for TensorBoard or Perfetto"
+    )
+    parser.add_argument("--no-torch", action="store_true", help="time ours alone")
+    options = parser.parse_args()
+    for images in options.images:
+        measure(images, options)
 
 
 if __name__ == "__main__":

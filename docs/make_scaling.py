@@ -16,7 +16,12 @@ import matplotlib.pyplot as plt
 HERE = Path(__file__).parent
 FIGURES, TEXT, PICTURE = HERE / "scaling.json", HERE / "scaling.md", HERE / "images" / "scaling.png"
 BEGIN, END = "<!-- made by make_scaling.py -->", "<!-- end -->"
-SHARE = 32  # images a chip of the series with growing batch
+SERIES, SHARE = "v5p", 32  # the kind of chip and the images a chip of the series with growing batch
+EXCHANGES = {
+    "gradients": ("gradients",),
+    "projections": ("loss: projections",),
+    "sums of the loss": ("loss: class sums", "loss: denominators", "loss: sums"),  # the compiler joins some of them
+}
 PARTS = {
     "work": "arithmetic or memory, the longer",
     "exchange_bytes": "exchanges: bytes",
@@ -39,8 +44,8 @@ def key(plan: dict[str, Any]) -> tuple[int, int, str, int]:
     return plan["devices"], plan["batch_size"], plan["topology"], plan["accumulation"]
 
 
-def megabytes(plan: dict[str, Any], purpose: str) -> float:
-    return plan["exchanges"].get(purpose, [0, 0])[1] / 1e6
+def megabytes(plan: dict[str, Any], purposes: tuple[str, ...]) -> float:
+    return sum(plan["exchanges"].get(purpose, [0, 0])[1] for purpose in purposes) / 1e6
 
 
 def table(plans: list[dict[str, Any]]) -> str:
@@ -57,7 +62,7 @@ def table(plans: list[dict[str, Any]]) -> str:
     head += [
         "gradients [MB]",
         "projections [MB]",
-        "class sums [MB]",
+        "sums of the loss [MB]",
         "exchanges",
         "step [ms]",
         "images/s",
@@ -74,14 +79,15 @@ def table(plans: list[dict[str, Any]]) -> str:
             plan["devices"],
             plan["topology"],
             plan["batch_size"],
-            f"{plan['batch_size'] / plan['devices']:g}",
+            f"{plan['batch_size'] / plan['devices']:g}"
+            + (f" in {plan['accumulation']} parts" if plan["accumulation"] > 1 else ""),
             memory,
         ]
         if plan["fits"]:
             passes = plan["float32_pass_flops_per_chip"] / 1e12
             cells += [f"{plan['flops_per_chip'] / 1e12 + passes:.3f}", f"{passes:.3f}"]
             cells += [f"{plan['bytes_moved_per_chip'] / 1e9:.1f}"]
-            cells += [f"{megabytes(plan, name):.1f}" for name in ("gradients", "loss: projections", "loss: class sums")]
+            cells += [f"{megabytes(plan, purposes):.1f}" for purposes in EXCHANGES.values()]
             cells += [sum(number for number, _ in plan["exchanges"].values())]
             cells += [f"{1000 * plan['step_seconds']:.1f}", f"{plan['images_per_second']:,.0f}"]
         else:
@@ -91,7 +97,11 @@ def table(plans: list[dict[str, Any]]) -> str:
 
 
 def draw(plans: list[dict[str, Any]]) -> None:
-    series = [plan for plan in plans if plan["fits"] and plan["batch_size"] == SHARE * plan["devices"]]
+    series = [
+        plan
+        for plan in plans
+        if plan["topology"].startswith(SERIES) and plan["fits"] and plan["batch_size"] == SHARE * plan["devices"]
+    ]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     names = [f"{plan['devices']}\n{plan['topology']}" for plan in series]
     floor = [0.0] * len(series)
@@ -102,27 +112,25 @@ def draw(plans: list[dict[str, Any]]) -> None:
             heights.append(1000 * (max(times["arithmetic"], times["memory"]) if part == "work" else times[part]))
         left.bar(names, heights, bottom=floor, label=label, color=colour)
         floor = [low + high for low, high in zip(floor, heights, strict=True)]
-    left.set(ylabel="milliseconds a step, at the chip's peaks", xlabel="chips", title=f"{SHARE} images a chip: time")
+    left.set(
+        ylabel="milliseconds a step, at the chip's peaks",
+        xlabel="chips",
+        title=f"{SERIES}, {SHARE} images a chip: time",
+    )
     left.set_ylim(top=1.35 * max(floor))
     left.legend(loc="upper right")
     chips = [plan["devices"] for plan in series]
     first = series[0]
     for name, label in (("flops_per_chip", "operations a chip"), ("bytes_moved_per_chip", "bytes moved in a chip")):
-        right.plot(
-            chips, [plan[name] / first[name] for plan in series], "o-", label=f"{label}, against {chips[0]} chip(s)"
-        )
-    for name, label in (
-        ("loss: projections", "projections"),
-        ("loss: class sums", "class sums"),
-        ("gradients", "gradients"),
-    ):
-        many = [plan for plan in series if plan["devices"] > 1]
-        gigabytes = [megabytes(plan, name) / 1e3 for plan in many]
+        right.plot(chips, [plan[name] / first[name] for plan in series], "o-", label=f"{label}, against one chip")
+    many = [plan for plan in series if plan["devices"] > 1]
+    for label, purposes in EXCHANGES.items():
+        gigabytes = [megabytes(plan, purposes) / 1e3 for plan in many]
         right.plot([plan["devices"] for plan in many], gigabytes, "s--", label=f"{label} exchanged [GB]")
-    right.set(xscale="log", yscale="log", xlabel="chips", title=f"{SHARE} images a chip: work and exchanges")
+    right.set(xscale="log", yscale="log", xlabel="chips", title=f"{SERIES}, {SHARE} images a chip: work and exchanges")
     right.set_xticks(chips, [str(count) for count in chips])
     right.minorticks_off()
-    right.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(0.02, 0.81))
+    right.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(0.0, 0.79))
     figure.savefig(PICTURE, dpi=110)
 
 
