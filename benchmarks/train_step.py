@@ -2,9 +2,9 @@
 
 On a CPU both run in float32: PyTorch in its default layout and channels-last. On a GPU both run in bf16: PyTorch
 channels-last, autocast and compiled. Ours reports its operations, traffic and memory, and with the chip's peaks what share
-of the roofline bound (the larger of operations over peak and bytes over bandwidth) it reaches. The programs take turns in one process,
-so that a noisy machine is noisy for all; the ratio is of medians. A turn is several steps, as in a training, and its first
-is not timed: it finds the memory as the other program left it.
+of the roofline bound (the larger of operations over peak and bytes over bandwidth) it reaches. The programs take turns in
+one process, so that a noisy machine is noisy for all; the ratio is of medians. A turn is several steps, as in a training,
+and its first is not timed: it finds the memory as the other program left it.
 
   python benchmarks/train_step.py            # 8 images, 16 views
   python benchmarks/train_step.py --images 32 64 128 256 --peak-tflops 989 --peak-gbs 3350 --profile traces    # an H100
