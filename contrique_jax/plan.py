@@ -135,8 +135,9 @@ def largest_batch(compile_at: Callable[[int], Compiled], batch: int, first: Comp
       batch: what `first` was compiled for.
       granule: batches are multiples of it.
 
-    Memory is close to linear in the batch, so a try is where the line through the last one meets the capacity. It ends when
-    a batch is known to fit and one that is 1/16 larger is known not to, or after MOST_TRIES.
+    Memory is close to linear in the batch, so a try is where the line through the last one meets the capacity; near it a
+    compiler finds ways to need less, so what fits nevertheless is tried a quarter larger. It ends when a batch is known to fit
+    and one that is 1/16 larger is known not to, or after MOST_TRIES.
     """
     fixed = sum(first.parts.get(name, 0) for name in ("parameters", "statistics and momentum", "program"))
     fit, misfit, seen = 0, math.inf, first
@@ -147,7 +148,7 @@ def largest_batch(compile_at: Callable[[int], Compiled], batch: int, first: Comp
         growth = 0.98 * (seen.capacity - fixed) / max(seen.bytes_per_chip - fixed, 1)
         batch = int(batch * growth) // granule * granule
         if not fit < batch < misfit:
-            between = fit + fit // 16 if misfit == math.inf else (fit + int(misfit)) // 2
+            between = fit + fit // 4 if misfit == math.inf else (fit + int(misfit)) // 2
             batch = max(between // granule * granule, fit + granule)
         seen = compile_at(batch)
     return fit, tries

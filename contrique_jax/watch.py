@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from types import TracebackType
+from typing import Any
 
 import jax
 
@@ -47,41 +47,40 @@ class Watch:
             threading.Thread(target=self._look, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """With several processes, an error ends all of them: exit code 2 and a sentence for a user's mistake, 1 for others."""
         self.rest()
         if hosts.several() and isinstance(error, Exception):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
                 sentence = disk_message(error, str(error.filename or "output"))
-            if sentence is None:
-                traceback.print_exception(error)
-            told = sentence or f"it ended by {kind.__name__ if kind else 'an error'}; its output says where"
-            self._end(sentence, told, 2 if sentence else 1)
+            if sentence:
+                self._end(f"error: {sentence}", sentence, 2)
+            time.sleep(2 * _LOOK_SECONDS)  # where it is that another process has gone, that one's sentence comes first
+            trace_lines = "".join(traceback.format_exception(error))
+            self._end(trace_lines, f"it ended by {type(error).__name__}; its output says where", 1)
         self._left.set()
 
     def _look(self) -> None:
         while not self._left.wait(_LOOK_SECONDS):
             told, (what, until) = hosts.published(_FAILURE), self._expected
             if told:
-                self._end(told, None, 2)
+                self._end(f"error: {told}", None, 2)
             if time.monotonic() > until:
                 late = (
                     f"{what} did not end within config.train.wait_seconds = {self._wait_seconds}: another process, or what "
                     "this one reads or writes, does not answer; look at the processes' output; the same command resumes"
                 )
-                self._end(f"{late}.", late, 2)
+                self._end(f"error: {late}.", late, 2)
 
-    def _end(self, sentence: str | None, told: str | None, code: int) -> None:
+    def _end(self, printed: str, told: str | None, code: int) -> None:
         """Ends this process; `told` goes to the others."""
         if not self._ending.acquire(blocking=False):
             time.sleep(60)  # the other thread ends the process
         if told:
             hosts.publish(_FAILURE, f"process {jax.process_index()}: {told}")
-        if sentence:
-            print(f"error: {sentence}", file=sys.stderr, flush=True)
-        if hosts.is_first():
-            time.sleep(3 * _LOOK_SECONDS)  # it carries what is told
+        print(printed, file=sys.stderr, flush=True)
+        # until all have looked, because without this process collectives of others fail, and without the first one nobody
+        # can look
+        time.sleep((6 if hosts.is_first() else 3) * _LOOK_SECONDS)
         os._exit(code)  # the other thread may wait inside jax, where no exception reaches it

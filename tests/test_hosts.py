@@ -32,8 +32,9 @@ def photographs(tmp_path):
     return flags
 
 
-def start(count, workdir, flags, each=None):
-    """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i, or its folder and these."""
+def start(count, workdir, flags, each=None, program=lambda i: None):
+    """One job of `count` processes with one CPU device each; `each(i)`: further flags of process i, or its folder and these;
+    `program(i)`: what it runs, None for the ordinary one."""
     port = _free_port()
     environment = (
         os.environ
@@ -43,7 +44,8 @@ def start(count, workdir, flags, each=None):
     together = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
     jobs = []
     for i in range(count):
-        command = [sys.executable, "-m", "contrique_jax.main", f"--config={CONFIG}", f"--workdir={workdir}", *flags]
+        command = [sys.executable, *(program(i) or ["-m", "contrique_jax.main"])]
+        command += [f"--config={CONFIG}", f"--workdir={workdir}", *flags]
         command += [*together, f"--process_id={i}"] if together else []
         further = each(i) if each else []
         folder, further = further if isinstance(further, tuple) else (None, further)
@@ -107,6 +109,30 @@ def test_sigterm_to_one_process_saves_at_one_step_on_all(tmp_path, photographs):
     (saved,) = (int(place.name) for place in (workdir / "checkpoints").iterdir() if place.name.isdigit())
     assert rows(workdir)[-1]["step"] == saved
     assert f"stopped and saved at step {saved} of 100000" in said[0] and "stopped" not in said[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stuck", [0, 1])
+def test_a_disk_that_stops_answering_on_one_host_ends_the_job(tmp_path, photographs, stuck):
+    code = """
+import sys, time
+from contrique_jax import errors, main
+from contrique_jax.data.sources import ArraySource
+load, seen = ArraySource.load, []
+def stop_answering(self, i):
+    seen.append(i)
+    if len(seen) > 150:
+        time.sleep(1000)
+    return load(self, i)
+ArraySource.load = stop_answering
+sys.exit(errors.run_verb(main.main))
+"""
+    flags = [*photographs, "--config.train.steps=100000", "--config.train.wait_seconds=30"]
+    jobs = start(2, tmp_path / "run", flags, program=lambda i: ["-c", code] if i == stuck else None)
+    codes, said = finish(jobs)
+    assert codes == [2, 2], said
+    assert all("did not end within config.train.wait_seconds = 30" in text for text in said)
+    assert all("Traceback" not in text for text in said), said
 
 
 def test_processes_with_different_configs_all_refuse(tmp_path):

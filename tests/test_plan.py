@@ -150,6 +150,16 @@ def test_the_search_ends_near_the_largest_batch(start, bend):
     assert most * 15 / 17 - granule <= best <= most
 
 
+def test_the_search_goes_on_where_a_compiler_finds_ways_to_need_less():
+    """As at 64 and more images on one v5e: 0.1 GB an image at first, less when it gets tight."""
+
+    def compile_at(batch: int) -> Compiled:
+        return Compiled(batch <= 250, min(1000 + 100 * batch, 16_000), 16_000, 0.0, {"parameters": 1000})
+
+    best, tries = plan.largest_batch(compile_at, 64, compile_at(64), 2)
+    assert 250 * 15 / 17 - 2 <= best <= 250 and tries <= plan.MOST_TRIES
+
+
 @pytest.mark.parametrize(
     "message",
     [
