@@ -105,7 +105,7 @@ def _port(coordinator: str) -> int:
 
 def _check_free(coordinator: str, port: int) -> None:
     """jax would end the process by a segmentation fault where another one listens at `port` of this machine."""
-    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as trial:
+    with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("", port))

@@ -130,7 +130,8 @@ def draw(plans: list[dict[str, Any]]) -> None:
     right.set(xscale="log", yscale="log", xlabel="chips", title=f"{SERIES}, {SHARE} images a chip: work and exchanges")
     right.set_xticks(chips, [str(count) for count in chips])
     right.minorticks_off()
-    right.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(0.0, 0.79))
+    right.set_ylim(top=1000)
+    right.legend(fontsize=8, loc="upper left")
     figure.savefig(PICTURE, dpi=110)
 
 
