@@ -260,6 +260,6 @@ def test_a_step_compiles_for_a_tpu_slice(tmp_path, where):
     assert done.returncode == 0, done.stderr
     record = json.loads(out.read_text())
     assert record["fits"] and record["devices"] == 4 and record["images_per_second"] > 0
-    if where == "host":  # three distortions iterate until nothing changes
+    if where == "host":  # distortions have loops whose turns the image decides
         assert record["loops_counted_once"] == 0
     assert {"gradients", "loss: projections"} <= {one["purpose"] for one in record["collectives"]}
