@@ -155,7 +155,7 @@ class TrainConfig:
     checkpoint_every: int = 1000  # steps
     keep_checkpoints: int = 2  # the last ones kept
     log_every: int = 20  # steps between reads of the metrics from the devices
-    wait_seconds: int = 600  # how long processes wait for each other, at the start and at a save
+    wait_seconds: int = 600  # with several processes: how long a start, a step or a save may take before the job ends
 
     def validate(self) -> None:
         _require(self.steps >= 0, "train.steps", self.steps, "at least 0 (0: train.epochs decides)")

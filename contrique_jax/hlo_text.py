@@ -20,7 +20,19 @@ _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+)(?: \(.*-> .*)? \{$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 # instructions that move nothing
-FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all")
+FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "after-all",
+    "async-start",
+    "call-start",
+)
 
 
 class Shape(NamedTuple):
@@ -131,13 +143,26 @@ class Module:
             touched = self._touched(instruction, place, met.shapes) if whole else 0
             moved += whole if touched is None else min(whole, touched)
         called = _called(instruction) if instruction.opcode == "fusion" else []
-        last = self.computations[called[0]][-1] if called else instruction
+        last = self._root(called[0]) if called else instruction
         if last.opcode == "dynamic-update-slice":
             inside = self._shapes(called[0]) if called else met.shapes
-            return moved + _bytes(inside.get(last.operands[1], ()))
-        # a copy's start gives (what comes out, what goes in, a counter), a slice's (what goes in, what comes out, ...)
-        only = {"copy-start": slice(0, 1), "slice-start": slice(1, 2)}.get(instruction.opcode, slice(None))
+            written = _bytes(inside.get(last.operands[1], ()))
+            return moved + (0 if instruction.shapes[0].on_chip else written)
+        # a copy's start gives (what comes out, what goes in, a counter), others' (what goes in, what comes out, ...)
+        results = {"copy-start": slice(0, 1), "slice-start": slice(1, 2)}
+        results |= dict.fromkeys(
+            ("all-gather-start", "collective-permute-start"), slice(len(instruction.operands), None)
+        )
+        only = results.get(instruction.opcode, slice(None))
         return moved + sum(shape.bytes for shape in instruction.shapes[only] if not shape.on_chip)
+
+    def _root(self, computation: str) -> Instruction:
+        """What a computation ends with, whatever shape it is then given."""
+        named = {instruction.name: instruction for instruction in self.computations[computation]}
+        last = self.computations[computation][-1]
+        while last.opcode == "bitcast" and last.operands[0] in named:
+            last = named[last.operands[0]]
+        return last
 
     def _touched(self, instruction: Instruction, place: int, shapes: dict[str, tuple[Shape, ...]]) -> int | None:
         """Bytes that `instruction` needs of its operand at `place`, or None where it needs the whole of it."""
@@ -146,7 +171,7 @@ class Module:
         if instruction.opcode == "slice-start":
             return _bytes(instruction.shapes[1:2])
         if instruction.opcode == "dynamic-update-slice" and place == 0:
-            return _bytes(shapes.get(instruction.operands[1], ()))
+            return 0  # the rest stays as it is
         if instruction.opcode != "fusion":
             return None
         called = _called(instruction)[0]

@@ -139,8 +139,17 @@ def is_first() -> bool:
 
 
 def several() -> bool:
-    """Whether other processes train with this one."""
-    return jax.process_count() > 1
+    """Whether other processes train with this one; starts no device."""
+    return jax.distributed.is_initialized() and _state().num_processes > 1
+
+
+def number() -> int:
+    """Of this process among the joined ones, from 0; starts no device."""
+    return int(_state().process_id or 0)
+
+
+class Together(UserError):
+    """A mistake that every process raises, at the same place."""
 
 
 def meet(name: str, wait_seconds: int) -> None:
@@ -160,25 +169,25 @@ def meet(name: str, wait_seconds: int) -> None:
 
 
 def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
-    """Waits for all processes, as `meet`. Raises UserError on all of them where one brings an error, or where a value of
+    """Waits for all processes, as `meet`. Raises Together on all of them where one brings an error, or where a value of
     `same` differs, which its key names."""
     if not several():
         if error:
             raise error
         return
     place = f"contrique_jax/said/{name}"
-    publish(f"{place}/{jax.process_index()}", json.dumps([str(error or ""), dict(same or {})]))
+    publish(f"{place}/{number()}", json.dumps([str(error or ""), dict(same or {})]))
     meet(name, wait_seconds)
     if error:
-        raise error
+        raise Together(str(error)) from error
     said = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in _service().key_value_dir_get(f"{place}/")}
     for process, (sentence, _) in sorted(said.items()):
         if sentence:
-            raise UserError(f"process {process}: {sentence}")
+            raise Together(f"process {process}: {sentence}")
     for process, (_, values) in sorted(said.items()):
         for what, value in values.items():
             if value != said[0][1][what]:
-                raise UserError(
+                raise Together(
                     f"process {process} has another {what} than process 0 ({value} and {said[0][1][what]}); start every "
                     "process with the same command, and let all see the same files."
                 )
@@ -198,10 +207,15 @@ def published(key: str) -> str | None:
 
 
 def _service() -> Any:
-    """jax's coordination service, for which it has no public functions."""
+    """jax's coordination service."""
+    return _state().client
+
+
+def _state() -> Any:
+    """What jax knows of the joined processes, for which it has no public functions."""
     from jax._src import distributed
 
-    return distributed.global_state.client
+    return distributed.global_state
 
 
 def total(count: int) -> int:

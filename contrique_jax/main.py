@@ -24,6 +24,7 @@ from contrique_jax import hosts, storage
 from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
 from contrique_jax.outputs import only_writer, whole_file
+from contrique_jax.watch import Watch
 
 if TYPE_CHECKING:
     from contrique_jax.data.pipeline import Pipeline
@@ -166,12 +167,17 @@ def main(argv: Sequence[str]) -> None:
         print(to_json(config), end="")
         return
     hosts.join(flags.distributed, flags.coordinator, flags.processes, flags.process_id, config.train.wait_seconds)
+    with Watch(config.train.wait_seconds) as watch:
+        _train(flags, watch)
+
+
+def _train(flags: Flags, watch: Watch) -> None:
     # slow imports, after everything that can be refused without them
     from contrique_jax.networks import use_compilation_cache
     from contrique_jax.train import total_steps, train
-    from contrique_jax.watch import Watch
     from contrique_jax.workdir import Workdir
 
+    config, limit = flags.config, flags.config.train.wait_seconds
     use_compilation_cache()
     run = Workdir(flags.workdir)
     resumed, fault, prepared = False, None, None
@@ -180,7 +186,6 @@ def main(argv: Sequence[str]) -> None:
         prepared = prepare(config, run.folder, flags.devices)
     except UserError as error:
         fault = error
-    limit = config.train.wait_seconds
     hosts.agree("the start", fault, limit, same=_fingerprints(config, prepared[1]) if prepared else None)
     assert prepared is not None  # or agree has raised
     runtime, pipeline = prepared
@@ -201,11 +206,10 @@ def main(argv: Sequence[str]) -> None:
             f"{doing} {config.model.encoder} in {run.name}: {images['pristine']} {kind} and {images['authentic']} authentic "
             f"images, {config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
         )
-        with Watch(limit) as watch:
-            try:
-                state = train(config, run, runtime, pipeline, watch)
-            finally:
-                run.publish()  # also what a run measured before it failed
+        try:
+            state = train(config, run, runtime, pipeline, watch)
+        finally:
+            run.publish()  # also what a run measured before it failed
     if int(state.step) < steps:
         announce(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there")
         if flags.exit_code_if_unfinished:
@@ -215,6 +219,7 @@ def main(argv: Sequence[str]) -> None:
     if broken:
         count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"
         announce(f"{count} skipped: {', '.join(f'{run.name}/{name}' for name in sorted(set(broken.values())))}")
+    hosts.meet("the model", limit)  # else nobody would hear that it could not be written
     announce(f"done: {run.name}/model")
 
 

@@ -196,7 +196,8 @@ def main(argv: Sequence[str]) -> None:
 
         granule = 2 * runtime.devices * config.train.accumulation
         record["largest_batch"], tries = largest_batch(compile_at, config.data.batch_size, compiled, granule)
-        print(f"largest     {record['largest_batch']} images a step fit ({tries} compilations)")
+        most = "more may, " if tries == MOST_TRIES else ""
+        print(f"largest     {record['largest_batch']} images a step fit ({most}{tries} compilations)")
     if out:
         with whole_file(out) as beside:
             beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

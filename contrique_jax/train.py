@@ -22,7 +22,6 @@ from contrique_jax.config import Config, check_accumulation
 from contrique_jax.data.order import steps_per_epoch, type_table
 from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.distort.bank import NUM_CLASSES
-from contrique_jax.errors import UserError
 from contrique_jax.loss import sharded_nt_xent
 from contrique_jax.metrics import Metrics
 from contrique_jax.model.contrique import init_model, project
@@ -43,7 +42,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-class Diverged(UserError):
+class Diverged(hosts.Together):
     """The loss is no number any more."""
 
 
@@ -169,24 +168,24 @@ def train(
         state = runtime.replicate(init_state(config, steps))
         if first:
             state = checkpoints.restore(first, state)
+        watch.rest()  # before the first step something is compiled
         with _metrics(run.folder, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
             saved = first or None
             run_step = make_step(config, runtime, steps)
             for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
                 if done == first + 1:
-                    watch.rest()
                     compiled = run_step.lower(state, batch).compile()
                     hosts.meet("the first step", often.wait_seconds)  # one may compile where another finds it compiled
                 watch.expect(f"step {done}")
                 state, measures = compiled(state, batch)
-                if waiting:
-                    jax.block_until_ready(waiting[-1])  # never more than a step ahead of the devices
+                if waiting and hosts.several():
+                    jax.block_until_ready(waiting[-1])  # the watch is to see the end of each step
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
                 save = leave or done % often.checkpoint_every == 0
                 if save or done % often.log_every == 0 or done == first + 1:
-                    # one wait for the devices a window, not one a step
+                    # one transfer from the devices a window
                     rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
                     rows[-1]["broken_images"] = hosts.total(pipeline.broken.count)
                     waiting = []
@@ -202,8 +201,10 @@ def train(
                     break
             watch.expect("the last checkpoint")
             checkpoints.wait()
+        watch.expect("the list of broken images")
         run.publish(must=True)
-        hosts.meet("the end", often.wait_seconds)  # with the names of broken images from all
+        hosts.meet("the end", often.wait_seconds)
+        watch.expect("the model")
         if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
             _save_model(config, run, state, steps)
             run.publish(must=True)

@@ -1,7 +1,7 @@
 """What keeps processes that train together from waiting for ever: a limit on each wait, and one's failure told to all.
 
-A process that waits inside a collective for one that has failed or stands still would wait until somebody looks. Here a
-thread looks: it ends the process with one sentence when what is expected has not happened in time, and when another process
+A process that waits inside a collective for one that has failed or stands still would wait until somebody looks. Here
+threads look: they end the process with one sentence when what is expected has not happened in time, and when another process
 says that it gives up. A process alone waits for nobody, and nothing here does anything.
 """
 
@@ -14,8 +14,6 @@ import threading
 import time
 import traceback
 from typing import Any
-
-import jax
 
 from contrique_jax import hosts
 from contrique_jax.errors import UserError, disk_message
@@ -44,28 +42,36 @@ class Watch:
 
     def __enter__(self) -> Watch:
         if hosts.several():
-            threading.Thread(target=self._look, daemon=True).start()
+            threading.Thread(target=self._look_at_clock, daemon=True).start()
+            threading.Thread(target=self._look_at_others, daemon=True).start()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """With several processes, an error ends all of them: exit code 2 and a sentence for a user's mistake, 1 for others."""
+        """With several processes, what one of them raises ends all: exit code 2 and a sentence for a user's mistake, 130 for
+        Ctrl-C, 1 for others. What all raise together is left to each."""
         self.rest()
-        if hosts.several() and isinstance(error, Exception):
+        if hosts.several() and error is not None and not isinstance(error, SystemExit | hosts.Together):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
                 sentence = disk_message(error, str(error.filename or "output"))
             if sentence:
                 self._end(f"error: {sentence}", sentence, 2)
+            if isinstance(error, KeyboardInterrupt):
+                self._end("interrupted", "it was interrupted", 130)
             time.sleep(2 * _LOOK_SECONDS)  # where it is that another process has gone, that one's sentence comes first
             trace_lines = "".join(traceback.format_exception(error))
             self._end(trace_lines, f"it ended by {type(error).__name__}; its output says where", 1)
         self._left.set()
 
-    def _look(self) -> None:
+    def _look_at_others(self) -> None:
         while not self._left.wait(_LOOK_SECONDS):
-            told, (what, until) = hosts.published(_FAILURE), self._expected
+            told = hosts.published(_FAILURE)  # waits itself where the first process's machine does not answer
             if told:
                 self._end(f"error: {told}", None, 2)
+
+    def _look_at_clock(self) -> None:
+        while not self._left.wait(_LOOK_SECONDS):
+            what, until = self._expected
             if time.monotonic() > until:
                 late = (
                     f"{what} did not end within config.train.wait_seconds = {self._wait_seconds}: another process, or what "
@@ -77,10 +83,11 @@ class Watch:
         """Ends this process; `told` goes to the others."""
         if not self._ending.acquire(blocking=False):
             time.sleep(60)  # the other thread ends the process
-        if told:
-            hosts.publish(_FAILURE, f"process {jax.process_index()}: {told}")
         print(printed, file=sys.stderr, flush=True)
+        if told:
+            text = f"process {hosts.number()}: {told}"
+            threading.Thread(target=hosts.publish, args=(_FAILURE, text), daemon=True).start()
         # until all have looked, because without this process collectives of others fail, and without the first one nobody
         # can look
-        time.sleep((6 if hosts.is_first() else 3) * _LOOK_SECONDS)
+        time.sleep((3 if hosts.number() else 6) * _LOOK_SECONDS)
         os._exit(code)  # the other thread may wait inside jax, where no exception reaches it

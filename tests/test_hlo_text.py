@@ -160,6 +160,35 @@ def test_copies_to_the_chips_own_memory_count_once_on_the_side_of_the_main_one()
     assert moved["there"] == moved["back"] == moved["parted"] == moved["done"] == 0
 
 
+SLICES = """HloModule slices
+
+%fused (p: f32[64,4], q: f32[2,4], i: s32[]) -> f32[256] {
+  %p = f32[64,4]{1,0} parameter(0)
+  %q = f32[2,4]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %set = f32[64,4]{1,0} dynamic-update-slice(%p, %q, %i, %i)
+  ROOT %flat = f32[256]{0} bitcast(%set)
+}
+
+ENTRY %main (p: f32[64,4], q: f32[2,4], i: s32[]) -> f32[64,4] {
+  %p = f32[64,4]{1,0} parameter(0)
+  %q = f32[2,4]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %f = f32[256]{0} fusion(%p, %q, %i), kind=kLoop, calls=%fused
+  %there = f32[64,4]{1,0:S(1)} dynamic-update-slice(%p, %q, %i, %i)
+  ROOT %set = f32[64,4]{1,0} dynamic-update-slice(%p, %q, %i, %i)
+}
+"""
+
+
+def test_setting_a_slice_reads_it_where_it_comes_from_and_writes_it():
+    module, update, index = Module(SLICES), 2 * 4 * 4, 4
+    moved = {met.instruction.name: module.moved_bytes(met) for met in module.met if not met.fused}
+    assert moved["set"] == 2 * update + 2 * index
+    assert moved["there"] == update + 2 * index
+    assert moved["f"] == 2 * update + index
+
+
 def test_joined_gathers_count_all_that_comes_out_and_a_reduce_scatter_what_goes_in():
     gather, scatter = Module(COPIES).collectives()
     assert (gather.kind, gather.bytes, gather.arrays) == ("all-gather", 32 * 4 * 4 + 24 * 16 * 2, 2)

@@ -176,8 +176,8 @@ def test_processes_with_workdirs_of_their_own_all_refuse_to_go_on(tmp_path, phot
     assert codes == [2, 2] and all("another newest checkpoint than process 0 (0 and 4)" in text for text in said)
 
 
-def together(bodies, seconds=60):
-    """Processes that join and then each do their own; -> exit codes and what each said."""
+def join_and_do(bodies):
+    """Processes that join and then each do their own."""
     port, jobs = _free_port(), []
     for i, body in enumerate(bodies):
         lines = ["import sys, time", "from contrique_jax import errors, hosts", "from contrique_jax.watch import Watch"]
@@ -186,7 +186,23 @@ def together(bodies, seconds=60):
         environment = os.environ | ONE_DEVICE | {"JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-c", "\n".join(lines)]
         jobs.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    return finish(jobs, seconds)
+    return jobs
+
+
+def together(bodies, seconds=60):
+    """-> exit codes and what each said."""
+    return finish(join_and_do(bodies), seconds)
+
+
+def test_a_first_process_whose_machine_has_stopped_is_waited_for_only_so_long():
+    stops = "import os, signal\nhosts.meet('here', 30)\nos.kill(os.getpid(), signal.SIGSTOP)"
+    waits = "hosts.meet('here', 30)\nwith Watch(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
+    jobs = join_and_do([stops, waits])
+    try:
+        said = jobs[1].communicate(timeout=60)[1]
+    finally:
+        jobs[0].kill()
+    assert jobs[1].returncode == 2 and "step 7 did not end within" in said and "Traceback" not in said
 
 
 def test_what_stands_still_ends_all_with_a_sentence():
