@@ -19,6 +19,8 @@ PASSES = {"highest": 6, "high": 3}
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+)(?: \(.*-> .*)? \{$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+# instructions whose result is (what goes in, what comes out, counters)
+_STARTS = ("slice-start", "all-gather-start", "collective-permute-start", "all-to-all-start")
 # instructions that move nothing
 FREE = (
     "parameter",
@@ -57,6 +59,16 @@ class Instruction:
     operands: tuple[str, ...]
     arguments: str  # what stands between the parentheses
     attributes: str
+
+    @property
+    def results(self) -> tuple[Shape, ...]:
+        """The arrays that come out; the start of a copy or an exchange lists what goes in, and counters, beside them."""
+        count = len(self.operands)
+        if self.opcode == "copy-start":
+            return self.shapes[:count]
+        if self.opcode in _STARTS:
+            return self.shapes[count : 2 * count]
+        return self.shapes
 
     @property
     def source(self) -> str:
@@ -108,13 +120,11 @@ class Module:
         """In the order of the program; an exchange that starts and ends in two instructions counts once."""
         found = []
         for instruction, around, times, _ in self.met:
-            kind, count = instruction.opcode.removesuffix("-start"), len(instruction.operands)
+            kind = instruction.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                shapes = instruction.shapes
+                shapes = instruction.results
                 if kind == "reduce-scatter":
                     shapes = tuple(shape for name in instruction.operands for shape in around.get(name, ()))
-                elif instruction.opcode.endswith("-start") and kind != "all-reduce":
-                    shapes = shapes[count : 2 * count]  # after what goes in
                 size = sum(shape.bytes for shape in shapes)
                 largest = max(shapes, key=lambda shape: shape.bytes).sizes
                 found.append(Collective(kind, size, len(shapes), largest, times, instruction.source))
@@ -148,13 +158,7 @@ class Module:
             inside = self._shapes(called[0]) if called else met.shapes
             written = _bytes(inside.get(last.operands[1], ()))
             return moved + (0 if instruction.shapes[0].on_chip else written)
-        # a copy's start gives (what comes out, what goes in, a counter), others' (what goes in, what comes out, ...)
-        results = {"copy-start": slice(0, 1), "slice-start": slice(1, 2)}
-        results |= dict.fromkeys(
-            ("all-gather-start", "collective-permute-start"), slice(len(instruction.operands), None)
-        )
-        only = results.get(instruction.opcode, slice(None))
-        return moved + sum(shape.bytes for shape in instruction.shapes[only] if not shape.on_chip)
+        return moved + sum(shape.bytes for shape in instruction.results if not shape.on_chip)
 
     def _root(self, computation: str) -> Instruction:
         """What a computation ends with, whatever shape it is then given."""
@@ -169,7 +173,7 @@ class Module:
         if instruction.opcode in ("dynamic-slice", "slice", "gather"):
             return _bytes(instruction.shapes) if place == 0 else 0
         if instruction.opcode == "slice-start":
-            return _bytes(instruction.shapes[1:2])
+            return _bytes(instruction.results)
         if instruction.opcode == "dynamic-update-slice" and place == 0:
             return 0  # the rest stays as it is
         if instruction.opcode != "fusion":
