@@ -21,7 +21,7 @@ DECAY_MASKS = ("no_norm", "original", "all")
 # fields that say how and when, not what, and so may differ between a run and its continuation
 FREE_FIELDS = (
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.remat", "train.wait_seconds",
-    "data.workers", "data.prefetch",
+    "data.workers", "data.prefetch", "data.cache_gigabytes",
 )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ class DataConfig:
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
     prefetch: int = 2  # batches kept ready on the host
+    # decoded images of each source that a process keeps in memory, so that each is decoded once [10^9 bytes]
+    cache_gigabytes: float = 0.0
     max_pixels: int = 200_000_000  # an image with more pixels counts as broken
 
     def validate(self) -> None:
@@ -80,6 +82,12 @@ class DataConfig:
         _require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
         _require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
         _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
+        _require(
+            0 <= self.cache_gigabytes < math.inf,
+            "data.cache_gigabytes",
+            self.cache_gigabytes,
+            "at least 0 (0 keeps none)",
+        )
         _require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
 
 

@@ -174,7 +174,7 @@ def main(argv: Sequence[str]) -> None:
 def _train(flags: Flags, watch: Watch) -> None:
     # slow imports, after everything that can be refused without them
     from contrique_jax.networks import use_compilation_cache
-    from contrique_jax.train import total_steps, train
+    from contrique_jax.train import out_of_memory_said, total_steps, train
     from contrique_jax.workdir import Workdir
 
     config, limit = flags.config, flags.config.train.wait_seconds
@@ -207,7 +207,8 @@ def _train(flags: Flags, watch: Watch) -> None:
             f"images, {config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
         )
         try:
-            state = train(config, run, runtime, pipeline, watch)
+            with out_of_memory_said(config):
+                state = train(config, run, runtime, pipeline, watch)
         finally:
             run.publish()  # also what a run measured before it failed
     if int(state.step) < steps:
@@ -242,7 +243,7 @@ def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipel
     from contrique_jax import runtime as runtimes
     from contrique_jax.data.pipeline import Pipeline
     from contrique_jax.data.rows import BrokenLog
-    from contrique_jax.data.sources import open_source
+    from contrique_jax.data.sources import CachedSource, open_source
 
     runtime = runtimes.start(config.data.batch_size, devices)
     check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices)
@@ -257,6 +258,9 @@ def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipel
         )
         for role in ("pristine", "authentic")
     }
+    kept = int(config.data.cache_gigabytes * 1e9)
+    if kept:
+        sources = {role: CachedSource(source, kept) for role, source in sources.items()}
     rows = runtime.local_rows(config.data.batch_size)
     log = workdir / ("broken_images.txt" if hosts.is_first() else f"broken_images.{rows.start}.txt")
     return runtime, Pipeline(config.data, **sources, seed=config.train.seed, rows=rows, broken=BrokenLog(log))

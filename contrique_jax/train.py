@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from contrique_jax.config import Config, check_accumulation
 from contrique_jax.data.order import steps_per_epoch, type_table
 from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.distort.bank import NUM_CLASSES
+from contrique_jax.errors import UserError
 from contrique_jax.loss import sharded_nt_xent
 from contrique_jax.metrics import Metrics
 from contrique_jax.model.contrique import init_model, project
@@ -132,6 +133,21 @@ def _compiler_options(config: Config, runtime: Runtime) -> dict[str, str] | None
     """XLA's CPU compiler takes away the barriers around what is computed again, and then keeps the first result after all."""
     on_cpu = runtime.mesh.devices.flat[0].platform == "cpu"
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if config.train.remat and on_cpu else None
+
+
+@contextmanager
+def out_of_memory_said(config: Config) -> Iterator[None]:
+    """Context: a device's memory that runs out -> UserError naming the fields that need less of it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"config.data.batch_size = {config.data.batch_size}: a step does not fit the memory of this "
+            f"{jax.devices()[0].device_kind}; lower it, or set config.train.accumulation = {2 * config.train.accumulation}"
+            f"{'' if config.train.remat else ' or config.train.remat = True'}."
+        ) from error
 
 
 def is_finite(row: dict[str, float]) -> bool:

@@ -20,7 +20,7 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
         ("data.batch_size", 7), ("data.height", 100), ("data.view_size", 0), ("data.pristine_share", 1.5),
         ("data.type_weights", (1.0, 2.0)), ("data.type_weights", (0.0,) * 25),
         ("data.type_weights", ("a",) * 25), ("data.loader", "magic"), ("data.augment_on", "moon"),
-        ("optim.gradient_scale", 0.0),
+        ("data.cache_gigabytes", -1.0), ("data.cache_gigabytes", float("inf")), ("optim.gradient_scale", 0.0),
         ("model.encoder", "vgg"), ("model.patches", 20), ("model.compute_dtype", "float16"), ("loss.temperature", 0.0),
         ("optim.momentum", 1.0), ("optim.decay_mask", "some"), ("optim.warmup_share", 1.0), ("train.epochs", 0),
         ("train.seed", -1), ("train.log_every", 0), ("train.accumulation", 0), ("train.accumulation", 3),

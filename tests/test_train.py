@@ -22,7 +22,7 @@ from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
 from contrique_jax.model.store import load_model
-from contrique_jax.train import Diverged, init_state, make_step, train
+from contrique_jax.train import Diverged, init_state, make_step, out_of_memory_said, train
 from tests.children import ONE_DEVICE
 from tests.tiny_config import get_config
 
@@ -293,3 +293,12 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, flags, says):
 def test_a_batch_that_devices_do_not_divide():
     with pytest.raises(UserError, match=r"config\.data\.batch_size = 12: 4 devices do not divide"):
         runtime.start(12, devices=4)
+
+
+def test_too_little_memory_names_the_fields_that_need_less():
+    config = tiny(train__accumulation=2)
+    says = r"batch_size = \d+: .*train.accumulation = 4 or config.train.remat = True"
+    with pytest.raises(UserError, match=says), out_of_memory_said(config):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), out_of_memory_said(config):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -6,6 +6,7 @@ Opening a source lists it and reads no image: a broken file is found, named and 
 from __future__ import annotations
 
 import os
+import threading
 from array import array
 from pathlib import Path
 from typing import Literal, Protocol
@@ -22,6 +23,7 @@ from contrique_jax.errors import BrokenImage, UserError
 
 Role = Literal["pristine", "authentic"]
 _CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
+KEPT_SCENES = 1 << 29  # bytes
 _FORMS = "a folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy or scenes:N"
 
 
@@ -74,7 +76,7 @@ def open_source(
     if colon and kind == "arrays":
         return ArraySource(spec, Path(rest).expanduser(), field=field)
     if colon and kind == "scenes":
-        return SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas)
+        return CachedSource(SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas), KEPT_SCENES)
     if not spec:
         raise UserError(f"{field}: no source is given; give {_FORMS}.")
     if storage.is_address(spec):
@@ -162,19 +164,42 @@ class ArraySource:
         return np.array(self._images[i])
 
 
+class CachedSource:
+    """Another source whose images stay in memory once decoded, the first ones up to `limit` bytes; the rest is decoded anew."""
+
+    def __init__(self, source: Source, limit: int):
+        self.name, self.classes = source.name, source.classes
+        self._source, self._limit, self._used = source, limit, 0
+        self._kept: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
+        self._counting = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def item_name(self, i: int) -> str:
+        return self._source.item_name(i)
+
+    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        image = self._kept.get(i)
+        if image is None:
+            image = self._source.load(i)
+            with self._counting:
+                if i not in self._kept and self._used + image.nbytes <= self._limit:
+                    self._kept[i] = image
+                    self._used += image.nbytes
+        return image
+
+
 class SceneSource:
     """`scenes:N[@SEED]`: procedural scenes; the same number gives the same scene on any machine.
 
-    Drawing one takes many times longer than decoding a photograph, so those drawn are kept, up to KEEP bytes.
+    Drawing one takes many times longer than decoding a photograph: keep them (`CachedSource`).
     """
 
-    KEEP = 1 << 29
     classes = None
 
     def __init__(self, name: str, *, role: Role, field: str, seed: int, canvas: tuple[int, int]):
         self.name = name
-        self._kept: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
-        self._kept_bytes = 0
         count, at, held_out = name.removeprefix("scenes:").partition("@")
         try:
             self._count, self._seed = int(count), int(held_out) if at else seed
@@ -193,14 +218,9 @@ class SceneSource:
     def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         from contrique_jax.data.scenes import authentic_scene, pristine_scene  # with all it draws with, slow to import
 
-        scene = self._kept.get(i)
-        if scene is None:
-            pristine = self._role == "pristine"
-            scene = pristine_scene(self._seed, i, *self._canvas) if pristine else authentic_scene(self._seed, i)
-            if self._kept_bytes + scene.nbytes <= self.KEEP:
-                self._kept[i] = scene
-                self._kept_bytes += scene.nbytes
-        return scene
+        if self._role == "pristine":
+            return pristine_scene(self._seed, i, *self._canvas)
+        return authentic_scene(self._seed, i)
 
 
 def _in_bucket(spec: str, address: str, role: Role, field: str, max_pixels: int) -> FileSource:

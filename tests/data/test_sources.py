@@ -15,7 +15,7 @@ from PIL import Image
 
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.scenes import authentic_scene, pristine_scene
-from contrique_jax.data.sources import open_source
+from contrique_jax.data.sources import CachedSource, open_source
 from contrique_jax.errors import BrokenImage, UserError
 
 
@@ -242,6 +242,42 @@ def test_scenes_follow_the_role_and_the_seed():
 )
 def test_scenes_with_a_mistake(spec):
     assert spec in complaint(spec)
+
+
+# kept in memory
+
+
+class CountingSource:
+    """Images of 12 bytes, and how often each was loaded; number 3 is broken."""
+
+    name, classes = "counting", None
+
+    def __init__(self):
+        self.loads = [0] * 5
+
+    def __len__(self):
+        return 5
+
+    def item_name(self, i):
+        return f"counting[{i}]"
+
+    def load(self, i):
+        self.loads[i] += 1
+        if i == 3:
+            raise BrokenImage("counting[3]", "it always is")
+        return np.full((2, 2, 3), i, np.uint8)
+
+
+def test_decoded_images_are_kept_up_to_the_limit():
+    counting = CountingSource()
+    source = CachedSource(counting, limit=25)  # two images
+    for _ in range(3):
+        for i in (0, 1, 2, 4):
+            np.testing.assert_array_equal(source.load(i), np.full((2, 2, 3), i))
+        with pytest.raises(BrokenImage, match="it always is"):
+            source.load(3)
+    assert counting.loads == [1, 1, 3, 3, 3]
+    assert (len(source), source.name, source.item_name(2)) == (5, "counting", "counting[2]")
 
 
 # TensorFlow Datasets
