@@ -12,8 +12,9 @@ from typing import Any
 
 from contrique_jax.errors import UserError
 
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-INPUT_SCALINGS = ("unit", "imagenet")
+ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
+INPUT_SCALINGS = ("unit", "imagenet", "centred")
+FEATURES = ("pooled", "stages")
 AUGMENT_ON = ("host", "device")
 LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
@@ -93,19 +94,27 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """The network: a torchvision-layout ResNet, 2x2 patches, a projector."""
+    """The network: an encoder, 2x2 patches, a projector."""
 
     encoder: str = "resnet50"  # one of ENCODERS
-    base_width: int = 64  # channels after the stem; 64 is torchvision's
+    base_width: int = (
+        64  # channels after a ResNet's stem; 64 is torchvision's, and stands for an EfficientNet-Lite0's own
+    )
     patches: int = 2  # the last map is pooled to patches x patches local vectors
     projection_dim: int = 128  # width of the projections that the loss compares
     compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters, statistics and loss are always float32
     norm_per_view: bool = True  # BatchNorm statistics of each view apart, as in the original; False: of both together
-    input_scaling: str = "unit"  # "unit": [0, 1], as in the original; "imagenet": then minus mean, over deviation
+    # "unit": [0, 1], as in the original; "imagenet": then minus mean, over deviation; "centred": (255 x - 127) / 128
+    input_scaling: str = "unit"
+    # "pooled": means of the last map, as in the paper; "stages": means and deviations of each stage's last map, of which the
+    # projector's input is made too (an EfficientNet-Lite0's last convolution then learns nothing)
+    features: str = "pooled"
 
     def validate(self) -> None:
         _require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
         _require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
+        lite = self.encoder == "efficientnet_lite0"
+        _require(not lite or self.base_width == 64, "model.base_width", self.base_width, f"64 for {self.encoder}")
         _require(self.patches >= 1, "model.patches", self.patches, "at least 1")
         _require(self.projection_dim >= 2, "model.projection_dim", self.projection_dim, "at least 2")
         _require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
@@ -113,6 +122,7 @@ class ModelConfig:
             self.input_scaling in INPUT_SCALINGS, "model.input_scaling", self.input_scaling,
             f"one of {', '.join(INPUT_SCALINGS)}",
         )  # fmt: skip
+        _require(self.features in FEATURES, "model.features", self.features, f"one of {', '.join(FEATURES)}")
 
 
 @dataclass
@@ -155,6 +165,9 @@ class TrainConfig:
 
     steps: int = 0  # 0: `epochs` decides
     epochs: int = 25  # an epoch ends with the shorter source
+    # where the weights come from before the first step: a model folder, a run's workdir or a checkpoint, of the same encoder;
+    # its projector is taken too if it has this one's shapes; "" draws all weights from the seed
+    init_from: str = ""
     seed: int = 0  # every random choice of a run comes from it
     # micro-batches a step: memory of one, forwards of two. The contrastive batch stays `data.batch_size`, its loss and
     # gradient exact; BatchNorm sees a micro-batch, and its running statistics move once a step, by the micro-batches' mean

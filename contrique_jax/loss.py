@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.denominators import log_denominators
-from contrique_jax.model.contrique import normalise
+from contrique_jax.model.pooling import normalise
 
 
 def dense_nt_xent(z: Float[Array, "n d"], classes: Int[Array, " n"], temperature: float) -> Float[Array, ""]:

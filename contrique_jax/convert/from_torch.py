@@ -9,20 +9,32 @@ from pathlib import Path
 
 import numpy as np
 
-from contrique_jax.config import INPUT_SCALINGS, ModelConfig
+from contrique_jax.config import FEATURES, INPUT_SCALINGS, ModelConfig
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
 from contrique_jax.errors import UserError
-from contrique_jax.model.store import DESCRIPTION, content_hash, flat_shapes, from_flat, load_model, save_model
+from contrique_jax.model.store import (
+    DESCRIPTION,
+    NO_LICENCE,
+    content_hash,
+    flat_shapes,
+    from_flat,
+    load_model,
+    save_model,
+)
 
 GUESS = " (a guess, as the file has no classifier: give --input-scaling imagenet for a backbone cut from torchvision's)"
-_SCALING = {"unit": "images as they are, in [0, 1]", "imagenet": "images less ImageNet's mean, over its deviation"}
+_SCALING = {
+    "unit": "images as they are, in [0, 1]",
+    "imagenet": "images less ImageNet's mean, over its deviation",
+    "centred": "bytes less 127, over 128",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo or torchvision's "
-        "ResNet-18 to 152, recognised by its names; in half precision, behind module. or inside a training checkpoint too. "
+        "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo, torchvision's "
+        "ResNet-18 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half precision, behind module. or inside a training checkpoint too. "
         "Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's projector gives "
         "features, and cannot be trained on. Features are this program's whatever the model: of the whole image and its "
         "half, L2-normalised (Re-IQA does not normalise, ARNIQA averages crops)."
@@ -33,8 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-scaling",
         choices=INPUT_SCALINGS,
-        help="what the network expects: unit is [0, 1], imagenet less mean and over deviation (default: what the program "
+        help="what the network expects: unit is [0, 1], imagenet less mean and over deviation, centred bytes less 127 and "
+        "over 128 (default: what the program "
         "of the file does; give imagenet for Re-IQA's content-aware file, whose names do not differ)",
+    )
+    parser.add_argument(
+        "--features",
+        choices=FEATURES,
+        default="pooled",
+        help="what an image's vector is: pooled is the mean of the last map, stages means and deviations of each stage's "
+        "last map (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--licence", metavar="TEXT", default=NO_LICENCE, help="of the weights, kept in the model folder"
     )
 
 
@@ -42,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
-    family, model, flat, left = adopt(path, tensors, args.input_scaling)
+    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features)
     for name, array in flat.items():
         if name.endswith(COUNTER) and not (array.size == 1 and np.isfinite(array).all()):
             raise UserError(f"{path}: {name} should be one number and is {array.ravel()[:3]}; save the model again.")
@@ -55,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     content = content_hash(model, variables)
     if _holds_another(out, content):
         raise UserError(f"{out}: holds another model, to which probes may be tied; name another folder.")
-    save_model(out, model, variables, provenance=provenance)
+    save_model(out, model, variables, provenance=provenance, licence=args.licence)
     print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content}")
     guess = GUESS if not args.input_scaling and _is_bare(family, tensors) else ""
     print(f"input: {_SCALING[model.input_scaling]}{guess}")
@@ -73,7 +96,7 @@ def _holds_another(folder: Path, content: str) -> bool:
 
 
 def adopt(
-    path: Path, tensors: Mapping[str, np.ndarray], input_scaling: str | None
+    path: Path, tensors: Mapping[str, np.ndarray], input_scaling: str | None, features: str = "pooled"
 ) -> tuple[Family, ModelConfig, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
 
@@ -83,7 +106,7 @@ def adopt(
         family = recognise(tensors)
         names = our_names(tensors, family)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
-        model = architecture(flat, input_scaling or _scaling(family, tensors))
+        model = architecture(flat, input_scaling or _scaling(family, tensors), features)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     wanted = flat_shapes(model)
@@ -128,4 +151,4 @@ def _scaling(family: Family, tensors: Mapping[str, np.ndarray]) -> str:
 
 def _is_bare(family: Family, tensors: Mapping[str, np.ndarray]) -> bool:
     """A bare ResNet without a classifier is not torchvision's own file: to-torch --encoder-only writes such ones."""
-    return not family.prefix and "fc.weight" not in tensors
+    return not family.prefix and not family.first.endswith("conv_stem") and "fc.weight" not in tensors

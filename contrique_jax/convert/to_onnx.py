@@ -13,7 +13,8 @@ from contrique_jax import __version__
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.model.contrique import IMAGENET_DEVIATION, IMAGENET_MEAN, Variables, feature_width
-from contrique_jax.model.resnet import ARCHITECTURES, EPSILON, Bottleneck
+from contrique_jax.model.layers import EPSILON
+from contrique_jax.model.resnet import ARCHITECTURES, Bottleneck
 from contrique_jax.model.store import NO_LICENCE, content_hash, preprocessing, read_description, to_flat
 from contrique_jax.networks import load_network, model_folder
 from contrique_jax.outputs import output_path, whole_file

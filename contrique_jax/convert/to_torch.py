@@ -9,7 +9,7 @@ import numpy as np
 from contrique_jax.convert.torch_file import SUFFIXES, write_state_dict
 from contrique_jax.convert.torch_names import COUNTER, counters, original_name
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import IMAGENET_DEVIATION, IMAGENET_MEAN
+from contrique_jax.model.contrique import CENTRE, HALF_RANGE, IMAGENET_DEVIATION, IMAGENET_MEAN
 from contrique_jax.model.store import read_description, to_flat
 from contrique_jax.networks import load_network, model_folder
 from contrique_jax.outputs import output_path
@@ -18,7 +18,8 @@ from contrique_jax.outputs import output_path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A model as a PyTorch state dict, by the names of the original CONTRIQUE (encoder.4.0.conv1.weight, "
-        "projector.0.weight), whose model class loads it with strict=True; or the encoder alone, by torchvision's."
+        "projector.0.weight), whose model class loads it with strict=True; or the encoder alone, by torchvision's. An "
+        "EfficientNet-Lite0's are timm's (conv_stem.weight, blocks.0.0.conv_dw.weight), behind encoder. beside a projector."
     )
     parser.epilog = "Example: contrique-jax convert to-torch runs/first mine.tar"
     parser.add_argument("model", metavar="M", help="a model folder, a run's workdir or a checkpoint in it")
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder-only",
         action="store_true",
-        help="torchvision's names (conv1.weight, layer1.0.conv1.weight); its resnet with fc = torch.nn.Identity() loads it",
+        help="torchvision's names (conv1.weight, layer1.0.conv1.weight); its resnet with fc = torch.nn.Identity() loads it; "
+        "timm's for an EfficientNet-Lite0, which timm loads with num_classes=0",
     )
 
 
@@ -45,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         named = {original_name(name): array for name, array in flat.items()}
     write_state_dict(out, named)
-    whose = f"torchvision's {model.encoder} without fc" if args.encoder_only else f"CONTRIQUE with a {model.encoder}"
+    lite = model.encoder == "efficientnet_lite0"
+    alone = "timm's tf_efficientnet_lite0 without classifier" if lite else f"torchvision's {model.encoder} without fc"
+    whose = alone if args.encoder_only else f"CONTRIQUE with a {model.encoder}"
     print(f"{out}: {len(named)} tensors, {whose}; evaluate it with model.eval()")
     if folder is None and not args.model.startswith("random:"):
         print("the optimiser's state and the step stay in the checkpoint: a state dict holds the network alone")
@@ -54,6 +58,10 @@ def run(args: argparse.Namespace) -> None:
     if model.input_scaling == "imagenet":
         print(f"it expects images in [0, 1] less {list(IMAGENET_MEAN)}, over {list(IMAGENET_DEVIATION)}")
         print("a state dict does not say so: from-torch needs --input-scaling imagenet to read it back")
+    if model.input_scaling == "centred":
+        print(f"it expects bytes v as (v - {CENTRE:g}) / {HALF_RANGE:g}")
+    if model.features != "pooled":
+        print(f"a state dict does not say which features are taken: from-torch needs --features {model.features}")
 
 
 def stored_counts(description: dict[str, object]) -> dict[str, int]:

@@ -1,6 +1,7 @@
-"""The names that PyTorch programs give a ResNet's arrays, and ours for them.
+"""The names that PyTorch programs give an encoder's arrays, and ours for them.
 
-Ours are torchvision's behind `encoder.`; programs that wrap a torchvision ResNet in an `nn.Sequential` number its parts.
+Ours are torchvision's behind `encoder.`; programs that wrap a torchvision ResNet in an `nn.Sequential` number its parts. An
+EfficientNet-Lite0's are timm's; the package efficientnet_lite_pytorch counts all blocks in one row.
 """
 
 from __future__ import annotations
@@ -13,12 +14,24 @@ import numpy as np
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
+from contrique_jax.model.efficientnet import STAGES
 from contrique_jax.model.resnet import ARCHITECTURES, Bottleneck
 
 COUNTER = "num_batches_tracked"  # torch counts batches in every BatchNorm; its arithmetic does not depend on the count
 _NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 _PARTS = {number: part for part, number in _NUMBERS.items()}
 _OURS = re.compile(r"encoder\.layer([1-4])\.(\d+)\.")
+
+_PACKAGE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_PACKAGE_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_PACKAGE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
 @dataclass(frozen=True)
@@ -27,31 +40,35 @@ class Family:
 
     says: str
     prefix: str
-    numbered: bool
+    first: str  # its first kernel, behind the prefix
     input_scaling: str  # what its program does to images
 
 
 # the first that fits is taken
 FAMILIES = (
-    Family("CONTRIQUE", "encoder.", True, "unit"),
-    Family("ARNIQA", "model.", True, "imagenet"),
-    Family("ARNIQA in training", "encoder.model.", True, "imagenet"),
-    Family("Re-IQA or this program", "encoder.", False, "unit"),
-    Family("MoCo", "encoder_q.", False, "imagenet"),
-    Family("torchvision", "", False, "imagenet"),
-    Family("an encoder alone as nn.Sequential", "", True, "unit"),
+    Family("CONTRIQUE", "encoder.", "0", "unit"),
+    Family("ARNIQA", "model.", "0", "imagenet"),
+    Family("ARNIQA in training", "encoder.model.", "0", "imagenet"),
+    Family("Re-IQA or this program", "encoder.", "conv1", "unit"),
+    Family("MoCo", "encoder_q.", "conv1", "imagenet"),
+    Family("torchvision", "", "conv1", "imagenet"),
+    Family("an encoder alone as nn.Sequential", "", "0", "unit"),
+    Family("efficientnet_lite_pytorch", "", "_conv_stem", "centred"),
+    Family("timm's tf_efficientnet_lite0", "", "conv_stem", "centred"),
+    Family("this program's EfficientNet-Lite0", "encoder.", "conv_stem", "centred"),
 )
+_LITE_PARTS = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
 
 
 def recognise(names: Iterable[str]) -> Family:
     """The family whose names for the first kernel is among `names`. Raises UserError where there is none."""
     known = set(names)
     for family in FAMILIES:
-        if f"{family.prefix}{'0' if family.numbered else 'conv1'}.weight" in known:
+        if f"{family.prefix}{family.first}.weight" in known:
             return family
     examples = ", ".join(sorted(known)[:3])
     raise UserError(
-        f"no ResNet by the names of {', '.join(family.says for family in FAMILIES)} among its {len(known)} tensors "
+        f"no network by the names of {', '.join(family.says for family in FAMILIES)} among its {len(known)} tensors "
         f"({examples}, ...); give the state dict of such a model."
     )
 
@@ -60,21 +77,38 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
     """Our name of every array that a model of ours can hold -> its name in the file. Others, such as a classifier or
     another projector, are left out."""
     known = list(names)
+    lite = family.first.endswith("conv_stem")
     renamed = {}
     for name in known:
-        part, _, rest = name.removeprefix(family.prefix).partition(".")
-        part = _PARTS.get(part, "") if family.numbered else part
-        if name.startswith(family.prefix) and part in _NUMBERS and rest:
+        bare = name.removeprefix(family.prefix)
+        part, _, rest = (_of_package(bare) if family.first == "_conv_stem" else bare).partition(".")
+        part = _PARTS.get(part, "") if family.first == "0" else part
+        if name.startswith(family.prefix) and part in (_LITE_PARTS if lite else _NUMBERS) and rest:
             renamed[f"encoder.{part}.{rest}"] = name
     if family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
         renamed |= {name: name for name in known if name.startswith("projector.")}
     return renamed
 
 
+def _of_package(name: str) -> str:
+    """A name in efficientnet_lite_pytorch -> timm's: _blocks.1._expand_conv.weight -> blocks.1.0.conv_pw.weight."""
+    part, _, rest = name.partition(".")
+    if part != "_blocks":
+        return f"{_PACKAGE.get(part, part)}.{rest}"
+    number, _, rest = rest.partition(".")
+    layer, _, leaf = rest.partition(".")
+    places = [(stage, i, shape[2]) for stage, shape in enumerate(STAGES) for i in range(shape[-1])]
+    if not number.isdigit() or int(number) >= len(places):
+        return name
+    stage, i, expansion = places[int(number)]
+    layers = _PACKAGE_BLOCK if expansion > 1 else _PACKAGE_FIRST_BLOCK
+    return f"blocks.{stage}.{i}.{layers.get(layer, layer)}.{leaf}"
+
+
 def original_name(name: str) -> str:
-    """Our name -> the original program's: encoder.layer1.0.bn1.weight -> encoder.4.0.bn1.weight."""
+    """Our name -> the original program's: encoder.layer1.0.bn1.weight -> encoder.4.0.bn1.weight. Other encoders' stay."""
     head, part, rest = name.split(".", 2)
-    return f"{head}.{_NUMBERS[part]}.{rest}" if head == "encoder" else name
+    return f"{head}.{_NUMBERS[part]}.{rest}" if head == "encoder" and part in _NUMBERS else name
 
 
 def counters(names: Iterable[str]) -> list[str]:
@@ -82,18 +116,27 @@ def counters(names: Iterable[str]) -> list[str]:
     return [name.replace("running_mean", COUNTER) for name in names if name.endswith("running_mean")]
 
 
-def architecture(flat: Mapping[str, np.ndarray], input_scaling: str) -> ModelConfig:
+def architecture(flat: Mapping[str, np.ndarray], input_scaling: str, features: str = "pooled") -> ModelConfig:
     """The architecture of ours with the nearest numbers of blocks; `flat_shapes` says whether the arrays are of it."""
+    last = next((flat[name] for name in ("projector.3.weight", "projector.4.weight") if name in flat), None)
+    projection_dim = 0 if last is None or not last.ndim else int(last.shape[0])
+    if "encoder.conv_stem.weight" in flat:
+        return ModelConfig(
+            encoder="efficientnet_lite0",
+            projection_dim=projection_dim,
+            input_scaling=input_scaling,
+            features=features,
+        )
     blocks = {(match[1], match[2]) for match in map(_OURS.match, flat) if match}
     depths = tuple(sum(stage == str(i) for stage, _ in blocks) for i in range(1, 5))
     wide = "encoder.layer1.0.conv3.weight" in flat
     alike = {name: wanted for name, (block, wanted) in ARCHITECTURES.items() if (block is Bottleneck) == wide}
     nearest = min(alike, key=lambda name: sum(abs(a - b) for a, b in zip(alike[name], depths, strict=True)))
     kernel = flat["encoder.conv1.weight"]
-    last = next((flat[name] for name in ("projector.3.weight", "projector.4.weight") if name in flat), None)
     return ModelConfig(
         encoder=nearest,
         base_width=int(kernel.shape[0]) if kernel.ndim else 0,
-        projection_dim=0 if last is None or not last.ndim else int(last.shape[0]),
+        projection_dim=projection_dim,
         input_scaling=input_scaling,
+        features=features,
     )

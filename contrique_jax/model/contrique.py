@@ -1,8 +1,8 @@
-"""The CONTRIQUE network: ResNet, patch pooling, projector (paper, section III).
+"""The CONTRIQUE network: encoder, patch pooling, projector (paper, section III).
 
 Outside this module there are plain nested dicts of float32 arrays only: `Variables` holds "params" and "batch_stats",
-both named as torchvision names them (encoder/layer1/0/conv1/weight, projector/1/running_mean). Maps are NHWC, kernels
-HWIO, linear weights [inputs, outputs].
+both named as torchvision and timm name them (encoder/layer1/0/conv1/weight, projector/1/running_mean). Maps are NHWC,
+kernels HWIO, linear weights [inputs, outputs].
 """
 
 from __future__ import annotations
@@ -22,11 +22,22 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.resnet import ARCHITECTURES, RUNNING, BatchNorm, ResNet, Statistics
+from contrique_jax.model.efficientnet import HEAD, STAGE_WIDTHS, Depthwise, EfficientNetLite0
+from contrique_jax.model.layers import RUNNING, BatchNorm, Statistics
+from contrique_jax.model.pooling import (
+    adaptive_average_pool,
+    adaptive_statistics,
+    global_mean,
+    global_statistics,
+    normalise,
+)
+from contrique_jax.model.resnet import ResNet, stage_widths
 
 Variables = dict[str, dict[str, Any]]
 # of ImageNet's photographs in [0, 1], red, green, blue: what torchvision's classifiers and their offspring expect taken off
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# of bytes: what EfficientNet-Lite's released weights expect taken off and divided by
+CENTRE, HALF_RANGE = 127.0, 128.0
 
 
 class Linear(nnx.Module):
@@ -61,14 +72,21 @@ class Contrique(nnx.Module):
 
     def __init__(self, model: ModelConfig):
         dtype = jnp.dtype(model.compute_dtype)
-        self.patches = model.patches
-        self.encoder = ResNet(model.encoder, model.base_width, dtype=dtype)
+        self.patches, self.of_stages = model.patches, model.features == "stages"
+        self.encoder: ResNet | EfficientNetLite0 = (
+            EfficientNetLite0(dtype=dtype)
+            if model.encoder == "efficientnet_lite0"
+            else ResNet(model.encoder, model.base_width, dtype=dtype)
+        )
         if model.projection_dim:
             self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
 
     def patch_features(
         self, images: Float[Array, "n h w 3"], statistics: Statistics, remat: bool = False
     ) -> Float[Array, "n p c"]:
+        if self.of_stages:
+            maps = self.encoder.stages(images, statistics, remat=remat)
+            return adaptive_statistics([x for x, _ in maps], self.patches)
         x, _ = self.encoder(images, statistics, remat=remat)
         return normalise(adaptive_average_pool(x.astype(jnp.float32), self.patches))
 
@@ -78,31 +96,36 @@ class Contrique(nnx.Module):
         return self.projector(self.patch_features(images, statistics, remat), statistics)
 
     def features(self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None) -> Float[Array, "n c"]:
-        x, sizes = self.encoder(images, RUNNING, valid)
-        total = jnp.sum(x.astype(jnp.float32), (1, 2))
-        if sizes is None:
-            return normalise(total / (x.shape[1] * x.shape[2]))
-        return normalise(total / jnp.prod(sizes, axis=1, keepdims=True).astype(jnp.float32))
+        if self.of_stages:
+            return global_statistics(self.encoder.stages(images, RUNNING, valid))
+        return normalise(global_mean(*self.encoder(images, RUNNING, valid)))
 
 
 def feature_width(model: ModelConfig) -> int:
-    """Numbers in a feature vector of one scale: 2048 for a ResNet-50 of base width 64."""
-    block, depths = ARCHITECTURES[model.encoder]
-    return (model.base_width << (len(depths) - 1)) * block.expansion
+    """Numbers in a feature vector of one scale. Pooled: channels of the last map, 2048 for a ResNet-50 of base width 64,
+    1280 for an EfficientNet-Lite0. Stages: twice the channels of all stages, 7680 and 1568."""
+    lite = model.encoder == "efficientnet_lite0"
+    stages = STAGE_WIDTHS if lite else stage_widths(model.encoder, model.base_width)
+    if model.features == "stages":
+        return 2 * sum(stages)
+    return HEAD if lite else stages[-1]
 
 
 def init_model(model: ModelConfig, seed: int) -> Variables:
-    """Fresh weights on the host by torchvision's and torch's rules: Kaiming normal over fan-out for convolutions,
-    Kaiming uniform with a = sqrt(5) for linear layers, BatchNorm 1 and 0.
+    """Fresh weights on the host by torchvision's and torch's rules: Kaiming normal over fan-out for convolutions
+    (a depthwise one has one output a channel), Kaiming uniform with a = sqrt(5) for linear layers, BatchNorm 1 and 0.
 
     Each array is drawn from (seed, its name) alone, so it does not change when the network around it does.
     """
+
+    alone = {f"{path}.weight" for path in _modules(dataclasses.astuple(model), Depthwise)}
 
     def fill(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = ".".join(str(part.key) for part in path[1:])
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         if len(leaf.shape) == 4:
-            fan_out = leaf.shape[0] * leaf.shape[1] * leaf.shape[3]
+            outputs = 1 if name in alone else leaf.shape[3]
+            fan_out = leaf.shape[0] * leaf.shape[1] * outputs
             return generator.standard_normal(leaf.shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
         if len(leaf.shape) == 2:
             bound = 1 / math.sqrt(leaf.shape[0])
@@ -150,25 +173,13 @@ def encode(
     images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"],
     valid: Int[Array, "n 2"] | None = None,
 ) -> Float[Array, "n c"]:
-    """L2-normalised global features of images of any size, BatchNorm in evaluation mode, float32.
+    """Global features of images of any size, BatchNorm in evaluation mode, float32.
 
-    `images` are float in [0, 1] (or uint8). `valid` gives the height and width of each image where the batch is padded
+    `model.features` "pooled": means over the last map, L2-normalised. "stages": means and deviations over the last map of
+    each stage, as they are; before an EfficientNet-Lite0's head, which then takes no part. `images` are float in [0, 1] (or uint8). `valid` gives the height and width of each image where the batch is padded
     at the bottom and right; the features are then those of the image alone, whatever the padding holds.
     """
     return _bind(model, variables).features(_scaled(model, images), valid)
-
-
-def normalise(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-    """x divided by its L2 norm along the last axis; zero stays zero."""
-    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
-
-
-def adaptive_average_pool(x: Float[Array, "n h w c"], patches: int) -> Float[Array, "n p c"]:
-    """Means over patches x patches cells, row by row; cell i of a side spans floor(i s / p) to ceil((i + 1) s / p)."""
-    height, width = x.shape[1:3]
-    rows = [(i * height // patches, -(-(i + 1) * height // patches)) for i in range(patches)]
-    columns = [(i * width // patches, -(-(i + 1) * width // patches)) for i in range(patches)]
-    return jnp.stack([jnp.mean(x[:, a:b, c:d], (1, 2)) for a, b in rows for c, d in columns], axis=1)
 
 
 def _scaled(model: ModelConfig, images: Array) -> Float[Array, "n h w 3"]:
@@ -176,6 +187,8 @@ def _scaled(model: ModelConfig, images: Array) -> Float[Array, "n h w 3"]:
         images = images.astype(jnp.float32) / 255
     if model.input_scaling == "imagenet":
         images = (images - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_DEVIATION)
+    elif model.input_scaling == "centred":
+        images = (255 * images - CENTRE) / HALF_RANGE
     return images
 
 
@@ -192,3 +205,9 @@ def _skeleton(model: tuple[Any, ...]) -> tuple[nnx.GraphDef[Contrique], nnx.Stat
     network = nnx.eval_shape(lambda: Contrique(ModelConfig(*model)))
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
     return graph, states[0], states[1]
+
+
+def _modules(model: tuple[Any, ...], kind: type[nnx.Module]) -> frozenset[str]:
+    """Dotted names of the network's modules of that kind."""
+    network = nnx.eval_shape(lambda: Contrique(ModelConfig(*model)))
+    return frozenset(".".join(map(str, path)) for path, part in nnx.iter_modules(network) if isinstance(part, kind))

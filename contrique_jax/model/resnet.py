@@ -1,104 +1,17 @@
 """ResNet-18, 34, 50, 101 and 152 in torchvision's layout: the parameter tree carries torchvision's names.
 
-Maps are NHWC, kernels HWIO. Parameters and BatchNorm statistics are float32; convolutions run in the compute dtype.
 Kernels are zero as built: `contrique.init_model` draws them, a model folder or a checkpoint fills them in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from contrique_jax.model.convolution import convolve, max_pool
-
-MOMENTUM = 0.1  # torch's sense: the share of the new batch in the running statistics
-EPSILON = 1e-5
-
-Map = Float[Array, "n h w c"]
-Sizes = Int[Array, "n 2"]
-
-
-class Statistics(NamedTuple):
-    """Whose mean and variance BatchNorm takes."""
-
-    batches: (
-        int  # the first axis holds so many batches in turn, and each has its own; 0: the running ones, of the module
-    )
-    axis: str | None = None  # inside a `shard_map`: the mesh axis over which the rows of every batch are split
-
-
-RUNNING = Statistics(0)
-
-
-class Conv(nnx.Module):
-    """A square convolution without bias, padded by (size - 1) // 2."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, dtype: jnp.dtype):
-        self.stride, self.padding, self.dtype = stride, (size - 1) // 2, dtype
-        self.weight = nnx.Param(jnp.zeros((size, size, inputs, outputs), jnp.float32))
-
-    def __call__(self, x: Map) -> Map:
-        return convolve(x.astype(self.dtype), self.weight[...].astype(self.dtype), self.stride, self.padding)
-
-
-class BatchNorm(nnx.Module):
-    """Normalises over all axes but the last, in float32, and returns the dtype it was given.
-
-    In training the first axis holds several batches in turn (the two views of each image), and each is normalised by its
-    own statistics, as if it went through alone; a batch is the global one, however it is sharded. The running ones move
-    by `MOMENTUM` once a batch; the running variance is the unbiased one, as in torch.
-    """
-
-    def __init__(self, width: int):
-        self.weight = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
-        self.running_mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
-        self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
-
-    def __call__(self, x: Float[Array, "n *rest c"], statistics: Statistics) -> Float[Array, "n *rest c"]:
-        wide = x.astype(jnp.float32)
-        if statistics.batches:
-            mean, variance = self._batch_statistics(wide, statistics)
-        else:
-            mean, variance = self.running_mean[...], self.running_var[...]
-        scale = self.weight[...] * lax.rsqrt(variance + EPSILON)
-        offset = self.bias[...] - mean * scale
-        if statistics.batches:
-            scale, offset = _each_row(scale, x.shape), _each_row(offset, x.shape)
-        return (wide * scale + offset).astype(x.dtype)
-
-    def _batch_statistics(
-        self, x: Float[Array, "n *rest c"], statistics: Statistics
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
-        def mean_of_batches(x: Array) -> Array:
-            # each row first: the map keeps its shape, which a reshape of it to batches would cost in copies
-            rows = jnp.mean(x, tuple(range(1, x.ndim - 1)))
-            mean = jnp.mean(rows.reshape(-1, statistics.batches, x.shape[-1]), 0)
-            return mean if statistics.axis is None else lax.pmean(mean, statistics.axis)
-
-        mean = mean_of_batches(x)
-        here, devices = mean, 1
-        if statistics.axis is not None:  # or the backward pass would sum over devices what belongs to single rows
-            here, devices = lax.pcast(mean, statistics.axis, to="varying"), lax.axis_size(statistics.axis)
-        variance = mean_of_batches(jnp.square(x - _each_row(here, x.shape)))
-        count = x.size // x.shape[-1] // statistics.batches * devices
-        unbiased = variance * (count / max(count - 1, 1))
-        for batch in range(statistics.batches):
-            for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-                running[...] = (1 - MOMENTUM) * running[...] + MOMENTUM * lax.stop_gradient(new[batch])
-        return mean, variance
-
-
-def _each_row(of_batch: Float[Array, "b c"], shape: tuple[int, ...]) -> Float[Array, "n *ones c"]:
-    """What belongs to each batch, at each row of a map of that shape."""
-    rows = jnp.tile(of_batch, (shape[0] // len(of_batch), 1))
-    return rows.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1])
+from contrique_jax.model.convolution import max_pool
+from contrique_jax.model.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
 
 
 class Downsample(nnx.Module):
@@ -127,7 +40,7 @@ class BasicBlock(nnx.Module):
             self.downsample = Downsample(inputs, width, stride, dtype=dtype)
 
     def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None) -> Map:
-        after = _halved(valid, self.stride)
+        after = halved(valid, self.stride)
         out = _relu(self.bn1(self.conv1(x), statistics), after)
         out = self.bn2(self.conv2(out), statistics)
         return _relu(out + (self.downsample(x, statistics) if hasattr(self, "downsample") else x), after)
@@ -151,7 +64,7 @@ class Bottleneck(nnx.Module):
             self.downsample = Downsample(inputs, outputs, stride, dtype=dtype)
 
     def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None) -> Map:
-        after = _halved(valid, self.stride)
+        after = halved(valid, self.stride)
         out = _relu(self.bn1(self.conv1(x), statistics), valid)
         out = _relu(self.bn2(self.conv2(out), statistics), after)
         out = self.bn3(self.conv3(out), statistics)
@@ -179,9 +92,9 @@ class Stage(nnx.Module):
     def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None, remat: bool) -> tuple[Map, Sizes | None]:
         for i in range(self.depth):
             block = getattr(self, str(i))
-            x = _call(type(block).__call__, remat)(block, x, statistics, valid)
+            x = kept_or_again(type(block).__call__, remat)(block, x, statistics, valid)
             if i == 0:
-                valid = _halved(valid, self.stride)
+                valid = halved(valid, self.stride)
         return x, valid
 
 
@@ -201,12 +114,9 @@ class ResNet(nnx.Module):
         block, depths = ARCHITECTURES[name]
         self.conv1 = Conv(3, base_width, 7, 2, dtype=dtype)
         self.bn1 = BatchNorm(base_width)
-        inputs = base_width
-        for i, depth in enumerate(depths):
-            width = base_width << i
-            stage = Stage(block, inputs, width, depth, 1 if i == 0 else 2, dtype=dtype)
+        for i, (depth, inputs) in enumerate(zip(depths, (base_width, *stage_widths(name, base_width)), strict=False)):
+            stage = Stage(block, inputs, base_width << i, depth, 1 if i == 0 else 2, dtype=dtype)
             setattr(self, f"layer{i + 1}", stage)
-            inputs = block.expansion * width
 
     def __call__(
         self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
@@ -217,37 +127,32 @@ class ResNet(nnx.Module):
         equals that of the image alone. With `remat` a backward pass keeps the input of the stem and of each block only, and
         computes the rest again.
         """
-        x = _call(_stem, remat)(self.conv1, _inside(images, valid), statistics, valid, self.bn1)
-        valid = _halved(_halved(valid, 2), 2)
+        return self.stages(images, statistics, valid, remat)[-1]
+
+    def stages(
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+    ) -> list[tuple[Map, Sizes | None]]:
+        """The last map of each of the four layers, and the part of it that `valid` covers; see `__call__`."""
+        x = kept_or_again(_stem, remat)(self.conv1, inside(images, valid), statistics, valid, self.bn1)
+        valid = halved(halved(valid, 2), 2)
+        maps = []
         for i in range(1, 5):
             x, valid = getattr(self, f"layer{i}")(x, statistics, valid, remat)
-        return x, valid
+            maps.append((x, valid))
+        return maps
 
 
-def _call(layer: Callable[..., Map], remat: bool) -> Callable[..., Map]:
-    """A layer as a function of (module, map, statistics, ...), its inside kept for the backward pass or computed again."""
-    return nnx.remat(layer, static_argnums=(2,)) if remat else layer
+def stage_widths(name: str, base_width: int) -> tuple[int, ...]:
+    """Channels of the last map of each layer: 256, 512, 1024, 2048 for a ResNet-50 of base width 64."""
+    block, depths = ARCHITECTURES[name]
+    return tuple(block.expansion * (base_width << i) for i in range(len(depths)))
 
 
 def _stem(conv: Conv, images: Map, statistics: Statistics, valid: Sizes | None, norm: BatchNorm) -> Map:
-    valid = _halved(valid, 2)
+    valid = halved(valid, 2)
     x = _relu(norm(conv(images), statistics), valid)
-    return _inside(max_pool(x), _halved(valid, 2))  # a window just outside still sees the last row inside
-
-
-def _halved(valid: Sizes | None, stride: int) -> Sizes | None:
-    """Sizes after a strided layer: every one here has padding (k - 1) // 2, which makes it ceil(size / stride)."""
-    return valid if valid is None or stride == 1 else (valid - 1) // stride + 1
-
-
-def _inside(x: Map, valid: Sizes | None) -> Map:
-    if valid is None:
-        return x
-    rows = jnp.arange(x.shape[1])[None, :] < valid[:, :1]
-    columns = jnp.arange(x.shape[2])[None, :] < valid[:, 1:]
-    mask = rows[:, :, None, None] & columns[:, None, :, None]
-    return jnp.where(mask, x, jnp.zeros((), x.dtype))
+    return inside(max_pool(x), halved(valid, 2))  # a window just outside still sees the last row inside
 
 
 def _relu(x: Map, valid: Sizes | None) -> Map:
-    return _inside(jax.nn.relu(x), valid)
+    return inside(jax.nn.relu(x), valid)

@@ -1,7 +1,7 @@
 """Model folders: `model.safetensors` (the weights) and `model.json` (what they are); no checkpoint library reads them.
 
 The tensors carry torch's names and layouts (`encoder.layer1.0.conv1.weight` is [outputs, inputs, k, k]), so that a
-torchvision ResNet loads the encoder once the prefix is cut off.
+torchvision ResNet, or timm's EfficientNet-Lite0, loads the encoder once the prefix is cut off.
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from contrique_jax.config import DTYPES, ENCODERS, INPUT_SCALINGS, ModelConfig
+from contrique_jax.config import DTYPES, ENCODERS, FEATURES, INPUT_SCALINGS, ModelConfig
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.model.contrique import IMAGENET_DEVIATION, IMAGENET_MEAN, Variables, variable_shapes
+from contrique_jax.model.contrique import (
+    CENTRE,
+    HALF_RANGE,
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    Variables,
+    variable_shapes,
+)
 
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -32,7 +39,7 @@ PREPROCESSING = {
     "scales": ["full", "half: Pillow bicubic to (width // 2, height // 2)"],
     "features": "global average, L2-normalised at each scale, full scale first",
 }
-ADDED_LATER = {"input_scaling"}  # fields of the architecture that older folders lack; they had the default
+ADDED_LATER = {"input_scaling", "features"}  # fields of the architecture that older folders lack; they had the default
 NO_LICENCE = "not stated; ask whoever trained the model"
 
 
@@ -58,8 +65,11 @@ def from_flat(flat: Mapping[str, np.ndarray]) -> Variables:
 
 
 def content_hash(model: ModelConfig, variables: Variables) -> str:
-    """Twelve hexadecimal digits that name these weights and what they expect of pixels, the same on every machine."""
+    """Twelve hexadecimal digits that name these weights, what they expect of pixels and which features are taken, the same
+    on every machine."""
     digest = hashlib.sha256(b"" if model.input_scaling == "unit" else model.input_scaling.encode())
+    if model.features != "pooled":
+        digest.update(f"features {model.features}".encode())
     for name, array in sorted(to_flat(variables).items()):
         digest.update(f"{name}{array.shape}".encode())
         digest.update(array.astype("<f4", copy=False).data)
@@ -111,9 +121,14 @@ def save_model(
 
 def preprocessing(model: ModelConfig) -> dict[str, Any]:
     """What has to be done to an image before this network sees it, and to what comes out, in words and numbers."""
+    said: dict[str, Any] = dict(PREPROCESSING)
     if model.input_scaling == "imagenet":
-        return PREPROCESSING | {"mean": list(IMAGENET_MEAN), "standard deviation": list(IMAGENET_DEVIATION)}
-    return PREPROCESSING
+        said |= {"mean": list(IMAGENET_MEAN), "standard deviation": list(IMAGENET_DEVIATION)}
+    if model.input_scaling == "centred":
+        said |= {"mean": [CENTRE / 255] * 3, "standard deviation": [HALF_RANGE / 255] * 3}
+    if model.features == "stages":
+        said["features"] = "mean and deviation over the last map of each stage, at each scale, full scale first"
+    return said
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
@@ -168,7 +183,13 @@ def _architecture(description: dict[str, Any], path: Path) -> ModelConfig:
         if type(value) is not kind or (kind is int and isinstance(value, int) and value < least):
             wanted = f"a whole number, at least {least}" if kind is int else f"a {kind.__name__}"
             raise UserError(f"{path}: architecture.{name} is {value!r}, and must be {wanted}.")
-    for name, allowed in (("encoder", ENCODERS), ("compute_dtype", DTYPES), ("input_scaling", INPUT_SCALINGS)):
+    choices = {
+        "encoder": ENCODERS,
+        "compute_dtype": DTYPES,
+        "input_scaling": INPUT_SCALINGS,
+        "features": FEATURES,
+    }
+    for name, allowed in choices.items():
         if stored.get(name, allowed[0]) not in allowed:
             raise UserError(
                 f"{path}: architecture.{name} is {stored[name]!r}, and must be one of {', '.join(allowed)}."

@@ -13,8 +13,10 @@ import pytest
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.model import contrique
-from contrique_jax.model.contrique import adaptive_average_pool, encode, feature_width, init_model, normalise, project
-from contrique_jax.model.resnet import RUNNING, BatchNorm, ResNet, Statistics
+from contrique_jax.model.contrique import encode, feature_width, init_model, project
+from contrique_jax.model.layers import RUNNING, BatchNorm, Statistics
+from contrique_jax.model.pooling import adaptive_average_pool, normalise
+from contrique_jax.model.resnet import ResNet
 from contrique_jax.model.store import to_flat
 from tests.reference_weights import REFERENCE_MODEL, our_name, reference_variables
 

@@ -1,0 +1,195 @@
+"""EfficientNet-Lite0 (Google, 2020; Apache-2.0): the parameter tree carries the names of timm's tf_efficientnet_lite0.
+
+Inverted residual blocks of 1x1, depthwise and 1x1 convolutions with ReLU6 and no squeeze-excitation, 224 pixels in its
+training. The released weights expect bytes v as (v - 127) / 128: `model.input_scaling` "centred".
+
+Padding is TensorFlow's SAME at any size: max((ceil(n / s) - 1) s + k - n, 0) zeros along a side of n, the smaller half
+first, so a strided layer begins one pixel later on an even side than on an odd one. timm's network does the same. The package
+efficientnet_lite_pytorch pads at every size as it would at 224 pixels: the numbers are the same where each strided
+layer meets an even side, at multiples of 32, and others elsewhere.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from contrique_jax.model.convolution import convolve, depthwise
+from contrique_jax.model.depthwise import Pads
+from contrique_jax.model.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
+
+MOMENTUM, EPSILON = 0.01, 1e-3  # of every BatchNorm: the package's and TensorFlow's
+STEM, HEAD = 32, 1280  # channels after the first and the last convolution
+# kernel, stride of the first block, expansion, channels, blocks: of each stage
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+STAGE_WIDTHS = tuple(channels for _, _, _, channels, _ in STAGES)
+
+
+class Depthwise(nnx.Module):
+    """A k x k convolution of each channel alone, without bias, padded as SAME."""
+
+    def __init__(self, width: int, size: int, stride: int, *, dtype: jnp.dtype):
+        self.stride, self.dtype = stride, dtype
+        self.weight = nnx.Param(jnp.zeros((size, size, 1, width), jnp.float32))
+
+    def __call__(self, x: Map, valid: Sizes | None) -> Map:
+        kernel = self.weight[...].astype(self.dtype)
+        x, pads = aligned(x.astype(self.dtype), kernel.shape[0], self.stride, valid)
+        return depthwise(x, kernel, self.stride, pads)
+
+
+class Stem(Conv):
+    """The 3x3 convolution of stride 2 that meets the image, padded as SAME."""
+
+    def __call__(self, x: Map, valid: Sizes | None = None) -> Map:
+        kernel = self.weight[...].astype(self.dtype)
+        x, pads = aligned(x.astype(self.dtype), kernel.shape[0], self.stride, valid)
+        return convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, self.stride)
+
+
+class Block(nnx.Module):
+    """1x1 to `expansion` times the width, depthwise, 1x1 without activation; added to its input if the shape is the same.
+
+    Without expansion the first 1x1 is left out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, expansion: int, *, dtype: jnp.dtype):
+        self.stride, self.expands, self.adds = stride, expansion > 1, stride == 1 and inputs == outputs
+        width = expansion * inputs
+        if self.expands:
+            self.conv_pw = Conv(inputs, width, 1, dtype=dtype)
+            self.bn1 = _norm(width)
+            self.conv_dw = Depthwise(width, size, stride, dtype=dtype)
+            self.bn2 = _norm(width)
+            self.conv_pwl = Conv(width, outputs, 1, dtype=dtype)
+            self.bn3 = _norm(outputs)
+        else:
+            self.conv_dw = Depthwise(width, size, stride, dtype=dtype)
+            self.bn1 = _norm(width)
+            self.conv_pw = Conv(width, outputs, 1, dtype=dtype)
+            self.bn2 = _norm(outputs)
+
+    def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None) -> Map:
+        out = x
+        if self.expands:
+            out = _relu6(self.bn1(self.conv_pw(out), statistics))
+        spatial, last, final = (
+            (self.bn2, self.conv_pwl, self.bn3) if self.expands else (self.bn1, self.conv_pw, self.bn2)
+        )
+        out = _relu6(spatial(self.conv_dw(inside(out, valid), valid), statistics))
+        out = final(last(out), statistics)
+        return out + x if self.adds else out
+
+
+class BlockStage(nnx.Module):
+    """The blocks of one stage, named "0", "1", ..."""
+
+    def __init__(self, inputs: int, stage: tuple[int, int, int, int, int], *, dtype: jnp.dtype):
+        size, self.stride, expansion, outputs, self.depth = stage
+        for i in range(self.depth):
+            block = Block(inputs, outputs, size, self.stride if i == 0 else 1, expansion, dtype=dtype)
+            setattr(self, str(i), block)
+            inputs = outputs
+
+    def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None, remat: bool) -> tuple[Map, Sizes | None]:
+        for i in range(self.depth):
+            x = kept_or_again(Block.__call__, remat)(getattr(self, str(i)), x, statistics, valid)
+            if i == 0:
+                valid = halved(valid, self.stride)
+        return x, valid
+
+
+class Blocks(nnx.Module):
+    """The seven stages, named "0", "1", ..."""
+
+    def __init__(self, *, dtype: jnp.dtype):
+        for i, (inputs, stage) in enumerate(zip((STEM, *STAGE_WIDTHS), STAGES, strict=False)):
+            setattr(self, str(i), BlockStage(inputs, stage, dtype=dtype))
+
+
+class EfficientNetLite0(nnx.Module):
+    """The network up to the activation after the last 1x1 convolution, a 32nd of the image a side; no classifier."""
+
+    def __init__(self, *, dtype: jnp.dtype):
+        self.conv_stem = Stem(3, STEM, 3, 2, dtype=dtype)
+        self.bn1 = _norm(STEM)
+        self.blocks = Blocks(dtype=dtype)
+        self.conv_head = Conv(STAGE_WIDTHS[-1], HEAD, 1, dtype=dtype)
+        self.bn2 = _norm(HEAD)
+
+    def __call__(
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+    ) -> tuple[Map, Sizes | None]:
+        """The last map [n, ceil(h / 32), ceil(w / 32), 1280], and the part of it that `valid` (height and width of the
+        image in the top left corner) covers.
+
+        With `valid`, whatever lies outside is zero where a convolution sees it, and strided ones begin where the image's
+        own size has them begin: inside, the map equals that of the image alone; outside it is zero. With `remat` a backward
+        pass keeps the input of the stem, of each block and of the head only, and computes the rest again.
+        """
+        x, valid = self.stages(images, statistics, valid, remat)[-1]
+        return inside(kept_or_again(_layer, remat)(self.conv_head, x, statistics, self.bn2), valid), valid
+
+    def stages(
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+    ) -> list[tuple[Map, Sizes | None]]:
+        """The last map of each of the seven stages, of `STAGE_WIDTHS` channels, before the head; and the part of it that
+        `valid` covers. Outside that the maps hold anything."""
+        x = kept_or_again(_layer, remat)(self.conv_stem, inside(images, valid), statistics, self.bn1, valid)
+        valid = halved(valid, 2)
+        maps = []
+        for i in range(len(STAGES)):
+            x, valid = getattr(self.blocks, str(i))(x, statistics, valid, remat)
+            maps.append((x, valid))
+        return maps
+
+
+def same_pads(side: int, size: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after a side of so many pixels: TensorFlow's SAME for a kernel of `size`."""
+    total = max((-(-side // stride) - 1) * stride + size - side, 0)
+    return total // 2, total - total // 2
+
+
+def aligned(x: Map, size: int, stride: int, valid: Sizes | None) -> tuple[Map, Pads]:
+    """A map and the zeros to put around it, so that a convolution of that size and stride is SAME for each row's own image.
+
+    If sizes may be odd and even within one batch, each image is moved to where its own padding has it, and nothing is left
+    to pad.
+    """
+    height, width = x.shape[1:3]
+    if valid is None or stride == 1:
+        return x, (same_pads(height, size, stride), same_pads(width, size, stride))
+    for axis in (1, 2):
+        length = (-(-x.shape[axis] // stride) - 1) * stride + size
+        odd = (valid[:, axis - 1] % 2 == 1)[:, None, None, None]
+        x = jnp.where(odd, _placed(x, axis, (size - 1) // 2, length), _placed(x, axis, (size - 2) // 2, length))
+    return x, ((0, 0), (0, 0))
+
+
+def _placed(x: Map, axis: int, before: int, length: int) -> Map:
+    """The map after so many zeros along an axis that is `length` long in the end."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (before, length - x.shape[axis] - before)
+    return jnp.pad(x, pads)
+
+
+def _norm(width: int) -> BatchNorm:
+    return BatchNorm(width, momentum=MOMENTUM, epsilon=EPSILON)
+
+
+def _layer(conv: Conv, x: Map, statistics: Statistics, norm: BatchNorm, valid: Sizes | None = None) -> Map:
+    return _relu6(norm(conv(x, valid) if isinstance(conv, Stem) else conv(x), statistics))
+
+
+def _relu6(x: Map) -> Map:
+    return jnp.minimum(jax.nn.relu(x), 6)
