@@ -1,4 +1,4 @@
-"""Views per second of the ResNet-50 training step at 256x256, beside a plain PyTorch step of the same network and loss.
+"""Views per second of the training step at 256x256, beside a plain PyTorch step of the same network (ResNet-50) and loss.
 
 On a CPU both run in float32: PyTorch in its default layout and channels-last. On a GPU both run in bf16: PyTorch
 channels-last, autocast and compiled. Ours reports its operations, traffic and memory, and with the chip's peaks what share
@@ -13,27 +13,32 @@ and its first is not timed: it finds the memory as the other program left it.
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
 import jax
 import numpy as np
+from gpu import turn
 
 from contrique_jax import runtime
 from contrique_jax.config import Config, DataConfig, ModelConfig
 from contrique_jax.hlo_text import Module
+from contrique_jax.model import convolution, depthwise
 from contrique_jax.train import init_state, make_step
 
+WAYS = {"taps": depthwise.TAPS, "cpu_taps": depthwise.CPU_TAPS, "conv": depthwise.LAX}
 STEPS = 2  # timed ones of a turn
 
 
-def ours(images: int, views: np.ndarray, classes: np.ndarray, dtype: str):
+def ours(images: int, views: np.ndarray, classes: np.ndarray, model: ModelConfig):
     """-> (a function that runs one step and waits, its operations, the compiled program, seconds of compilation)."""
-    config = Config(data=DataConfig(batch_size=images), model=ModelConfig(encoder="resnet50", compute_dtype=dtype))
+    config = Config(data=DataConfig(batch_size=images), model=model)
     run = runtime.start(images, devices=1)
     state = run.replicate(init_state(config, 1000))
     placed = run.place((views.swapaxes(0, 1), classes))
@@ -85,34 +90,50 @@ def measure(images: int, options: argparse.Namespace) -> None:
         sys.modules["torch"]._dynamo.reset()  # each batch a program of its own
     gpu = jax.default_backend() == "gpu"
     generator = np.random.default_rng(0)
-    views = generator.integers(0, 256, (2, images, 256, 256, 3), dtype=np.uint8)
+    side = options.view
+    views = generator.integers(0, 256, (2, images, side, side, 3), dtype=np.uint8)
     half = images // 2
     classes = np.stack([generator.integers(0, 126, half), 126 + np.arange(half)], axis=1).reshape(-1).astype(np.int32)
 
-    step, flops, program, compile_seconds = ours(images, views, classes, "bfloat16" if gpu else "float32")
-    contestants = {"contrique_jax": step}
-    if not options.no_torch:
-        if not gpu:
-            contestants["PyTorch, default layout"] = theirs(views, classes, channels_last=False, gpu=False)
-        name = "PyTorch, channels-last" + (", autocast, compiled" if gpu else "")
-        contestants[name] = theirs(views, classes, channels_last=True, gpu=gpu)
-    for run in contestants.values():  # warm up
-        run()
-        run()
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(options.rounds):
-        for name, run in contestants.items():
-            run()
-            for _ in range(STEPS):
-                start = time.perf_counter()
+    model = ModelConfig(encoder=options.encoder, compute_dtype="bfloat16" if gpu else "float32")
+    contestants = {}
+    with ThreadPoolExecutor(1) as pool:  # both compilers at once
+        compiled = pool.submit(ours, images, views, classes, model)
+        if not options.no_torch:
+            if not gpu:
+                contestants["PyTorch, default layout"] = theirs(views, classes, channels_last=False, gpu=False)
+            name = "PyTorch, channels-last" + (", autocast, compiled" if gpu else "")
+            contestants[name] = theirs(views, classes, channels_last=True, gpu=gpu)
+            for run in contestants.values():
                 run()
-                times[name].append(time.perf_counter() - start)
+        step, flops, program, compile_seconds = compiled.result()
+    contestants = {"contrique_jax": step} | contestants
+    with turn(options.turn):
+        for run in contestants.values():  # warm up
+            run()
+            run()
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        for _ in range(options.rounds):
+            for name, run in contestants.items():
+                run()
+                for _ in range(STEPS):
+                    start = time.perf_counter()
+                    run()
+                    times[name].append(time.perf_counter() - start)
+        if options.profile:
+            with jax.profiler.trace(str(options.profile / f"{options.encoder}_{images}")):
+                for _ in range(3):
+                    step()
     typical = {name: statistics.median(seconds) for name, seconds in times.items()}
     device = jax.devices()[0]
-    print(f"\n{device.device_kind}; {2 * images} views of 256x256; compiled in {compile_seconds:.0f} s")
+    print(
+        f"\n{device.device_kind}; {options.encoder}, {2 * images} views of {side}x{side}; compiled in {compile_seconds:.0f} s"
+    )
     for name, seconds in typical.items():
         ratio = seconds / typical["contrique_jax"]
-        print(f"{name:<44}{2 * images / seconds:8.2f} views/s   ours is {ratio:.2f} x as fast")
+        print(
+            f"{name:<44}{2 * images / seconds:8.1f} views/s   {1e3 * seconds:7.1f} ms   ours is {ratio:.2f} x as fast"
+        )
     moved, memory = Module(program.as_text()).main_memory_bytes(), program.memory_analysis()
     planned = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use", planned)
@@ -123,11 +144,14 @@ def measure(images: int, options: argparse.Namespace) -> None:
         bounds = {"arithmetic": flops / options.peak_tflops / 1e12, "memory": moved / options.peak_gbs / 1e9}
         name = max(bounds, key=lambda bound: bounds[bound])
         share = bounds[name] / typical["contrique_jax"]
-        print(f"roofline: {1000 * bounds[name]:.1f} ms, by {name}; reached {share:.1%} of it")
-    if options.profile:
-        with jax.profiler.trace(str(options.profile / f"{images}_images")):
-            for _ in range(3):
-                step()
+        print(
+            f"roofline: {1000 * bounds['arithmetic']:.1f} ms of arithmetic, {1000 * bounds['memory']:.1f} ms of memory; "
+            f"the step reaches {share:.1%} of the longer, {name}"
+        )
+    if options.program:
+        options.program.mkdir(parents=True, exist_ok=True)
+        with gzip.open(options.program / f"{options.encoder}_{images}.txt.gz", "wt") as file:
+            file.write(program.as_text())
 
 
 def main() -> None:
@@ -145,8 +169,17 @@ def main() -> None:
     parser.add_argument(
         "--profile", type=Path, help="a folder for traces of three steps of ours, for TensorBoard or Perfetto"
     )
+    parser.add_argument("--encoder", default="resnet50", help="with another than resnet50 say --no-torch")
+    parser.add_argument(
+        "--depthwise", choices=WAYS, help="how depthwise convolutions are computed (default: the platform's)"
+    )
+    parser.add_argument("--view", type=int, default=256, help="side of a view [pixels]")
+    parser.add_argument("--program", type=Path, help="a folder for the compiled programs as text")
+    parser.add_argument("--turn", type=Path, help="a file by which processes take turns on the accelerator")
     parser.add_argument("--no-torch", action="store_true", help="time ours alone")
     options = parser.parse_args()
+    if options.depthwise:
+        convolution.DEPTHWISE.update(dict.fromkeys(convolution.DEPTHWISE, WAYS[options.depthwise]))
     for images in options.images:
         measure(images, options)
 

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# What one GPU does with this program, in one command and stages in order of worth; each writes its result at once.
+#
+#   launch/gpu_kit.sh ...                 first, where there is a network: makes the kit
+#   benchmarks/gpu.sh KIT OUT [check] [step] [lite0] [loader] [train]      default: all but train
+#   TINY=1 benchmarks/gpu.sh ...          the same on a CPU with small sizes, to try it out
+#
+#   check   devices, versions, ceilings; 20 losses beside the CPU's; distortions and views beside the host's, and their time
+#   step    ResNet-50 in bf16, rising batches, beside compiled PyTorch; share of the roofline; a profile
+#   lite0   the same for EfficientNet-Lite0, by formulation of the depthwise convolution
+#   loader  images a second that the threads loader delivers
+#   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS
+# The stages' compilers run side by side; on the accelerator they take turns. OUT gets report.txt, profile.tar.gz,
+# programs.tar.gz, cache.tar.gz (compiled programs: unpack it into OUT/cache and the next call starts sooner) and, of the
+# training, run.tar.gz and weights.NN (cat them together: a tar of the model folder).
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+kit=$(realpath "$1") out=$(mkdir -p "$2" && realpath "$2")
+shift 2
+(($#)) || set -- check step lite0 loader
+room=${ROOM:-/tmp/gpu_room}
+mkdir -p "$room/cache" "$room/profile" "$room/programs"
+python=${PYTHON:-python3}
+export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
+export JAX_COMPILATION_CACHE_DIR=$room/cache/jax TORCHINDUCTOR_CACHE_DIR=$room/cache/torch JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
+if [[ -f $kit/cache.tar.gz ]]; then tar -xzf "$kit/cache.tar.gz" -C "$room/cache"; fi
+missing=()
+for wheel in "$kit"/wheels/*.whl; do
+  name=${wheel##*/} name=${name%%-*}
+  "$python" -c "import ${name/tensorboardx/tensorboardX}" 2>/dev/null || missing+=("$wheel")
+done
+if ((${#missing[@]})); then
+  "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$room/site" "${missing[@]}" || exit 2
+fi
+export PYTHONPATH=$PWD:$room/site
+platform=cuda sizes=() views=() batches=(64 256) large=(512) lite=(512) side=8192
+if [[ ${TINY:-} ]]; then
+  platform=cpu sizes=(--images 16 --canvas 96 --view 64) views=(--view 64 --rounds 1) batches=(4) large=(8) lite=(4) side=256
+  export JAX_PLATFORMS=cpu
+fi
+
+stage() { # NAME LIMIT COMMAND...: its output goes to the report when it ends, cut or not
+  local name=$1 limit=$2 begun=$SECONDS code
+  shift 2
+  timeout -k 5 "$limit" "$@" >"$room/$name.txt" 2>&1
+  code=$?
+  {
+    printf '\n== %s: exit code %s after %s s\n' "$name" "$code" $((SECONDS - begun))
+    grep -v -E 'WARNING|^[IWE][0-9]{4}|Compiling|^ *$' "$room/$name.txt" | tail -n 60
+  } | tee -a "$out/report.txt"
+}
+pack() { # NAME FOLDER: into OUT, if there is anything
+  if [[ -n $(ls -A "$2" 2>/dev/null) ]]; then tar -czf "$out/$1.tar.gz" -C "$2" .; fi
+}
+wanted() { [[ " $want " == *" $1 "* ]]; }
+want=$*
+
+stage devices 60 "$python" benchmarks/gpu.py devices --platform $platform --side $side --peaks "$room/peaks"
+[[ -f $room/peaks ]] || exit 2
+read -ra peaks <"$room/peaks"
+turn=(--turn "$room/turn")
+if wanted check; then
+  stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
+  stage augment 240 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" --profile "$room/profile/augment" &
+fi
+if wanted step; then
+  stage step 260 "$python" benchmarks/train_step.py --images "${batches[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" \
+    --profile "$room/profile/step" --program "$room/programs" &
+fi
+if wanted lite0; then
+  for way in taps conv; do
+    stage "lite0_$way" 240 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
+      --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
+  done
+fi
+wait
+if wanted step; then
+  stage step_large 120 "$python" benchmarks/train_step.py --images "${large[@]}" "${views[@]}" --no-torch "${peaks[@]}"
+fi
+if wanted loader; then
+  stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" --seconds "${LOADER_SECONDS:-5}"
+fi
+for trace in "$room"/profile/*; do
+  [[ -d $trace ]] && stage "kernels_${trace##*/}" 30 "$python" benchmarks/gpu.py kernels "$trace"
+done
+pack profile "$room/profile"
+pack programs "$room/programs"
+pack cache "$room/cache"
+
+if wanted train; then
+  run=$room/run
+  start=()
+  if [[ -d $kit/start ]]; then start=(--config.train.init_from="$kit/start"); fi
+  # shellcheck disable=SC2086
+  timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" "$python" -m contrique_jax.main --workdir "$run" \
+    --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
+    --config.data.cache_gigabytes=32 "${start[@]}" $TRAIN_FLAGS 2>&1 | tail -n 20 | tee -a "$out/report.txt"
+  tail -n 3 "$run/metrics.jsonl" | tee -a "$out/report.txt"
+  tar -czf "$out/run.tar.gz" -C "$run" config.json metrics.jsonl
+  if [[ -d $run/model ]]; then
+    tar -cf - -C "$run" model | split -b 15M -d - "$out/weights."
+  else
+    tar -cf - -C "$run" checkpoints | split -b 15M -d - "$out/weights."
+  fi
+fi
+exit 0
