@@ -19,6 +19,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -194,9 +195,14 @@ def losses(options: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "contrique_jax.main", *flags]
         runs[name] = (dtype, log, subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     found = {}
-    for name, (_, log, process) in runs.items():
-        code = process.wait()
-        log.close()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the trainings end with this process
+    try:
+        codes = {name: process.wait() for name, (_, _, process) in runs.items()}
+    finally:
+        for _, log, process in runs.values():
+            process.kill()
+            log.close()
+    for name, code in codes.items():
         if code:
             raise UserError(f"{name}: the training ended with {code}: {(folder / f'{name}.log').read_text()[-800:]}")
         lines = (folder / name / "metrics.jsonl").read_text().splitlines()

@@ -33,16 +33,16 @@ if ((${#missing[@]})); then
   "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$room/site" "${missing[@]}" || exit 2
 fi
 export PYTHONPATH=$PWD:$room/site
-platform=cuda sizes=() views=() batches=(64 256) large=(512) lite=(512) side=8192
+platform=cuda sizes=() views=() batches=(64 256) large=(512) lite=(512) side=8192 patience=1
 if [[ ${TINY:-} ]]; then
-  platform=cpu sizes=(--images 16 --canvas 96 --view 64) views=(--view 64 --rounds 1) batches=(4) large=(8) lite=(4) side=256
+  platform=cpu sizes=(--images 16 --canvas 96 --view 64) views=(--view 64 --rounds 1) batches=(4) large=(8) lite=(4) side=256 patience=10
   export JAX_PLATFORMS=cpu
 fi
 
 stage() { # NAME LIMIT COMMAND...: its output goes to the report when it ends, cut or not
   local name=$1 limit=$2 begun=$SECONDS code
   shift 2
-  timeout -k 5 "$limit" "$@" >"$room/$name.txt" 2>&1
+  timeout -k 5 $((limit * patience)) "$@" >"$room/$name.txt" 2>&1
   code=$?
   {
     printf '\n== %s: exit code %s after %s s\n' "$name" "$code" $((SECONDS - begun))
@@ -68,7 +68,7 @@ if wanted step; then
     --profile "$room/profile/step" --program "$room/programs" &
 fi
 if wanted lite0; then
-  for way in taps conv; do
+  for way in taps cpu_taps conv; do
     stage "lite0_$way" 240 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
       --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
   done

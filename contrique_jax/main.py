@@ -28,6 +28,7 @@ from contrique_jax.watch import Watch
 
 if TYPE_CHECKING:
     from contrique_jax.data.pipeline import Pipeline
+    from contrique_jax.model.contrique import Variables
     from contrique_jax.runtime import Runtime
 
 HELP = """
@@ -175,18 +176,21 @@ def _train(flags: Flags, watch: Watch) -> None:
     # slow imports, after everything that can be refused without them
     from contrique_jax.networks import use_compilation_cache
     from contrique_jax.train import out_of_memory_said, total_steps, train
+    from contrique_jax.warm_start import starting_weights
     from contrique_jax.workdir import Workdir
 
     config, limit = flags.config, flags.config.train.wait_seconds
     use_compilation_cache()
     run = Workdir(flags.workdir)
-    resumed, fault, prepared = False, None, None
+    resumed, fault, prepared, start = False, None, None, None
     try:
         run.fetch()
         prepared = prepare(config, run.folder, flags.devices)
+        start = None if run.has_checkpoint() else starting_weights(config)
     except UserError as error:
         fault = error
-    hosts.agree("the start", fault, limit, same=_fingerprints(config, prepared[1]) if prepared else None)
+    same = _fingerprints(config, prepared[1], start) if prepared and not fault else None
+    hosts.agree("the start", fault, limit, same=same)
     assert prepared is not None  # or agree has raised
     runtime, pipeline = prepared
     images = {"pristine": len(pipeline.pristine), "authentic": len(pipeline.authentic)}
@@ -208,7 +212,7 @@ def _train(flags: Flags, watch: Watch) -> None:
         )
         try:
             with out_of_memory_said(config):
-                state = train(config, run, runtime, pipeline, watch)
+                state = train(config, run, runtime, pipeline, watch, start)
         finally:
             run.publish()  # also what a run measured before it failed
     if int(state.step) < steps:
@@ -224,7 +228,7 @@ def _train(flags: Flags, watch: Watch) -> None:
     announce(f"done: {run.name}/model")
 
 
-def _fingerprints(config: Config, pipeline: Pipeline) -> dict[str, str]:
+def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -> dict[str, str]:
     """What all processes have to agree on before they train together, by name."""
     if not hosts.several():
         return {}
@@ -235,6 +239,10 @@ def _fingerprints(config: Config, pipeline: Pipeline) -> dict[str, str]:
             names.update(f"{source.item_name(i)}\n".encode(errors="surrogateescape"))
         names.update(b"" if source.classes is None else source.classes.tobytes())
         found[f"config.data.{role}"] = f"{len(source)} images, {names.hexdigest()[:12]}"
+    if start and config.train.init_from:
+        from contrique_jax.model.store import content_hash
+
+        found["config.train.init_from"] = content_hash(config.model, start)
     return found
 
 

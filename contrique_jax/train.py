@@ -25,9 +25,10 @@ from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
 from contrique_jax.loss import sharded_nt_xent
 from contrique_jax.metrics import Metrics
-from contrique_jax.model.contrique import init_model, project
+from contrique_jax.model.contrique import Variables, init_model, project
 from contrique_jax.model.store import save_model
 from contrique_jax.runtime import DATA_AXIS, Runtime
+from contrique_jax.warm_start import starting_weights
 from contrique_jax.watch import Watch
 from contrique_jax.workdir import Workdir
 
@@ -52,9 +53,9 @@ def total_steps(config: Config, pristine: int, authentic: int) -> int:
     return config.train.steps or config.train.epochs * steps_per_epoch(pristine, authentic, config.data.batch_size)
 
 
-def init_state(config: Config, steps: int) -> TrainState:
-    """The state before the first step, on the host; a pure function of the config."""
-    variables = init_model(config.model, config.train.seed)
+def init_state(config: Config, steps: int, variables: Variables | None = None) -> TrainState:
+    """The state before the first step, on the host: with these weights, or with those that the seed draws."""
+    variables = variables or init_model(config.model, config.train.seed)
     optimiser = optim.sgd(config.optim, steps)
     return TrainState(
         jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], optimiser.init(variables["params"])
@@ -167,11 +168,17 @@ def check_finite(rows: list[dict[str, float]], saved: int | None) -> None:
 
 
 def train(
-    config: Config, workdir: Path | Workdir, runtime: Runtime, pipeline: Pipeline, watch: Watch | None = None
+    config: Config,
+    workdir: Path | Workdir,
+    runtime: Runtime,
+    pipeline: Pipeline,
+    watch: Watch | None = None,
+    start: Variables | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint of `workdir`, or from the start, to the last step, and writes `workdir/model`.
 
-    `watch` is told what to expect next; it serves where there are several processes. Raises UserError (Diverged) where the
+    `watch` is told what to expect next; it serves where there are several processes. `start`: `starting_weights(config)` if
+    they are at hand; a resumed run needs none. Raises UserError (Diverged) where the
     loss stops being a number, and where a checkpoint does not fit or be written.
     """
     steps, often = total_steps(config, len(pipeline.pristine), len(pipeline.authentic)), config.train
@@ -181,7 +188,8 @@ def train(
         first = checkpoints.latest() or 0
         hosts.agree("the newest checkpoint", None, often.wait_seconds, same={"newest checkpoint": str(first)})
         watch.expect("the start from the newest checkpoint")
-        state = runtime.replicate(init_state(config, steps))
+        variables = None if first else start or starting_weights(config)
+        state = runtime.replicate(init_state(config, steps, variables))
         if first:
             state = checkpoints.restore(first, state)
         watch.rest()  # before the first step something is compiled
@@ -238,6 +246,7 @@ def _save_model(config: Config, run: Workdir, state: TrainState, steps: int) -> 
     variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
     provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
     provenance |= {"authentic": config.data.authentic, "broken_images": len(run.broken_images())}
+    provenance |= {"init_from": config.train.init_from} if config.train.init_from else {}
     save_model(run.folder / "model", config.model, variables, provenance=provenance)
 
 

@@ -78,6 +78,13 @@ class Workdir:
                 raise
             print(f"warning: not copied yet: {error}", file=sys.stderr)
 
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint is there that a run may go on from; Orbax names a half-written one otherwise."""
+        if self._remote:
+            parts = (name.split("/") for name in storage.names(self.name))
+            return any(part[0] == "checkpoints" and part[1].isdigit() for part in parts if len(part) > 1)
+        return self.checkpoints.is_dir() and any(child.name.isdigit() for child in self.checkpoints.iterdir())
+
     def broken_images(self) -> dict[str, str]:
         """Each line of the run's lists of broken images, of all processes that ever wrote one -> the list's name."""
         if self._remote:

@@ -34,10 +34,11 @@ _SCALING = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo, torchvision's "
-        "ResNet-18 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half precision, behind module. or inside a training checkpoint too. "
-        "Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's projector gives "
-        "features, and cannot be trained on. Features are this program's whatever the model: of the whole image and its "
-        "half, L2-normalised (Re-IQA does not normalise, ARNIQA averages crops)."
+        "ResNet-18 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
+        "precision, behind module. or inside a training checkpoint too. Only tensors are loaded; a file that would run code "
+        "is refused. An encoder without CONTRIQUE's projector gives features, and can only be where training starts "
+        "(config.train.init_from). Features are this program's whatever the model: of the whole image and its half, "
+        "L2-normalised if pooled (Re-IQA does not normalise, ARNIQA averages crops)."
     )
     parser.epilog = "Example: contrique-jax convert from-torch checkpoint_25.tar models/original"
     parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth or .pt")

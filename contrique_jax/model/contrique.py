@@ -176,8 +176,9 @@ def encode(
     """Global features of images of any size, BatchNorm in evaluation mode, float32.
 
     `model.features` "pooled": means over the last map, L2-normalised. "stages": means and deviations over the last map of
-    each stage, as they are; before an EfficientNet-Lite0's head, which then takes no part. `images` are float in [0, 1] (or uint8). `valid` gives the height and width of each image where the batch is padded
-    at the bottom and right; the features are then those of the image alone, whatever the padding holds.
+    each stage, as they are; an EfficientNet-Lite0's head then takes no part. `images` are float in [0, 1] (or uint8).
+    `valid` gives the height and width of each image where the batch is padded at the bottom and right; the features are
+    then those of the image alone, whatever the padding holds.
     """
     return _bind(model, variables).features(_scaled(model, images), valid)
 
