@@ -1,7 +1,9 @@
-"""CONTRIQUE as in the paper (arXiv 2110.13266): ResNet-50, 512 images a step, 25 passes over 600,000 authentic images.
+"""CONTRIQUE (arXiv 2110.13266) as its authors' command trains it: ResNet-50, 512 images (1,024 views) a step, 25 passes over
+600,000 authentic images.
 
-Cost: about 33 TFLOP a step, 58,575 steps: 2e18 FLOP, hours on one modern GPU.
-Expect, on the authors' data: median SROCC .894 on KonIQ-10k, .934 on KADID-10k with a ridge on the frozen features.
+Cost: about 33 TFLOP a step, 58,575 steps: 2e18 FLOP, by that count hours on one modern GPU.
+The paper has a median SROCC of .894 on KonIQ-10k and of .934 on KADID-10k, with a ridge on the frozen features. Those are its
+authors' numbers: nobody has run this config to its end, and what it reaches is not known.
 
   python -m contrique_jax.main --config configs/contrique_resnet50.py --workdir runs/paper \
       --config.data.pristine=PHOTOS --config.data.authentic=tfds:NAME/SPLIT

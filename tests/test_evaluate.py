@@ -120,6 +120,20 @@ def test_another_model_is_compared_over_the_same_splits(place, tmp_path, capsys)
     assert f"{place / 'model'} less {tmp_path / 'second'}: SROCC" in capsys.readouterr().out
 
 
+def test_the_control_of_a_trained_network_is_not_that_network(place, tmp_path):
+    tiny_model(tmp_path / "trained", seed=5)
+    found = {}
+    for name, model, more in (("trained", tmp_path / "trained", ()), ("control", place / "model", ("--no-control",))):
+        line = ["--model", model, "--scores", place / "images" / "scores.csv", "--splits", 6, *more]
+        line += ["--features-cache", place / "cache", "--out", tmp_path / f"{name}.json"]
+        assert run_verb(evaluate.main, [*map(str, line)]) == 0
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    control = found["trained"]["controls"]["random weights"]
+    assert control["model_hash"] == found["control"]["model_hash"] != found["trained"]["model_hash"]
+    assert control["splits"] == found["control"]["splits"] != found["trained"]["splits"]
+    assert found["trained"]["differences"][0]["mean"] != 0
+
+
 def test_the_configuration_s_hash_is_of_what_was_evaluated_not_of_where_it_lies(place, tmp_path):
     shutil.copytree(place / "model", tmp_path / "model")
     shutil.copytree(place / "images", tmp_path / "images")

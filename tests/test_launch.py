@@ -1,5 +1,6 @@
 """The launch files: local.sh runs, the others are what their readers accept."""
 
+import itertools
 import os
 import re
 import shutil
@@ -108,10 +109,21 @@ def test_shellcheck_finds_nothing(script):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_without_arguments_a_script_says_what_it_takes(script):
+@pytest.mark.parametrize("script", ["local.sh", "tpu_vm.sh"])
+def test_without_arguments_a_script_prints_its_head_and_does_nothing(room, script):
+    head = itertools.takewhile(lambda line: line.startswith("#"), (LAUNCH / script).read_text().splitlines()[1:])
     done = subprocess.run(["bash", LAUNCH / script], capture_output=True, text=True)
-    assert done.returncode == 2 and "--workdir" in done.stderr + (LAUNCH / script).read_text()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in head]
+    assert f"launch/{script} " in done.stderr and not (room / "gcloud").exists()
+
+
+@pytest.mark.parametrize("command", [["slurm.sbatch"], ["tpu_vm.sh", "run"]])
+def test_without_flags_a_script_asks_for_those_of_main(room, command):
+    done = subprocess.run(["bash", LAUNCH / command[0], *command[1:]], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r".+: give the flags of contrique_jax.main, e.g. --config \S+ --workdir \S+\n", done.stderr)
+    assert not (room / "srun").exists() and not (room / "gcloud").exists()
 
 
 @pytest.fixture

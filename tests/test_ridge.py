@@ -44,24 +44,29 @@ def test_weights_are_scikit_learns_and_zero_leaves_a_row_out(n, d):
     x, y = problem(n, d)
     weights = np.random.default_rng(1).choice([0.0, 0.5, 2.0], n)
     with float64():
-        coefficients, _ = jax.jit(ridge_path)(x, y, ALPHAS, weights)
+        coefficients, intercepts = jax.jit(ridge_path)(x, y, ALPHAS, weights)
     for i, alpha in enumerate(ALPHAS):
         reference = Ridge(alpha=alpha, solver="svd").fit(x, y, weights)
         np.testing.assert_allclose(coefficients[i], reference.coef_, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(fit_ridge(x, y, ALPHAS, weights)[0], coefficients, rtol=1e-9, atol=1e-12)
+        assert intercepts[i] == pytest.approx(reference.intercept_, rel=1e-6)
+    for ours, pure in zip(fit_ridge(x, y, ALPHAS, weights), (coefficients, intercepts), strict=True):
+        np.testing.assert_allclose(ours, pure, rtol=1e-9, atol=1e-12)
     kept = (weights > 0).astype(float)
     with float64():
-        masked, _ = jax.jit(ridge_path)(x, y, ALPHAS, kept)
-    np.testing.assert_allclose(masked, fit_ridge(x[kept > 0], y[kept > 0], ALPHAS)[0], rtol=1e-6, atol=1e-8)
+        masked = jax.jit(ridge_path)(x, y, ALPHAS, kept)
+    for ours, without in zip(masked, fit_ridge(x[kept > 0], y[kept > 0], ALPHAS), strict=True):
+        np.testing.assert_allclose(ours, without, rtol=1e-6, atol=1e-8)
 
 
 def test_it_maps_over_a_batch_of_problems():
     problems = [problem(30, 20, seed) for seed in range(3)]
     x, y = np.stack([p[0] for p in problems]), np.stack([p[1] for p in problems])
     with float64():
-        coefficients, _ = jax.vmap(ridge_path, (0, 0, None))(x, y, ALPHAS)
+        coefficients, intercepts = jax.vmap(ridge_path, (0, 0, None))(x, y, ALPHAS)
     for i, (xi, yi) in enumerate(problems):
-        np.testing.assert_allclose(coefficients[i], fit_ridge(xi, yi, ALPHAS)[0], rtol=1e-9, atol=1e-11)
+        alone, alone_intercepts = fit_ridge(xi, yi, ALPHAS)
+        np.testing.assert_allclose(coefficients[i], alone, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(intercepts[i], alone_intercepts, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "d"), [(100, 500), (500, 100), (150, 150)])

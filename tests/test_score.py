@@ -83,7 +83,8 @@ def test_json_lines_say_the_same(place, tmp_path):
     for line, row in zip(lines, read_csv(tmp_path / "s.csv")[2:], strict=True):
         assert line["path"] == row[0] and (line["score"] is None) == (row[1] == "")
         assert line["score"] is None or line["score"] == pytest.approx(float(row[1]), rel=1e-5)
-    assert "error" in lines[2] or any("error" in line for line in lines)
+    errors = {line["path"]: line["error"] for line in lines if "error" in line}
+    assert list(errors) == [str(place / "images" / "2b.png")] and "not an image" in errors[lines[3]["path"]]
 
 
 def test_without_out_the_csv_goes_to_stdout_and_flags_may_come_last(place, capsys):

@@ -74,7 +74,9 @@ def live(folder: Path) -> None:
     references = [("bikes.bmp", "plane.bmp")[i % 2] for i in range(count)]
     orgs = np.array([[int(i % 10 == 0) for i in range(count)]], np.uint8)
     scores = np.where(orgs, 0, np.linspace(20, 90, count))
-    savemat(folder / "dmos_realigned.mat", {"dmos_new": scores, "dmos_std": np.full((1, count), 5.5), "orgs": orgs})
+    savemat(
+        folder / "dmos_realigned.mat", {"dmos_new": scores, "dmos_std": np.linspace(5, 6, count)[None], "orgs": orgs}
+    )
     savemat(folder / "dmos.mat", {"dmos": scores + 1, "orgs": orgs})
     savemat(folder / "refnames_all.mat", {"refnames_all": cells(references, (1, count))})
 
@@ -99,7 +101,7 @@ def csiq(folder: Path) -> None:
         for index, (kind, (place, infix)) in enumerate(distortions.items(), 1):
             for level in (1, 2):
                 picture(folder / "dst_imgs" / place / f"{reference}.{infix}.{level}.png")
-                rows.append([None] * 3 + [reference, index, kind, level, 0.05, level / 2 - index / 100])
+                rows.append([None] * 3 + [reference, index, kind, level, level / 100 + 0.05, level / 2 - index / 100])
     rows.insert(10, [])
     workbook(folder / "csiq.DMOS.xlsx", {"all_by_distortion": [["other"]], "all_by_image": rows})
 
@@ -111,7 +113,7 @@ def tid2013(folder: Path) -> None:
     for name in ("I01.BMP", "i25.bmp"):
         picture(folder / "reference_images" / name, "BMP")
     lines(folder / "mos_with_names.txt", *(f"{5.5 - i / 2:.5f} {name}" for i, name in enumerate(names)))
-    lines(folder / "mos_std.txt", *("0.13013" for _ in names))
+    lines(folder / "mos_std.txt", *(f"{0.13 + i / 1000:.5f}" for i in range(len(names))))
 
 
 def kadid10k(folder: Path) -> None:
@@ -122,7 +124,7 @@ def kadid10k(folder: Path) -> None:
             for level in (1, 5):
                 name = f"{reference}_{kind:02}_{level:02}.png"
                 picture(folder / "images" / name)
-                rows.append(f"{name},{reference}.png,{4.57 - level / 2 - kind / 30:.2f},0.496")
+                rows.append(f"{name},{reference}.png,{4.57 - level / 2 - kind / 30:.2f},{kind / 100 + level / 10:.3f}")
     lines(folder / "dmos.csv", "dist_img,ref_img,dmos,var", *rows)
 
 
@@ -142,7 +144,7 @@ def clive(folder: Path) -> None:
     for variable, values in (
         ("AllImages_release", cells(names, (10, 1))),
         ("AllMOS_release", np.linspace(10, 90, 10)[None]),
-        ("AllStdDev_release", np.full((1, 10), 19.0)),
+        ("AllStdDev_release", np.linspace(11, 20, 10)[None]),
     ):
         (folder / "Data").mkdir(parents=True, exist_ok=True)
         savemat(folder / "Data" / f"{variable}.mat", {variable: values})
@@ -190,7 +192,9 @@ def agiqa3k(folder: Path) -> None:
     for i, generator in enumerate(("AttnGAN_normal", "midjourney_lowstep", "xl2.2_normal")):
         for j, prompt in enumerate(("statue of a man", '"robots, close-up"')):
             picture(folder / f"{generator}_{j:03}.jpg")
-            rows.append(f"{generator}_{j:03}.jpg,{prompt},,,,{0.97 + i + j / 2},0.22,0.41,0.62")
+            rows.append(
+                f"{generator}_{j:03}.jpg,{prompt},,,,{0.97 + i + j / 2},{0.22 + i / 100 + j / 100:.2f},0.41,0.62"
+            )
     lines(folder / "data.csv", "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align", *rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -57,9 +58,24 @@ EXPECTED = {
     "biq2021": (3, 3, {"ss01", "ss02", "ss03"}, ["train", "train", "test"], False, 12000),
 }
 
+# the last row: image, score, deviation, group, subset, reference
+LAST = {
+    "live": ("fastfading/img174.bmp", 90, 6, "plane.bmp", "fastfading", "refimgs/plane.bmp"),
+    "csiq": ("dst_imgs/contrast/family.contrast.2.png", 0.94, 0.07, "family", "contrast", "src_imgs/family.png"),
+    "tid2013": ("distorted_images/i25_24_5.bmp", 2, 0.137, "I25", "sparse sampling", "reference_images/i25.bmp"),
+    "kadid10k": ("images/I02_25_05.png", 1.24, 0.75, "I02.png", "contrast change", "images/I02.png"),
+    "koniq10k": ("1024x768/99.jpg", 68.7, None, "99.jpg", None, None),
+    "clive": ("Images/1164.JPG", 90, 20, "1164.JPG", None, None),
+    "flive": ("voc_emotic_ava/EMOTIC__a.jpg", 72.4, None, "voc_emotic_ava/EMOTIC__a.jpg", "voc_emotic_ava", None),
+    "spaq": ("TestImage/00003.png", 36.53, None, "00003.png", None, None),
+    "pipal": ("Distortion_4/A0002_06_11.bmp", 1426.5, None, "A0002", "06", "Train_Ref/A0002.bmp"),
+    "agiqa3k": ("xl2.2_normal_001.jpg", 3.47, 0.25, "robots, close-up", "xl2.2", None),
+    "biq2021": ("Images/ss02 (1491).jpg", 0.4559, None, "ss02 (1491).jpg", "ss02", None),
+}
+
 
 def test_every_layout_has_a_miniature():
-    assert set(EXPECTED) == set(LAYOUTS) == set(MINIATURES)
+    assert set(EXPECTED) == set(LAST) == set(LAYOUTS) == set(MINIATURES)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -83,10 +99,23 @@ def test_a_layout_is_read(name, tmp_path):
         assert images.references is None
     if layout.score_range:
         assert layout.score_range[0] <= images.scores.min() < images.scores.max() <= layout.score_range[1]
-    part = images.subset([1, 2])
-    assert part.scores.tolist() == images.scores[1:3].tolist() and part.paths == images.paths[1:3]
-    assert part.official_split == (None if parts is None else parts[1:3])
-    assert part.deviations is None or part.deviations.tolist() == images.deviations[1:3].tolist()
+    path, score, deviation, group, subset, reference = LAST[name]
+    assert images.paths[-1] == images.folder / path and images.scores[-1] == pytest.approx(score)
+    assert images.groups[-1] == group and (None if images.subsets is None else images.subsets[-1]) == subset
+    assert images.references is None or images.references[-1] == images.folder / reference
+    assert images.deviations is None or images.deviations[-1] == pytest.approx(deviation)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_part_of_a_set_is_these_rows_of_every_column(name, tmp_path):
+    images = read_set(name, made(name, tmp_path), with_references=bool(LAYOUTS[name].references))
+    part = images.subset([2, 0])
+    for field in dataclasses.fields(images):
+        whole, some = getattr(images, field.name), getattr(part, field.name)
+        if isinstance(whole, list | np.ndarray):
+            assert list(some) == [whole[2], whole[0]], field.name
+        else:
+            assert some == whole, field.name
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -168,7 +197,7 @@ def test_live_leaves_out_copies_of_the_references_and_prefers_realigned_scores(t
     orgs = loadmat(tmp_path / "dmos_realigned.mat")["orgs"][0]
     assert len(images) == 982 - orgs.sum() and images.scores.min() > 0
     assert images.paths[0] == tmp_path / "jp2k" / "img2.bmp" and images.groups[0] == "plane.bmp"
-    assert images.subsets.index("jpeg") == 227 - orgs[:227].sum() and images.deviations[0] == 5.5
+    assert images.subsets.index("jpeg") == 227 - orgs[:227].sum() and images.deviations[0] == 5 + 1 / 981
     (tmp_path / "dmos_realigned.mat").unlink()
     older = read_set("live", tmp_path)
     np.testing.assert_allclose(older.scores, images.scores + 1)

@@ -47,6 +47,16 @@ def test_no_record_twice_in_an_epoch_and_another_order_in_the_next():
     assert {int(r) for seen in passes for r in seen} == set(range(21)), "the dropped record changes from pass to pass"
 
 
+def test_every_seed_source_and_pass_has_an_order_of_its_own():
+    orders = set()
+    for seed in range(3):
+        plan = order(seed=seed, pristine=24, authentic=24)
+        for start in (0, 6):
+            for role in (0, 1):
+                orders.add(tuple(int(r) for step in range(start, start + 6) for r in plan(step)[role].record))
+    assert len(orders) == 3 * 2 * 2 and all(sorted(seen) == list(range(24)) for seen in orders)
+
+
 def test_authentic_images_are_classes_of_their_own():
     assert order()(0)[1].class_id.tolist() == [126, 127, 128, 129]
     assert order(range(4, 8))(0)[1].class_id.tolist() == [128, 129]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +51,8 @@ def test_class_ids_are_final():
     assert (bank.class_id(1, 1), bank.class_id(10, 3), bank.class_id(25, 5)) == (0, 47, 124)
 
 
-def test_table_is_the_specifications(shared):
-    text = (shared / "DISTORTIONS.md").read_text()
+def test_table_is_the_specifications():
+    text = (Path(__file__).parents[2] / "docs" / "specification.md").read_text()
     rows = re.findall(r"^\| (\d\d) \|[a-z/ ]+\|[^|\n]+\|" + r" ([-.\d]+) \|" * 5, text, re.M)
     table = {int(type): tuple(map(float, levels)) for type, *levels in rows}
     assert table == {row.type: row.levels for row in bank.BANK}
