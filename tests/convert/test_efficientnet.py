@@ -55,6 +55,7 @@ def last_map(network, images):
     return maps.permute(0, 2, 3, 1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "sizes"),
     [(package, [(224, 224), (256, 192)]), (timms, [(301, 217), (224, 224)])],
@@ -111,6 +112,7 @@ def test_another_lite_is_refused_with_a_list(tmp_path, capsys):
     assert "do not fit a efficientnet_lite0" in capsys.readouterr().err and not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_features_of_all_stages_at_two_scales(tmp_path):
     torch.save(package().state_dict(), tmp_path / "theirs.pth")
     run(from_torch, tmp_path / "theirs.pth", tmp_path / "model", "--features", "stages")
@@ -120,7 +122,8 @@ def test_features_of_all_stages_at_two_scales(tmp_path):
     ]
     features = extractor.features(images)
     assert features.shape == (2, 2 * 1568)
+    described = jax.jit(lambda images: encode(extractor.model, extractor.variables, images))
     for image, row in zip(images, features, strict=True):
         for part, scale in zip(np.split(row, 2), (image, half_size(image)), strict=True):
-            alone = np.asarray(encode(extractor.model, extractor.variables, scale[None]))[0]
+            alone = np.asarray(described(scale[None]))[0]
             np.testing.assert_allclose(part, alone, atol=2e-5 * np.abs(alone).max())

@@ -14,7 +14,7 @@ from jax import lax
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.loss import dense_nt_xent
-from contrique_jax.model.contrique import Contrique, Variables, encode, feature_width, init_model, project
+from contrique_jax.model.contrique import Contrique, Variables, _scaled, encode, feature_width, init_model, project
 from contrique_jax.model.efficientnet import STAGE_WIDTHS, same_pads
 from contrique_jax.model.layers import BatchNorm
 from contrique_jax.model.pooling import adaptive_statistics, global_statistics
@@ -40,13 +40,15 @@ def test_pads_are_same(size: int, stride: int):
         assert [same_pads(side, size, stride)] == lax.padtype_to_pads((side,), (size,), (stride,), "SAME")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [LITE, STAGES], ids=["pooled", "stages"])
 def test_padded_images_of_mixed_sizes_equal_each_alone(model: ModelConfig, variables: Variables):
     sizes = [(64, 64), (63, 50), (41, 97), (70, 33), (1, 5)]
     images = np.random.default_rng(2).uniform(size=(len(sizes), 80, 100, 3)).astype(np.float32)
-    together = jax.jit(lambda images, valid: encode(model, variables, images, valid))(images, np.array(sizes))
+    described = jax.jit(lambda images, valid=None: encode(model, variables, images, valid))
+    together = described(images, np.array(sizes))
     for i, (height, width) in enumerate(sizes[:3]):
-        alone = encode(model, variables, images[i : i + 1, :height, :width])[0]
+        alone = described(images[i : i + 1, :height, :width])[0]
         np.testing.assert_allclose(together[i], alone, rtol=0, atol=1e-5 * float(jnp.max(jnp.abs(alone))))
     assert together.shape == (len(sizes), feature_width(model)) and np.isfinite(together).all()
 
@@ -55,18 +57,18 @@ def test_centred_bytes_are_less_127_over_128(variables: Variables):
     image = np.random.default_rng(3).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     shifted = (image.astype(np.float32) - 127) / 128
     plain = dataclasses.replace(LITE, input_scaling="unit")
-    wanted = encode(plain, variables, shifted)
-    np.testing.assert_allclose(encode(LITE, variables, image), wanted, atol=1e-5)
-    np.testing.assert_allclose(encode(LITE, variables, image.astype(np.float32) / 255), wanted, atol=1e-5)
+    wanted = _scaled(plain, shifted)
+    np.testing.assert_allclose(_scaled(LITE, image), wanted, atol=1e-6)
+    np.testing.assert_allclose(_scaled(LITE, image.astype(np.float32) / 255), wanted, atol=1e-6)
     assert len({content_hash(model, variables) for model in (LITE, plain, STAGES)}) == 3
 
 
 def test_widths():
     assert feature_width(LITE) == 1280 and feature_width(STAGES) == 2 * sum(STAGE_WIDTHS) == 1568
     assert feature_width(ModelConfig("resnet50", features="stages")) == 2 * (256 + 512 + 1024 + 2048)
-    with pytest.raises(UserError, match="model.base_width"):
+    with pytest.raises(UserError, match=r"model\.base_width"):
         dataclasses.replace(LITE, base_width=32).validate()
-    with pytest.raises(UserError, match="model.features"):
+    with pytest.raises(UserError, match=r"model\.features"):
         dataclasses.replace(LITE, features="all").validate()
 
 
@@ -139,4 +141,4 @@ def test_a_step_of_training_has_finite_gradients(features: str):
     assert (head > 0) == (features == "pooled")
     assert float(jnp.max(jnp.abs(gradients["encoder"]["conv_stem"]["weight"]))) > 0
     moved = stats["encoder"]["bn1"]["running_var"] - 1
-    assert 0 < float(jnp.max(jnp.abs(moved)))
+    assert float(jnp.max(jnp.abs(moved))) > 0
