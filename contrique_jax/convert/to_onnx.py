@@ -12,8 +12,17 @@ import numpy as np
 from contrique_jax import __version__
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import IMAGENET_DEVIATION, IMAGENET_MEAN, Variables, feature_width
+from contrique_jax.model import efficientnet
+from contrique_jax.model.contrique import (
+    CENTRE,
+    HALF_RANGE,
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    Variables,
+    feature_width,
+)
 from contrique_jax.model.layers import EPSILON
+from contrique_jax.model.pooling import LEAST_VARIANCE
 from contrique_jax.model.resnet import ARCHITECTURES, Bottleneck
 from contrique_jax.model.store import NO_LICENCE, content_hash, preprocessing, read_description, to_flat
 from contrique_jax.networks import load_network, model_folder
@@ -29,7 +38,7 @@ HOW_TO = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "The encoder as an ONNX graph: images float32 [batch, 3, height, width], RGB in [0, 1], any size -> features "
-        "float32 [batch, width], L2-normalised, of one scale. " + HOW_TO
+        "float32 [batch, width] of one scale, L2-normalised if pooled. " + HOW_TO
     )
     parser.epilog = "Example: contrique-jax convert to-onnx runs/first encoder.onnx"
     parser.add_argument("model", metavar="M", help="a model folder, a run's workdir or a checkpoint in it")
@@ -86,7 +95,7 @@ def build(model: ModelConfig, variables: Variables, notes: dict[str, str]) -> An
 
 
 class _Graph:
-    """The nodes of a ResNet in order: (operator, inputs, output, settings). Every method gives its output's name."""
+    """The nodes of an encoder in order: (operator, inputs, output, settings). Every method gives its output's name."""
 
     def __init__(self, flat: dict[str, np.ndarray]):
         self.flat = flat
@@ -95,19 +104,70 @@ class _Graph:
 
     def encoder(self, model: ModelConfig) -> None:
         x = "images"
-        if model.input_scaling == "imagenet":
-            for operator, name, values in (("Sub", "mean", IMAGENET_MEAN), ("Div", "deviation", IMAGENET_DEVIATION)):
+        scales: dict[str, tuple[Any, Any]] = {
+            "imagenet": (IMAGENET_MEAN, IMAGENET_DEVIATION),
+            "centred": ([CENTRE / 255], [HALF_RANGE / 255]),
+        }
+        if model.input_scaling in scales:
+            for operator, name, values in zip(
+                ("Sub", "Div"), ("mean", "deviation"), scales[model.input_scaling], strict=True
+            ):
                 x = self.node(operator, x, self.constant(name, np.array(values, np.float32)[:, None, None]))
-        x = self.node("Relu", self.convolution(x, "encoder.conv1", "encoder.bn1", 2))
-        x = self.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-        block, depths = ARCHITECTURES[model.encoder]
-        for stage, depth in enumerate(depths):
-            for i in range(depth):
-                x = self.block(x, f"encoder.layer{stage + 1}.{i}", 2 if stage and not i else 1, block is Bottleneck)
+        lite = model.encoder == "efficientnet_lite0"
+        maps = self.lite_stages(x) if lite else self.stages(x, model)
+        if model.features == "stages":
+            self.node("Concat", *(part for x in maps for part in self.statistics(x)), output="features", axis=1)
+            return
+        x = self.lite(maps[-1], "encoder.conv_head", "encoder.bn2") if lite else maps[-1]
         x = self.node("Flatten", self.node("GlobalAveragePool", x), axis=1)
         norm = self.node("ReduceL2", x, self.constant("channels", np.array([1], np.int64)), keepdims=1)
         norm = self.node("Max", norm, self.constant("least_norm", np.array(1e-12, np.float32)))
         self.node("Div", x, norm, output="features")
+
+    def statistics(self, x: str) -> tuple[str, str]:
+        """Mean and deviation of a map, [batch, channels] each."""
+        mean = self.node("GlobalAveragePool", x)
+        off = self.node("Sub", x, mean)
+        variance = self.node("GlobalAveragePool", self.node("Mul", off, off))
+        least = self.constant("least_variance", np.array(LEAST_VARIANCE, np.float32))
+        deviation = self.node("Sqrt", self.node("Add", variance, least))
+        return self.node("Flatten", mean, axis=1), self.node("Flatten", deviation, axis=1)
+
+    def stages(self, x: str, model: ModelConfig) -> list[str]:
+        """The last map of each of a ResNet's layers."""
+        x = self.node("Relu", self.convolution(x, "encoder.conv1", "encoder.bn1", 2))
+        x = self.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+        block, depths = ARCHITECTURES[model.encoder]
+        maps = []
+        for stage, depth in enumerate(depths):
+            for i in range(depth):
+                x = self.block(x, f"encoder.layer{stage + 1}.{i}", 2 if stage and not i else 1, block is Bottleneck)
+            maps.append(x)
+        return maps
+
+    def lite_stages(self, x: str) -> list[str]:
+        """The last map of each of an EfficientNet-Lite0's stages."""
+        x = self.lite(x, "encoder.conv_stem", "encoder.bn1", 2)
+        maps = []
+        for number, (_, first, expansion, _, depth) in enumerate(efficientnet.STAGES):
+            for i in range(depth):
+                name, before = f"encoder.blocks.{number}.{i}", x
+                if expansion > 1:
+                    x = self.lite(x, f"{name}.conv_pw", f"{name}.bn1")
+                spatial, last, final = ("bn2", "conv_pwl", "bn3") if expansion > 1 else ("bn1", "conv_pw", "bn2")
+                x = self.lite(x, f"{name}.conv_dw", f"{name}.{spatial}", 1 if i else first)
+                x = self.lite(x, f"{name}.{last}", f"{name}.{final}", activation=False)
+                x = self.node("Add", x, before) if i else x
+            maps.append(x)
+        return maps
+
+    def lite(self, x: str, kernel: str, norm: str, stride: int = 1, activation: bool = True) -> str:
+        """A convolution padded as SAME, its BatchNorm, and ReLU6 if asked for."""
+        x = self.convolution(x, kernel, norm, stride, efficientnet.EPSILON, same=True)
+        if not activation:
+            return x
+        bounds = (self.constant(name, np.array(value, np.float32)) for name, value in (("zero", 0), ("six", 6)))
+        return self.node("Clip", x, *bounds)
 
     def block(self, x: str, name: str, stride: int, bottleneck: bool) -> str:
         strides = (1, stride, 1) if bottleneck else (stride, 1)
@@ -119,16 +179,20 @@ class _Graph:
             x = self.convolution(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
         return self.node("Relu", self.node("Add", out, x))
 
-    def convolution(self, x: str, kernel: str, norm: str, stride: int) -> str:
-        """A convolution and its BatchNorm; runtimes make one of them."""
+    def convolution(
+        self, x: str, kernel: str, norm: str, stride: int, epsilon: float = EPSILON, same: bool = False
+    ) -> str:
+        """A convolution and its BatchNorm; runtimes make one of them. `same`: padded as TensorFlow's SAME."""
         weight = self.flat[f"{kernel}.weight"]
         size = weight.shape[2]
-        pads = [(size - 1) // 2] * 4
+        settings: dict[str, Any] = {"auto_pad": "SAME_UPPER"} if same else {"pads": [(size - 1) // 2] * 4}
+        if kernel.endswith("conv_dw"):
+            settings["group"] = weight.shape[0]
         weight_name = self.constant(f"{kernel}.weight", weight)
-        x = self.node("Conv", x, weight_name, kernel_shape=[size, size], strides=[stride, stride], pads=pads)
+        x = self.node("Conv", x, weight_name, kernel_shape=[size, size], strides=[stride, stride], **settings)
         names = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
         return self.node(
-            "BatchNormalization", x, *(self.constant(name, self.flat[name]) for name in names), epsilon=EPSILON
+            "BatchNormalization", x, *(self.constant(name, self.flat[name]) for name in names), epsilon=epsilon
         )
 
     def constant(self, name: str, array: np.ndarray) -> str:

@@ -64,7 +64,10 @@ def depthwise(x: Map, kernel: Float[Array, "k k 1 c"], stride: int, pads: Pads) 
     """Cross-correlation of each channel with a kernel of its own, k at least `stride`.
 
     `pads`: zeros around the map, ((top, bottom), (left, right)); out = (size + both pads - k) // stride + 1. The taps sum
-    their products in float32; the result has the dtype of `x`. On two cores a map of 8x48x64x144 under 5x5 takes MEASURED
+    their products in float32; the result has the dtype of `x`.
+
+    On two shared cores, float32, a map of 8x48x64x144 under 5x5 took 8 to 19 ms by taps and 230 by XLA's own, its gradients 78
+    (`CPU_TAPS`) to 336 (`TAPS`) and 1168; GPUs are not measured yet.
     """
     return lax.platform_dependent(
         x, kernel, **{name: lambda *xs, own=own: own.value(*xs, stride, pads) for name, own in DEPTHWISE.items()}

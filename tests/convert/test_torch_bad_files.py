@@ -78,7 +78,7 @@ def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
         (tmp_path / f"{name}.pth").write_bytes(data)
     for name, says in (
         ("cut", "cut off"), ("oldcut", "cut off"), ("empty", "cut off"), ("text", "cut off"), ("absent", "no such file"),
-        ("nan", "NaN or infinity in encoder.0.weight"), ("list", "holds a list"), ("other", "no ResNet by the names of"),
+        ("nan", "NaN or infinity in encoder.0.weight"), ("list", "holds a list"), ("other", "no network by the names of"),
         ("quantised", "conv1.weight is no plain tensor"), ("script", "TorchScript"), ("count", "bn1.num_batches_tracked"),
         ("negative", "encoder.1.running_var holds a negative variance"), ("nothing", "an empty state dict"),
         ("damaged", "check sum"),
