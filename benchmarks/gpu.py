@@ -24,8 +24,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -43,15 +43,14 @@ LEAST_MEMORY = 12e9  # bytes: a ResNet-50 step of 64 images of 256 pixels
 LOSSES_AGREE = {"float32": 1e-3, "bfloat16": 2e-2}  # relative, over 20 steps
 
 
-@contextlib.contextmanager
-def turn(lock: Path | None) -> Iterator[None]:
-    """Context: alone on the accelerator among the processes that take turns by this file."""
-    if lock is None:
-        yield
-        return
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+_held: list[IO[str]] = []  # open files, so that their locks last as long as this process
+
+
+def turn(lock: Path | None) -> None:
+    """Waits until this process is alone on the accelerator among those that share the file; it is, until it ends."""
+    if lock is not None and not _held:
+        _held.append(open(lock, "w"))  # noqa: SIM115
+        fcntl.flock(_held[0], fcntl.LOCK_EX)
 
 
 # here
@@ -181,12 +180,13 @@ def losses(options: argparse.Namespace) -> None:
         paths = list_images([str(options.kit / role)])[:64]
         np.save(folder / f"{role}.npy", np.stack([to_canvas(read(path), 96, 128) for path in paths]))
     runs = {}
-    for platform, dtype in (("cpu", "float32"), (options.platform, "float32"), (options.platform, "bfloat16")):
+    dtypes = ("float32",) if options.platform == "cpu" else ("float32", "bfloat16")  # which a CPU emulates
+    for platform, dtype in (("cpu", "float32"), *((options.platform, dtype) for dtype in dtypes)):
         name = f"{platform}_{dtype}_{len(runs)}"
         flags = [
             f"--config={ROOT / 'configs' / 'contrique_resnet50.py'}:small", f"--workdir={folder / name}",
             *(f"--config.data.{role}=arrays:{folder / role}.npy" for role in ("pristine", "authentic")),
-            "--config.data.height=96", "--config.data.width=128", "--config.data.view_size=64",
+            "--config.model.base_width=32", "--config.data.height=96", "--config.data.width=128", "--config.data.view_size=64",
             "--config.data.loader=threads", f"--config.model.compute_dtype={dtype}",
             "--config.train.steps=20", "--config.train.checkpoint_every=20", "--config.train.log_every=20",
         ]  # fmt: skip
@@ -234,29 +234,25 @@ def augment(options: argparse.Namespace) -> None:
     finish = jax.jit(make_augment(config, run)).lower(placed).compile()
     print(f"distortions and views on the device compiled in {time.perf_counter() - start:.0f} s", flush=True)
     host = next(pipeline_of(config_of(options), options.images).batches(0, 1))
-    with turn(options.turn):
-        views, classes = jax.device_get(finish(placed))
-        np.testing.assert_array_equal(classes, host.classes)
-        apart = np.abs(views.astype(np.int16) - host.views)
-        apart = np.minimum(apart, 256 - apart)  # hue, and Lab's a and b, go round
-        kinds = np.where(classes < 125, classes // 5 + 1, np.where(classes == 125, 0, -1))
-        shares = {int(kind): float((apart[kinds == kind] <= 1).mean()) for kind in np.unique(kinds)}
-        print(
-            f"within one code of the host's: {(apart <= 1).mean():.5f} of all values; equal: {(apart == 0).mean():.5f}"
-        )
-        low = sorted(shares.items(), key=lambda item: item[1])[:5]
-        print(
-            "lowest by type (0 undistorted, -1 authentic): " + ", ".join(f"{kind}: {share:.4f}" for kind, share in low)
-        )
-        times = []
-        for _ in range(options.repeats):
-            start = time.perf_counter()
+    turn(options.turn)
+    views, classes = jax.device_get(finish(placed))
+    np.testing.assert_array_equal(classes, host.classes)
+    apart = np.abs(views.astype(np.int16) - host.views)
+    apart = np.minimum(apart, 256 - apart)  # hue, and Lab's a and b, go round
+    kinds = np.where(classes < 125, classes // 5 + 1, np.where(classes == 125, 0, -1))
+    shares = {int(kind): float((apart[kinds == kind] <= 1).mean()) for kind in np.unique(kinds)}
+    print(f"within one code of the host's: {(apart <= 1).mean():.5f} of all values; equal: {(apart == 0).mean():.5f}")
+    low = sorted(shares.items(), key=lambda item: item[1])[:5]
+    print("lowest by type (0 undistorted, -1 authentic): " + ", ".join(f"{kind}: {share:.4f}" for kind, share in low))
+    times = []
+    for _ in range(options.repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(finish(placed))
+        times.append(time.perf_counter() - start)
+    print(f"distortions and views of {options.images} images: {1e3 * statistics.median(times):.1f} ms", flush=True)
+    if options.profile:
+        with jax.profiler.trace(str(options.profile)):
             jax.block_until_ready(finish(placed))
-            times.append(time.perf_counter() - start)
-        print(f"distortions and views of {options.images} images: {1e3 * statistics.median(times):.1f} ms", flush=True)
-        if options.profile:
-            with jax.profiler.trace(str(options.profile)):
-                jax.block_until_ready(finish(placed))
     if (apart <= 1).mean() < 0.99:
         raise UserError("device distortions are not within one code of the host's on 99 % of the values.")
 

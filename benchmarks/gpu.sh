@@ -11,8 +11,8 @@
 #   loader  images a second that the threads loader delivers
 #   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS
 # The stages' compilers run side by side; on the accelerator they take turns. OUT gets report.txt, profile.tar.gz,
-# programs.tar.gz, cache.tar.gz (compiled programs: unpack it into OUT/cache and the next call starts sooner) and, of the
-# training, run.tar.gz and weights.NN (cat them together: a tar of the model folder).
+# programs.tar.gz, cache.NN (compiled programs: put them into KIT, and the next call on such a machine starts sooner) and, of
+# the training, run.tar.gz and weights.NN (a tar of the model folder in pieces: cat weights.* | tar -x).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 kit=$(realpath "$1") out=$(mkdir -p "$2" && realpath "$2")
@@ -21,9 +21,9 @@ shift 2
 room=${ROOM:-/tmp/gpu_room}
 mkdir -p "$room/cache" "$room/profile" "$room/programs"
 python=${PYTHON:-python3}
-export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
+export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_PYTHON_CLIENT_MEM_FRACTION=.92 TF_CPP_MIN_LOG_LEVEL=2
 export JAX_COMPILATION_CACHE_DIR=$room/cache/jax TORCHINDUCTOR_CACHE_DIR=$room/cache/torch JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
-if [[ -f $kit/cache.tar.gz ]]; then tar -xzf "$kit/cache.tar.gz" -C "$room/cache"; fi
+if [[ -f $kit/cache.00 ]]; then cat "$kit"/cache.* | tar -xzf - -C "$room/cache"; fi
 missing=()
 for wheel in "$kit"/wheels/*.whl; do
   name=${wheel##*/} name=${name%%-*}
@@ -33,9 +33,9 @@ if ((${#missing[@]})); then
   "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$room/site" "${missing[@]}" || exit 2
 fi
 export PYTHONPATH=$PWD:$room/site
-platform=cuda sizes=() views=() batches=(64 256) large=(512) lite=(512) side=8192 patience=1
+platform=cuda sizes=() views=() batches=(64 256 512) lite=(512) side=8192 patience=1
 if [[ ${TINY:-} ]]; then
-  platform=cpu sizes=(--images 16 --canvas 96 --view 64) views=(--view 64 --rounds 1) batches=(4) large=(8) lite=(4) side=256 patience=10
+  platform=cpu sizes=(--images 16 --canvas 96 --view 64) views=(--view 64 --rounds 1) batches=(4 8) lite=(4) side=256 patience=10
   export JAX_PLATFORMS=cpu
 fi
 
@@ -61,22 +61,19 @@ read -ra peaks <"$room/peaks"
 turn=(--turn "$room/turn")
 if wanted check; then
   stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
-  stage augment 240 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" --profile "$room/profile/augment" &
+  stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" --profile "$room/profile/augment" &
 fi
 if wanted step; then
-  stage step 260 "$python" benchmarks/train_step.py --images "${batches[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" \
+  stage step 400 "$python" benchmarks/train_step.py --images "${batches[@]}" --torch-up-to 256 "${views[@]}" "${peaks[@]}" "${turn[@]}" \
     --profile "$room/profile/step" --program "$room/programs" &
 fi
 if wanted lite0; then
   for way in taps cpu_taps conv; do
-    stage "lite0_$way" 240 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
+    stage "lite0_$way" 400 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
       --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
   done
 fi
 wait
-if wanted step; then
-  stage step_large 120 "$python" benchmarks/train_step.py --images "${large[@]}" "${views[@]}" --no-torch "${peaks[@]}"
-fi
 if wanted loader; then
   stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" --seconds "${LOADER_SECONDS:-5}"
 fi
@@ -85,16 +82,16 @@ for trace in "$room"/profile/*; do
 done
 pack profile "$room/profile"
 pack programs "$room/programs"
-pack cache "$room/cache"
+tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."
 
 if wanted train; then
   run=$room/run
   start=()
   if [[ -d $kit/start ]]; then start=(--config.train.init_from="$kit/start"); fi
   # shellcheck disable=SC2086
-  timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" "$python" -m contrique_jax.main --workdir "$run" \
+  timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" "$python" -m contrique_jax.main $TRAIN_FLAGS --workdir "$run" \
     --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
-    --config.data.cache_gigabytes=32 "${start[@]}" $TRAIN_FLAGS 2>&1 | tail -n 20 | tee -a "$out/report.txt"
+    --config.data.cache_gigabytes=32 "${start[@]}" 2>&1 | tail -n 20 | tee -a "$out/report.txt"
   tail -n 3 "$run/metrics.jsonl" | tee -a "$out/report.txt"
   tar -czf "$out/run.tar.gz" -C "$run" config.json metrics.jsonl
   if [[ -d $run/model ]]; then

@@ -18,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
@@ -84,46 +84,47 @@ def theirs(views: np.ndarray, classes: np.ndarray, *, channels_last: bool, gpu: 
     return step
 
 
-def measure(images: int, options: argparse.Namespace) -> None:
-    """Times all contestants at one batch and prints a line for each."""
-    if "torch" in sys.modules:
-        sys.modules["torch"]._dynamo.reset()  # each batch a program of its own
-    gpu = jax.default_backend() == "gpu"
+def batch_of(images: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random views uint8 [2, images, side, side, 3] and the classes of as many synthetic as authentic images."""
     generator = np.random.default_rng(0)
-    side = options.view
     views = generator.integers(0, 256, (2, images, side, side, 3), dtype=np.uint8)
     half = images // 2
     classes = np.stack([generator.integers(0, 126, half), 126 + np.arange(half)], axis=1).reshape(-1).astype(np.int32)
+    return views, classes
 
-    model = ModelConfig(encoder=options.encoder, compute_dtype="bfloat16" if gpu else "float32")
+
+def measure(images: int, compiled: Future, options: argparse.Namespace) -> None:
+    """Times all contestants at one batch and prints a line for each."""
+    gpu, side = jax.default_backend() == "gpu", options.view
     contestants = {}
-    with ThreadPoolExecutor(1) as pool:  # both compilers at once
-        compiled = pool.submit(ours, images, views, classes, model)
-        if not options.no_torch:
-            if not gpu:
-                contestants["PyTorch, default layout"] = theirs(views, classes, channels_last=False, gpu=False)
-            name = "PyTorch, channels-last" + (", autocast, compiled" if gpu else "")
-            contestants[name] = theirs(views, classes, channels_last=True, gpu=gpu)
-            for run in contestants.values():
-                run()
-        step, flops, program, compile_seconds = compiled.result()
+    if not options.no_torch and images <= options.torch_up_to:
+        if "torch" in sys.modules:
+            sys.modules["torch"]._dynamo.reset()  # each batch a program of its own
+        batch = batch_of(images, side)
+        if not gpu:
+            contestants["PyTorch, default layout"] = theirs(*batch, channels_last=False, gpu=False)
+        name = "PyTorch, channels-last" + (", autocast, compiled" if gpu else "")
+        contestants[name] = theirs(*batch, channels_last=True, gpu=gpu)
+        for run in contestants.values():  # PyTorch compiles now, while XLA does
+            run()
+    step, flops, program, compile_seconds = compiled.result()
     contestants = {"contrique_jax": step} | contestants
-    with turn(options.turn):
-        for run in contestants.values():  # warm up
+    turn(options.turn)
+    for run in contestants.values():  # warm up
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(options.rounds):
+        for name, run in contestants.items():
             run()
-            run()
-        times: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(options.rounds):
-            for name, run in contestants.items():
+            for _ in range(STEPS):
+                start = time.perf_counter()
                 run()
-                for _ in range(STEPS):
-                    start = time.perf_counter()
-                    run()
-                    times[name].append(time.perf_counter() - start)
-        if options.profile:
-            with jax.profiler.trace(str(options.profile / f"{options.encoder}_{images}")):
-                for _ in range(3):
-                    step()
+                times[name].append(time.perf_counter() - start)
+    if options.profile:
+        with jax.profiler.trace(str(options.profile / f"{options.encoder}_{images}")):
+            for _ in range(3):
+                step()
     typical = {name: statistics.median(seconds) for name, seconds in times.items()}
     device = jax.devices()[0]
     print(
@@ -176,12 +177,19 @@ def main() -> None:
     parser.add_argument("--view", type=int, default=256, help="side of a view [pixels]")
     parser.add_argument("--program", type=Path, help="a folder for the compiled programs as text")
     parser.add_argument("--turn", type=Path, help="a file by which processes take turns on the accelerator")
+    parser.add_argument("--torch-up-to", type=int, default=10**6, metavar="N", help="no PyTorch at larger batches")
     parser.add_argument("--no-torch", action="store_true", help="time ours alone")
     options = parser.parse_args()
     if options.depthwise:
         convolution.DEPTHWISE.update(dict.fromkeys(convolution.DEPTHWISE, WAYS[options.depthwise]))
-    for images in options.images:
-        measure(images, options)
+    dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+    model = ModelConfig(encoder=options.encoder, compute_dtype=dtype)
+    with ThreadPoolExecutor(len(options.images)) as pool:
+        programs = [pool.submit(ours, images, *batch_of(images, options.view), model) for images in options.images]
+        while programs:
+            measure(options.images[-len(programs)], programs.pop(0), options)
+            if "torch" in sys.modules:
+                sys.modules["torch"].cuda.empty_cache()
 
 
 if __name__ == "__main__":
