@@ -6,10 +6,11 @@
 #   TINY=1 benchmarks/gpu.sh ...          the same on a CPU with small sizes, to try it out
 #
 #   check   devices, versions, ceilings; 20 losses beside the CPU's; distortions and views beside the host's, and their time
-#   step    ResNet-50 in bf16, rising batches, beside compiled PyTorch; share of the roofline; a profile
+#   step    ResNet-50 in bf16 at BATCHES images, beside compiled PyTorch; share of the roofline; a profile
 #   lite0   the same for EfficientNet-Lite0, by formulation of the depthwise convolution
 #   loader  images a second that the threads loader delivers
-#   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS
+#   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS; it runs beside
+#           the others, which pause it while they time. TRAIN_XLA_FLAGS are for it alone
 # The stages' compilers run side by side; on the accelerator they take turns. OUT gets report.txt, profile.tar.gz,
 # programs.tar.gz, cache.NN (compiled programs: put them into KIT, and the next call on such a machine starts sooner) and, of
 # the training, run.tar.gz and weights.NN (a tar of the model folder in pieces: cat weights.* | tar -x).
@@ -33,7 +34,8 @@ if ((${#missing[@]})); then
   "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$room/site" "${missing[@]}" || exit 2
 fi
 export PYTHONPATH=$PWD:$room/site
-platform=cuda sizes=() views=() batches=(64 256 512) lite=(512) side=8192 patience=1
+platform=cuda sizes=() views=() batches=(256) lite=(512) side=8192 patience=1
+if [[ ${BATCHES:-} ]]; then read -ra batches <<<"$BATCHES"; fi
 if [[ ${TINY:-} ]]; then
   platform=cpu sizes=(--images 16 --canvas 96 --view 64) views=(--view 64 --rounds 1) batches=(4 8) lite=(4) side=256 patience=10
   export JAX_PLATFORMS=cpu
@@ -59,21 +61,42 @@ stage devices 60 "$python" benchmarks/gpu.py devices --platform $platform --side
 [[ -f $room/peaks ]] || exit 2
 read -ra peaks <"$room/peaks"
 turn=(--turn "$room/turn")
+pause=()
+if wanted train; then # starts first; the others pause it while they time
+  start=()
+  if [[ -d $kit/start ]]; then start=(--config.train.init_from="$kit/start"); fi
+  # shellcheck disable=SC2086
+  XLA_FLAGS=${TRAIN_XLA_FLAGS:-} timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" \
+    "$python" -m contrique_jax.main $TRAIN_FLAGS --workdir "$room/run" \
+    --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
+    --config.data.cache_gigabytes=32 "${start[@]}" >"$room/train.txt" 2>&1 &
+  training=$!
+  sleep 1
+  pgrep -P "$training" >"$room/training"
+  pause=(--pause "$room/training")
+  nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,clocks.sm --format=csv -l 2 >"$room/gpu.csv" 2>/dev/null &
+  watching=$!
+fi
+jobs=()
 if wanted check; then
   stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
+  jobs+=($!)
   stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" --profile "$room/profile/augment" &
+  jobs+=($!)
 fi
 if wanted step; then
-  stage step 400 "$python" benchmarks/train_step.py --images "${batches[@]}" --torch-up-to 256 "${views[@]}" "${peaks[@]}" "${turn[@]}" \
+  stage step 400 "$python" benchmarks/train_step.py --images "${batches[@]}" --torch-up-to 256 "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" \
     --profile "$room/profile/step" --program "$room/programs" &
+  jobs+=($!)
 fi
 if wanted lite0; then
   for way in taps cpu_taps conv; do
     stage "lite0_$way" 400 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
-      --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
+      --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
+    jobs+=($!)
   done
 fi
-wait
+((${#jobs[@]})) && wait "${jobs[@]}"
 if wanted loader; then
   stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" --seconds "${LOADER_SECONDS:-5}"
 fi
@@ -85,19 +108,14 @@ pack programs "$room/programs"
 tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."
 
 if wanted train; then
+  wait "$training"
   run=$room/run
-  start=()
-  if [[ -d $kit/start ]]; then start=(--config.train.init_from="$kit/start"); fi
-  # shellcheck disable=SC2086
-  timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" "$python" -m contrique_jax.main $TRAIN_FLAGS --workdir "$run" \
-    --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
-    --config.data.cache_gigabytes=32 "${start[@]}" 2>&1 | tail -n 20 | tee -a "$out/report.txt"
+  { printf '\n== train: exit code %s after %s s\n' $? $SECONDS && tail -n 12 "$room/train.txt"; } | tee -a "$out/report.txt"
+  kill "$watching" 2>/dev/null
   tail -n 3 "$run/metrics.jsonl" | tee -a "$out/report.txt"
-  tar -czf "$out/run.tar.gz" -C "$run" config.json metrics.jsonl
-  if [[ -d $run/model ]]; then
-    tar -cf - -C "$run" model | split -b 15M -d - "$out/weights."
-  else
-    tar -cf - -C "$run" checkpoints | split -b 15M -d - "$out/weights."
-  fi
+  tar -czf "$out/run.tar.gz" -C "$run" config.json metrics.jsonl -C "$room" train.txt gpu.csv
+  what=checkpoints
+  if [[ -d $run/model ]]; then what=model; fi
+  tar -cf - -C "$run" "$what" | split -b 15M -d - "$out/weights."
 fi
 exit 0

@@ -14,6 +14,9 @@ from jax.sharding import PartitionSpec as P
 from contrique_jax.errors import UserError
 
 DATA_AXIS = "data"
+# For functions that several threads run at a time on the CPU. In jaxlib 0.11 a Fourier transform waits in the pool's threads
+# for the pool: with as many of them at once as threads it waits for ever.
+ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from contrique_jax.data.order import Draws, Order
 from contrique_jax.data.rows import BrokenLog, load_canvas, load_crops
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
-from contrique_jax.runtime import host_device
+from contrique_jax.runtime import ONE_THREAD, host_device
 from contrique_jax.views import ViewDraw, draw_at
 
 Row = tuple[UInt8[np.ndarray, "..."], Int32[np.ndarray, ""]]  # pixels and the class
@@ -108,7 +108,9 @@ class Pipeline:
 def thread_batches(pipeline: Pipeline, first: int, last: int) -> Iterator[Batch | Rows]:
     """The plain way: a pool of threads, each row decoded by Pillow and finished by a compiled function on the CPU."""
     host = host_device()
-    finish_distorted, finish_cropped = jax.jit(pipeline.synthetic_views), jax.jit(cropped_views)
+    finish_distorted, finish_cropped = (
+        jax.jit(finish, compiler_options=ONE_THREAD) for finish in (pipeline.synthetic_views, cropped_views)
+    )
 
     def distorted_row(draws: Draws, row: int) -> Row:
         canvas = pipeline.canvas(draws.record[row])

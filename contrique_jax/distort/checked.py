@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
-from contrique_jax.runtime import host_device
+from contrique_jax.runtime import ONE_THREAD, host_device
 
 SMALLEST_SIDE = 48  # pixels; what type 20 needs
 MOST_COMPILED = 128  # functions kept, one for each type and size; the one unused for longest goes first
@@ -95,7 +95,10 @@ class _Compiled:
         dtypes = (np.uint32, np.uint8 if self._in_bytes else np.float32, np.int32)
         places = [jax.ShapeDtypeStruct(*place) for place in zip(((2,), self._shape, ()), dtypes, strict=True)]
         with jax.default_device(host_device()):
-            return jax.jit(functools.partial(function, type=self._type, minmax=self._minmax)).lower(*places).compile()
+            distorted = jax.jit(
+                functools.partial(function, type=self._type, minmax=self._minmax), compiler_options=ONE_THREAD
+            )
+            return distorted.lower(*places).compile()
 
 
 _kept = functools.lru_cache(maxsize=MOST_COMPILED)(_Compiled)
