@@ -85,13 +85,13 @@ if wanted check; then
   jobs+=($!)
 fi
 if wanted step; then
-  stage step 400 "$python" benchmarks/train_step.py --images "${batches[@]}" --torch-up-to 256 "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" \
+  stage step 300 "$python" benchmarks/train_step.py --images "${batches[@]}" --torch-up-to 256 "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" \
     --profile "$room/profile/step" --program "$room/programs" &
   jobs+=($!)
 fi
 if wanted lite0; then
   for way in taps cpu_taps conv; do
-    stage "lite0_$way" 400 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
+    stage "lite0_$way" 300 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
       --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
     jobs+=($!)
   done
