@@ -96,8 +96,7 @@ def test_a_seed_names_the_weights_and_the_scale_is_torch_s():
     assert float(jnp.max(jnp.abs(linear))) == pytest.approx(1 / np.sqrt(64), rel=0.05)
 
 
-def test_batch_norm_moves_as_torch_does():
-    torch = pytest.importorskip("torch")
+def test_batch_norm_moves_as_torch_does(torch):
     x = np.random.default_rng(1).normal(3, 2, (3, 5, 4, 6)).astype(np.float32)
     ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
     for _ in range(2):
@@ -153,8 +152,7 @@ def test_bytes_and_floats_are_the_same_image():
 
 
 @pytest.mark.parametrize(("size", "patches"), [((8, 8), 2), ((7, 5), 2), ((5, 9), 3), ((1, 1), 2), ((3, 4), 1)])
-def test_patches_are_torch_s_adaptive_pool(size: tuple[int, int], patches: int):
-    torch = pytest.importorskip("torch")
+def test_patches_are_torch_s_adaptive_pool(torch, size: tuple[int, int], patches: int):
     x = np.random.default_rng(0).random((2, *size, 3), np.float32)
     wanted = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), patches)
     ours = adaptive_average_pool(jnp.asarray(x), patches)

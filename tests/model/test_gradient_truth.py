@@ -26,8 +26,7 @@ def plain_name(name: str) -> str:
     return ".".join(parts)
 
 
-def float64_norms(shared: Path, views: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-    torch = pytest.importorskip("torch")
+def float64_norms(torch, shared: Path, views: np.ndarray, classes: np.ndarray) -> dict[str, float]:
     path = Path(__file__).parents[2] / "benchmarks" / "torch_contrique.py"
     spec = importlib.util.spec_from_file_location("torch_contrique", path)
     plain = importlib.util.module_from_spec(spec)
@@ -48,12 +47,12 @@ def float64_norms(shared: Path, views: np.ndarray, classes: np.ndarray) -> dict[
 
 
 @pytest.mark.slow
-def test_gradients_are_as_true_as_the_originals(shared: Path):
+def test_gradients_are_as_true_as_the_originals(torch, shared: Path):
     """Float32 leaves some norms 4e-3 off in either program, which is why no tighter agreement can be asked of the two."""
     data = np.load(shared / "reference" / "train_step.npz")
     views = np.stack([data["view_i"], data["view_j"]], axis=1)
     classes = np.tile(np.repeat(np.concatenate([data["synthetic_class"], 126 + np.arange(3)]), 4), 2).astype(np.int32)
-    truth = float64_norms(shared, views, classes)
+    truth = float64_norms(torch, shared, views, classes)
     variables = reference_variables(shared)
 
     @jax.jit
