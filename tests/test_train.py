@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from numpy.lib.npyio import NpzFile
 
 from contrique_jax import runtime
 from contrique_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
@@ -21,9 +22,20 @@ from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
+from contrique_jax.model.contrique import Variables
 from contrique_jax.model.store import load_model
 from contrique_jax.train import Diverged, init_state, make_step, train
 from tests.children import ONE_DEVICE
+from tests.reference_weights import (
+    REFERENCE_MODEL,
+    SMALL_MODEL,
+    SMALL_STEP,
+    our_name,
+    reference_variables,
+    small_batch,
+    small_state_dict,
+    variables_of,
+)  # fmt: skip
 from tests.tiny_config import get_config
 
 ROOT = Path(__file__).parents[1]
@@ -182,19 +194,37 @@ def test_nan_stops_and_names_the_steps(tmp_path):
 @pytest.mark.slow
 def test_step_equals_the_original(shared):
     """Loss, gradient norms and running statistics of one step of the original program (shared/reference)."""
-    from tests.reference_weights import our_name, reference_variables
-
     data = np.load(shared / "reference" / "train_step.npz")
     views = np.stack([data["view_i"], data["view_j"]], axis=1)
     classes = np.concatenate([data["synthetic_class"], 126 + np.arange(3)]).astype(np.int32)
+    step_equals(REFERENCE_MODEL, reference_variables(shared), views, classes, data)
+
+
+def test_step_equals_pytorch_in_float64():
+    step_equals(SMALL_MODEL, variables_of(small_state_dict()), *small_batch(), np.load(SMALL_STEP))
+
+
+def test_the_stored_step_is_pytorchs(torch):
+    from tests.torch_step import small_step
+
+    with np.load(SMALL_STEP) as stored:
+        for name, value in small_step().items():
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(value, stored[name], rtol=1e-9, err_msg=name)
+            else:
+                np.testing.assert_array_equal(value, stored[name])
+
+
+def step_equals(
+    model: ModelConfig, variables: Variables, views: np.ndarray, classes: np.ndarray, data: NpzFile
+) -> None:
     config = Config(
         data=DataConfig(batch_size=6),
-        model=ModelConfig(encoder="resnet50", compute_dtype="float32"),
+        model=model,
         loss=LossConfig(block_size=32),
         optim=OptimConfig(momentum=0.0, weight_decay=0.0, warmup_share=0.0, learning_rate=1.0),
     )
     run = runtime.start(6, devices=1)
-    variables = reference_variables(shared)
     state = init_state(config, 10)._replace(params=variables["params"], batch_stats=variables["batch_stats"])
     before = jax.device_get(state.params)
     state = run.replicate(state)
