@@ -41,6 +41,7 @@ def compared(run, photo) -> dict[tuple[str, int], tuple[float, float, float, flo
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", range(1, 6))
 def test_is_as_good_as_openjpeg(compared, level):
     """On each photograph; drawn scenes, of harder edges and flatter areas, may be further off."""
@@ -54,6 +55,7 @@ def test_is_as_good_as_openjpeg(compared, level):
     assert abs(np.mean(gaps)) <= 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", range(1, 6))
 def test_loses_what_openjpeg_loses(compared, level):
     for (name, at), (_, theirs, between, _) in compared.items():
