@@ -75,7 +75,7 @@ def lifted(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low * 1.149604398, high / 1.149604398
 
 
-@pytest.mark.parametrize("height, width", [(64, 96), (51, 62), (48, 49)])
+@pytest.mark.parametrize("height, width", [(51, 62), (48, 49)])
 def test_wavelet_is_the_standards(height, width):
     planes = np.random.default_rng(0).uniform(-200, 200, (3, height, width)).astype(np.float32)
     pyramid, inside = (np.asarray(part) for part in jax.jit(jpeg2000._pyramid)(planes))

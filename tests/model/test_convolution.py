@@ -37,8 +37,10 @@ def test_convolution_equals_torch_in_value_and_gradient(torch, size: int, stride
     np.testing.assert_allclose(dk, tk.grad.permute(2, 3, 1, 0).numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [3, 17])
-@pytest.mark.parametrize(("size", "stride"), CASES)
+# the stem's kernel sees three channels only
+@pytest.mark.parametrize(
+    ("size", "stride", "channels"), [*((*case, 3) for case in CASES), *((*case, 17) for case in CASES[:-1])]
+)
 def test_convolution_equals_xla_own_in_value_and_gradient(size: int, stride: int, channels: int):
     x, kernel = _operands(size, 10, 13, channels)
     padding = (size - 1) // 2
