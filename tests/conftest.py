@@ -18,6 +18,8 @@ sys.modules["triton"] = None  # type: ignore[assignment]
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# a worker a core: more threads would wait for each other, and in NumPy they do so at full speed
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # what one test, worker or child process has compiled, the others and the next run take
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

@@ -284,6 +284,7 @@ def test_only_the_branch_taken_runs():
     assert text.count("cond[") == 3  # scale, colour, flip
 
 
+@pytest.mark.slow
 def test_tfdata_runs_the_same_views():
     tf = pytest.importorskip("tensorflow")
     from jax.experimental import jax2tf
