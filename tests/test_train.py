@@ -273,8 +273,7 @@ def written(workdir: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loader", ["threads", "tfdata"])
+@pytest.mark.parametrize("loader", ["threads", pytest.param("tfdata", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_with_the_same_losses(tmp_path, loader):
     """SIGKILL at a random step, then the same command; and once more through SIGTERM, which exits with 0."""
     if loader == "tfdata":
