@@ -1,31 +1,32 @@
 # From nothing but make and Python 3.11 to 3.13:
-#   make demo   trains a small encoder on procedural scenes, scores images, draws a picture (demo_out/)
-#   make test   runs the tests that take seconds; `make test-slow` the others,
-#               `make test-tpu` what needs the compiler for TPUs
+#   make demo        trains a small encoder on procedural scenes, scores images, draws a picture (demo_out/)
+#   make test        runs the tests that need nothing else and take seconds
+#   make test-full   runs the others: slow ones, and those that need PyTorch, the compiler for TPUs (both are installed)
+#                    or the photographs in ../shared (if they are there)
 # Each makes a virtual environment of its own the first time.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
-TEST_EXTRA ?=
+# what test-full gives to pip; on Linux without a GPU name a CPU build, which is much smaller
+TORCH ?= torch>=2.6
 # one worker a core: most of the time is the compiler's, which has one thread
 PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-slow test-tpu lint types clean
+.PHONY: demo demo-short test test-full lint types clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python demo.py --out demo_out
 
+# every stage in about a minute, in the environment of the tests
+demo-short: .venv-test/installed
+	.venv-test/bin/python demo.py --short --out demo_out/short
+
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
-test-slow: .venv-test/installed
-	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m slow
-
-# The compiler for TPUs lies apart: wherever it is installed, jax looks for chips.
-test-tpu: .venv-test/installed
-	.venv-test/bin/python -m pip install --quiet --no-deps --target .venv-test/plan \
-	  "$$(sed -n 's/^ *\(libtpu[^;]*\);.*/\1/p' setup.cfg)"
-	PYTHONPATH=.venv-test/plan JAX_PLATFORMS=cpu .venv-test/bin/python -m pytest -m slow tests/test_plan.py
+test-full: .venv-test/full
+	CONTRIQUE_TPU_COMPILER=$(CURDIR)/.venv-test/plan \
+	  .venv-test/bin/python -m pytest $(PYTEST_ARGS) -m "slow or torch or shared"
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -38,7 +39,14 @@ types: .venv-test/installed
 	$(call environment,.venv-demo,.[demo])
 
 .venv-test/installed: setup.cfg pyproject.toml
-	$(call environment,.venv-test,.[test] $(TEST_EXTRA))
+	$(call environment,.venv-test,.[test])
+
+# The compiler for TPUs lies apart: wherever it is installed, jax looks for chips.
+.venv-test/full: .venv-test/installed
+	.venv-test/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-test/bin/python -m pip install --quiet --no-deps --target .venv-test/plan \
+	  "$$(sed -n 's/^ *\(libtpu[^;]*\);.*/\1/p' setup.cfg)"
+	touch $@
 
 define environment
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one or say make PYTHON=/path/to/python" >&2; exit 2; }

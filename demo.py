@@ -2,6 +2,7 @@
 
   make demo                       everything, into demo_out/
   python demo.py --out demo_out   the same from an environment that has contrique_jax[demo]
+  make demo-short                 every stage in about a minute, with too few steps to learn anything
 
 The encoder learns kinds and degrees of distortion without being told about severity. A ridge on its frozen features then
 predicts the severity (0 untouched .. 5 worst) of distorted scenes it has never seen, beside the same network with random
@@ -15,18 +16,30 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).parent
 HEIGHT, WIDTH = 192, 256
 HELD_OUT_SEED = 1_000_003  # no run of the demo trains on these scenes
+
+
+class Extent(NamedTuple):
+    scenes: int
+    distortions_each: int
+    splits: int
+    flags: tuple[str, ...] = ()  # of the training
+
+
 # content varies more than quality: the ridge needs many scenes more than it needs every distortion of each
-SCENES, DISTORTIONS_EACH = 200, 10
-SPLITS = 10
+WHOLE = Extent(200, 10, 10)
+SHORT = Extent(
+    20, 25, 3, ("--config.train.steps=6", "--config.train.checkpoint_every=3", "--config.data.batch_size=16")
+)
 
 
-def held_out() -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+def held_out(extent: Extent) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Scenes nobody trained on, each under a draw of distortions and levels.
 
     -> images [N, H, W, 3], severity [N], the scene and the distortion of each
@@ -39,9 +52,11 @@ def held_out() -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     distort = jax.jit(bank.distort)
     classes = [(kind, level) for kind in bank.TYPES for level in range(1, bank.NUM_LEVELS + 1)]
     images, severity, scenes, kinds = [], [], [], []
-    for number in range(SCENES):
+    for number in range(extent.scenes):
         scene = pristine_scene(HELD_OUT_SEED, number, HEIGHT, WIDTH)
-        drawn = np.random.default_rng([HELD_OUT_SEED, number]).choice(len(classes), DISTORTIONS_EACH, replace=False)
+        drawn = np.random.default_rng([HELD_OUT_SEED, number]).choice(
+            len(classes), extent.distortions_each, replace=False
+        )
         for kind, level in (classes[i] for i in drawn):
             row = bank.get(kind)
             key = np.array([number, bank.class_id(kind, level)], np.uint32)
@@ -78,7 +93,7 @@ def sharpness_and_noise(images: np.ndarray) -> np.ndarray:
     return (features - features.mean(axis=0)) / features.std(axis=0)
 
 
-def print_table(evaluations: dict[str, object], kinds: list[str]) -> dict[str, dict[str, float]]:
+def print_table(evaluations: dict[str, object], kinds: list[str], splits: int) -> dict[str, dict[str, float]]:
     """Median SROCC over the splits, pooled and per distortion; -> the same numbers."""
     names = list(evaluations)
     numbers = {
@@ -88,14 +103,14 @@ def print_table(evaluations: dict[str, object], kinds: list[str]) -> dict[str, d
     mean = {name: float(np.mean([numbers[kind][name] for kind in set(kinds)])) for name in names}
     numbers = {"all distortions": numbers.pop("all distortions"), "mean of each": mean, **numbers}
     width = max(len(row) for row in numbers)
-    print(f"\nSROCC of predicted severity, held-out scenes, median of {SPLITS} splits by scene")
+    print(f"\nSROCC of predicted severity, held-out scenes, median of {splits} splits by scene")
     print(" " * width + "".join(f"{name:>26}" for name in names))
     for row, values in numbers.items():
         print(row.ljust(width) + "".join(f"{values[name]:>26.3f}" for name in names))
     return numbers
 
 
-def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[str], kinds: list[str]):
+def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[str], kinds: list[str], splits: int):
     """The protocol on the same splits for the trained network, random weights and the baseline.
 
     -> (name -> Evaluation, the trained network's Extractor, its features)
@@ -104,11 +119,11 @@ def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[st
     from contrique_jax.networks import load_network
     from contrique_jax.protocol import evaluate_features, make_splits
 
-    splits = make_splits(scenes, SPLITS, seed=0)
+    sides = make_splits(scenes, splits, seed=0)
     trained, untrained = Extractor(*load_network(str(run))), Extractor(*load_network(f"random:{run}"))
     features = {"trained": trained.features(images), "random weights": untrained.features(images)}
     features["sharpness and noise"] = sharpness_and_noise(images)
-    evaluations = {name: evaluate_features(values, severity, splits, kinds) for name, values in features.items()}
+    evaluations = {name: evaluate_features(values, severity, sides, kinds) for name, values in features.items()}
     return evaluations, trained, features["trained"]
 
 
@@ -197,7 +212,9 @@ def draw(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="demo_out", type=Path, help="folder for everything (default: demo_out)")
-    out = parser.parse_args().out
+    parser.add_argument("--short", action="store_true", help="every stage, with too few steps to learn anything")
+    arguments = parser.parse_args()
+    out, extent = arguments.out, SHORT if arguments.short else WHOLE
     start = time.monotonic()
     run = out / "run"
 
@@ -205,19 +222,21 @@ def main() -> int:
     from contrique_jax import score
     from contrique_jax.errors import run_verb
 
-    print(f"== training: python -m contrique_jax.main --config configs/demo.py --workdir {run}", flush=True)
-    code = run_verb(training.main, [f"--config={ROOT / 'configs' / 'demo.py'}", f"--workdir={run}"])
+    command = " ".join(["python -m contrique_jax.main --config configs/demo.py --workdir", str(run), *extent.flags])
+    print(f"== training: {command}", flush=True)
+    code = run_verb(training.main, [f"--config={ROOT / 'configs' / 'demo.py'}", f"--workdir={run}", *extent.flags])
     if code:
         print(f"to start afresh: rm -r {run}", file=sys.stderr)
         return code
     print(
-        f"\n== held-out scenes: {SCENES} scenes under {DISTORTIONS_EACH} distortions each ({time.monotonic() - start:.0f} s)",
+        f"\n== held-out scenes: {extent.scenes} scenes under {extent.distortions_each} distortions each "
+        f"({time.monotonic() - start:.0f} s)",
         flush=True,
     )
 
-    images, severity, scenes, kinds = held_out()
-    evaluations, extractor, features = compare(run, images, severity, scenes, kinds)
-    numbers = print_table(evaluations, kinds)
+    images, severity, scenes, kinds = held_out(extent)
+    evaluations, extractor, features = compare(run, images, severity, scenes, kinds, extent.splits)
+    numbers = print_table(evaluations, kinds, extent.splits)
     (out / "srocc.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
     shown = save_examples(out, evaluations["trained"], extractor, features, images, severity, kinds)
@@ -230,6 +249,8 @@ def main() -> int:
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     draw(out / "demo.png", shown, losses, numbers)
     print(f"\nthe picture: {out / 'demo.png'}   ({time.monotonic() - start:.0f} s in all)")
+    if arguments.short:
+        print("this was the short form: every stage has run, and the numbers mean nothing")
     return 0
 
 

@@ -1,12 +1,16 @@
-"""Fixtures shared by the tests."""
+"""Fixtures shared by the tests, and what keeps a worker small."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.util
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 # PyTorch's compiler for GPUs, which no test needs: loaded after TensorFlow it brings the process down
@@ -15,6 +19,8 @@ sys.modules["triton"] = None  # type: ignore[assignment]
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# a worker a core: more threads would wait for each other, and in NumPy they do so at full speed
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # what one test, worker or child process has compiled, the others and the next run take
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -23,6 +29,8 @@ import pytest  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.gcs_server import Server
+
+PEAKS = pytest.StashKey[dict[str, str]]()  # process -> its peak of resident memory, for the summary
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +41,18 @@ def shared() -> Path:
         return folder
     if os.environ.get("CONTRIQUE_REQUIRE_SHARED") == "1":
         pytest.fail(f"{folder} is missing and CONTRIQUE_REQUIRE_SHARED=1 asks for it")
-    pytest.skip(f"{folder} is absent: reference numbers and photographs are not part of the project")
+    pytest.skip(f"{folder} is absent: photographs and large reference numbers are not part of the project")
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    return pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[Server]:
     """Google Cloud Storage on localhost, for this process and those it starts: `bucket`, and `secret` without access."""
+    pytest.importorskip("google_crc32c")
     if importlib.util.find_spec("gcsfs") is None:
         pytest.skip("gcsfs is not installed")
     with pytest.MonkeyPatch.context() as environment:
@@ -48,3 +62,44 @@ def gcs() -> Iterator[Server]:
             for name, value in server.environment.items():
                 environment.setenv(name, value)
             yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_released() -> Iterator[None]:
+    """After each module: a worker would otherwise hold everything that it has ever compiled, some gigabytes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed otherwise
+        if trim is not None:
+            trim(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make test` cannot run everywhere, by the fixtures that it takes, for `make test-full`."""
+    for item in items:
+        for name in {"shared", "torch"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux kilobytes
+    peak = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GB"
+    worker = getattr(session.config, "workeroutput", None)
+    if worker is not None:
+        worker["peak"] = peak
+    else:
+        session.config.stash.setdefault(PEAKS, {})["main"] = peak
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    peaks = node.config.stash.setdefault(PEAKS, {})  # type: ignore[attr-defined]
+    peaks[node.gateway.id] = node.workeroutput.get("peak", "unknown")  # type: ignore[attr-defined]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    peaks = terminalreporter.config.stash.get(PEAKS, {})
+    said = ", ".join(f"{name} {peak}" for name, peak in sorted(peaks.items()))
+    terminalreporter.write_line(f"peak resident memory: {said}")

@@ -1,4 +1,4 @@
-"""The weights behind the reference vectors, rebuilt by the rule in their README; and the original's names in ours."""
+"""The weights behind the reference numbers, rebuilt by the rule in their README; and the original's names in ours."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.model.contrique import Variables
-from contrique_jax.model.store import from_flat
+from contrique_jax.convert.torch_names import counters, original_name
+from contrique_jax.model.contrique import Variables, init_model
+from contrique_jax.model.store import from_flat, to_flat
 
+REFERENCE_DATA = Path(__file__).parent / "data_reference"
 REFERENCE_MODEL = ModelConfig("resnet50", compute_dtype="float32")
+SMALL_STEP, SMALL_MODEL = (
+    REFERENCE_DATA / "train_step.npz",
+    ModelConfig("resnet18", base_width=16, projection_dim=32, compute_dtype="float32"),
+)
 
 _ENCODER = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
@@ -31,8 +37,24 @@ def reference_state_dict(shared: Path) -> dict[str, np.ndarray]:
 
 def reference_variables(shared: Path) -> Variables:
     """The same weights as variables of `REFERENCE_MODEL`."""
-    state = reference_state_dict(shared)
+    return variables_of(reference_state_dict(shared))
+
+
+def variables_of(state: dict[str, np.ndarray]) -> Variables:
     return from_flat({our_name(k): v for k, v in state.items() if not k.endswith("num_batches_tracked")})
+
+
+def small_state_dict() -> dict[str, np.ndarray]:
+    """Weights of `SMALL_MODEL` by the same rule."""
+    shapes = {name: array.shape for name, array in to_flat(init_model(SMALL_MODEL, 0)).items()}
+    shapes |= dict.fromkeys(counters(shapes), ())
+    return {name: _rebuilt(name, shape) for name, shape in ((original_name(k), v) for k, v in shapes.items())}
+
+
+def small_batch() -> tuple[np.ndarray, np.ndarray]:
+    """Views [images, 2, h, w, 3] of noise, in which the max-pool meets no equal values, and classes [images]."""
+    classes = np.array([3, 3, 7, 126, 127, 128], np.int32)
+    return np.random.default_rng(0).integers(0, 256, (6, 2, 64, 64, 3), dtype=np.uint8), classes
 
 
 def _rebuilt(name: str, shape: tuple[int, ...]) -> np.ndarray:

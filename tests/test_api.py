@@ -92,6 +92,7 @@ def test_scores_are_the_probe_s(model, images, place):
         contrique_jax.load(place / "model").score(images)
 
 
+@pytest.mark.slow
 def test_apply_batches_jits_and_differentiates(model, images):
     batch = unit(images)
     plain = model.apply(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 
@@ -10,10 +11,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from contrique_jax import evaluate
+from contrique_jax import evaluate, trial
 from contrique_jax.errors import run_verb
 from contrique_jax.evaluation_table import curve_line
 from contrique_jax.features import Extractor
+from contrique_jax.intervals import bootstrap_medians
 from contrique_jax.networks import load_network
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, load_probe
 from contrique_jax.studies import LearningCurve
@@ -24,6 +26,12 @@ from tests.planted import read_csv, tiny_model, write_csv, write_images
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch):
     monkeypatch.setenv("CONTRIQUE_CACHE", "off")
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """A thousand take most of a test's time; `test_intervals.py` tests them."""
+    monkeypatch.setattr(trial, "bootstrap_medians", functools.partial(bootstrap_medians, resamples=100))
 
 
 @pytest.fixture(scope="module")

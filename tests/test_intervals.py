@@ -78,6 +78,7 @@ def test_medians_over_sides_do_not_mind_that_each_fit_has_its_own_mean():
     assert 0.02 < found["srocc"].high - found["srocc"].low < 0.2
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_median_holds_the_true_one_as_often_as_it_says():
     """Images drawn anew 40 times; the number of the whole population is known."""
     rng = np.random.default_rng(1)

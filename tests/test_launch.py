@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.children import ONE_DEVICE
 
@@ -250,6 +249,7 @@ def test_tpu_vm_run_returns_at_once_and_stop_asks_every_worker(room):
 
 @pytest.fixture(params=YAML)
 def jobset(request: pytest.FixtureRequest) -> dict:
+    yaml = pytest.importorskip("yaml")
     (document,) = yaml.safe_load_all((LAUNCH / request.param).read_text())
     return document
 

@@ -25,8 +25,7 @@ def test_learning_rate_is_warm_up_then_cosine():
     assert rates.max() == np.float32(0.6)
 
 
-def test_learning_rate_equals_pytorch_schedulers():
-    torch = pytest.importorskip("torch")
+def test_learning_rate_equals_pytorch_schedulers(torch):
     optim, steps, warmup = OptimConfig(learning_rate=0.6, warmup_share=0.1), 100, 10
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.6)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps - warmup)
@@ -45,8 +44,7 @@ def test_no_warm_up_starts_at_the_peak():
     assert float(learning_rate(OptimConfig(learning_rate=0.5, warmup_share=0.0), 10, 0)) == 0.5
 
 
-def test_sgd_equals_pytorch_over_twenty_steps():
-    torch = pytest.importorskip("torch")
+def test_sgd_equals_pytorch_over_twenty_steps(torch):
     generator = np.random.default_rng(0)
     weight, bias = generator.standard_normal((3, 4)), generator.standard_normal(3)
     inputs, targets = generator.standard_normal((20, 8, 4)), generator.standard_normal((20, 8, 3))

@@ -21,7 +21,11 @@ from contrique_jax.topology import CHIPS, Topology, open_topology
 from tests import tiny_config
 
 TINY = str(Path(tiny_config.__file__))
-HAS_TPU_COMPILER = importlib.util.find_spec("libtpu") is not None
+# where libtpu lies apart from the other packages, because jax looks for chips wherever it finds it
+TPU_COMPILER = os.environ.get("CONTRIQUE_TPU_COMPILER", "")
+HAS_TPU_COMPILER = (
+    Path(TPU_COMPILER, "libtpu").is_dir() if TPU_COMPILER else importlib.util.find_spec("libtpu") is not None
+)
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +229,11 @@ needs_tpu_compiler = pytest.mark.skipif(
 )
 
 
+def with_the_compiler() -> dict[str, str]:
+    """The environment of a process that finds it."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (TPU_COMPILER, os.environ.get("PYTHONPATH"))))}
+
+
 @pytest.mark.slow
 @needs_tpu_compiler
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:1x1"])
@@ -244,7 +253,7 @@ try:
 except jax.errors.JaxRuntimeError as error:
     print(len(topology.devices), abs(refusal(str(error))[1] - topology.chip.memory) < 0.01 * 2**30)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=with_the_compiler(), capture_output=True, text=True)
     assert done.stdout.split() == ["1" if name == "v6e:1x1" else "4", "True"], done.stderr
 
 
@@ -256,7 +265,8 @@ def test_a_step_compiles_for_a_tpu_slice(tmp_path, where):
     command = ["--config", TINY, "--topology", "v5e:2x2", "--out", str(out)]
     command += [f"--config.data.augment_on={where}"]
     command += ["--config.model.compute_dtype=bfloat16"]  # compiles much faster than six passes for float32
-    done = subprocess.run([sys.executable, "-m", "contrique_jax.plan", *command], capture_output=True, text=True)
+    command = [sys.executable, "-m", "contrique_jax.plan", *command]
+    done = subprocess.run(command, env=with_the_compiler(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads(out.read_text())
     assert record["fits"] and record["devices"] == 4 and record["images_per_second"] > 0

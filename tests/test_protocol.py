@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from contrique_jax.correlation import BY_OPINIONS, BY_RESIDUALS
 from contrique_jax.errors import UserError
 from contrique_jax.protocol import compare_evaluations, evaluate_features
 from contrique_jax.splits import Split, make_splits
+
+Ridge = pytest.importorskip("sklearn.linear_model").Ridge
+model_selection = pytest.importorskip("sklearn.model_selection")
 
 ALPHAS = np.geomspace(1e-3, 1e3, 13)
 
@@ -75,8 +76,8 @@ def test_leave_one_out_is_the_protocol_written_with_scikit_learn(d, grouped):
     for i, split in enumerate(splits):
         rows = np.concatenate([split.train, split.validation])
         for j, alpha in enumerate(alphas):
-            fold = LeaveOneGroupOut().split(rows, groups=names[rows])
-            left = cross_val_predict(Ridge(alpha=alpha), wide[rows], scores[rows], cv=fold)
+            fold = model_selection.LeaveOneGroupOut().split(rows, groups=names[rows])
+            left = model_selection.cross_val_predict(Ridge(alpha=alpha), wide[rows], scores[rows], cv=fold)
             errors[j] += np.mean((left - scores[rows]) ** 2)
             predicted = Ridge(alpha=alpha).fit(wide[rows], scores[rows]).predict(wide[split.test])
             test[i, j] = stats.spearmanr(predicted, scores[split.test]).statistic

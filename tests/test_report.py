@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from html.parser import HTMLParser
@@ -9,8 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from contrique_jax import evaluate
+from contrique_jax import evaluate, trial
 from contrique_jax.errors import run_verb
+from contrique_jax.intervals import bootstrap_medians
 from contrique_jax.report import principal_plane
 from tests.planted import tiny_model, write_images
 
@@ -51,7 +53,9 @@ def made(tmp_path_factory):
         line = ["--model", folder / "model", "--scores", folder / "images" / "scores.csv", "--splits", "3"]
         line += ["--dataset", "<b>mine</b> & theirs", "--report", folder / name, "--out", folder / "r.json"]
         line += ["--features-cache", folder / "cache", "--cross", folder / "images" / "scores.csv"]
-        assert run_verb(evaluate.main, [str(word) for word in line]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trial, "bootstrap_medians", functools.partial(bootstrap_medians, resamples=100))
+            assert run_verb(evaluate.main, [str(word) for word in line]) == 0
         pages.append((folder / name).read_text(encoding="utf-8"))
     return pages, json.loads((folder / "r.json").read_text())
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.linear_model import Ridge, RidgeCV
 
 from contrique_jax import studies
 from contrique_jax.errors import UserError
 from contrique_jax.splits import make_splits
 from contrique_jax.studies import cross_data_set, learning_curve
+
+linear_model = pytest.importorskip("sklearn.linear_model")
+Ridge, RidgeCV = linear_model.Ridge, linear_model.RidgeCV
 
 ALPHAS = np.geomspace(1e-3, 1e3, 13)
 

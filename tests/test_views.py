@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from contrique_jax import views
 from contrique_jax.views import COLOURS, ViewDraw
+from tests.reference_weights import REFERENCE_DATA
 
 grey, lab, hsv, mean_subtracted = (
     jax.jit(space) for space in (views.grey, views.lab, views.hsv, views.mean_subtracted)
@@ -97,12 +98,6 @@ def test_half_size_of_extreme_pixels_is_pillows():
     np.testing.assert_array_equal(half_size(image), pillow_half(image))
 
 
-def test_half_size_of_the_reference_images_is_pillows(shared):
-    data = np.load(shared / "reference" / "colour_views.npz")
-    for number in range(3):
-        np.testing.assert_array_equal(half_size(data[f"image{number}"]), pillow_half(data[f"image{number}"]))
-
-
 @pytest.mark.parametrize("shape", [(383, 512), (384, 511), (1, 1)])
 def test_odd_sides_are_refused(shape):
     image = np.zeros((*shape, 3), np.uint8)
@@ -177,9 +172,15 @@ def test_colours_of_the_reference(shared):
     shares = {name: np.mean([same.mean() for same in images]) for name, images in exact.items()}
     print("exact samples: grey 100 %, " + ", ".join(f"{name} {share:.3%}" for name, share in shares.items()))
     assert min(shares.values()) >= 0.97
+
+
+def test_colours_of_the_reference_over_a_grid():
+    data = np.load(REFERENCE_DATA / "colour_views.npz")
     np.testing.assert_array_equal(grey(data["grid"]), data["grid_grayscale"])
     assert circular(lab(data["grid"]), data["grid_lab"]).max() <= 1
     assert circular(hsv(data["grid"]), data["grid_hsv"]).max() <= 1
+    difference = np.abs(np.asarray(mean_subtracted(data["image0"])).astype(int) - data["ms0"])
+    assert difference.max() <= 1 and np.count_nonzero(difference) <= 1e-4 * difference.size
 
 
 def test_colours_are_pillows_over_the_cube():
@@ -283,6 +284,7 @@ def test_only_the_branch_taken_runs():
     assert text.count("cond[") == 3  # scale, colour, flip
 
 
+@pytest.mark.slow
 def test_tfdata_runs_the_same_views():
     tf = pytest.importorskip("tensorflow")
     from jax.experimental import jax2tf

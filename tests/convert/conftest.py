@@ -11,8 +11,7 @@ def no_cache(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def original():
-    torch = pytest.importorskip("torch")
+def original(torch):
     from tests.convert.torch_files import BASE
     from tests.torch_resnet import Original, stirred
 

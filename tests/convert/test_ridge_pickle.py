@@ -8,13 +8,15 @@ import pickletools
 import sys
 import types
 
-import joblib
 import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression, Ridge
 
 from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.errors import UserError
+
+joblib = pytest.importorskip("joblib")
+linear_model = pytest.importorskip("sklearn.linear_model")
+LinearRegression, Ridge = linear_model.LinearRegression, linear_model.Ridge
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 12))

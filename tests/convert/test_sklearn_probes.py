@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.linear_model import Ridge
 
 from contrique_jax import score
 from contrique_jax.convert import probe_from_sklearn, probe_to_sklearn
@@ -20,6 +19,8 @@ from contrique_jax.networks import load_network
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
 from tests.convert.subverbs import run
 from tests.planted import tiny_model
+
+Ridge = pytest.importorskip("sklearn.linear_model").Ridge
 
 RANGE = ["--low", "1", "--high", "5", "--higher-is-better", "yes"]
 RNG = np.random.default_rng(1)

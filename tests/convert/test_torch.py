@@ -7,8 +7,6 @@ import dataclasses
 import functools
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -16,18 +14,19 @@ import pytest
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.convert import from_torch, to_torch
-from contrique_jax.convert.__main__ import SUBVERBS, main
 from contrique_jax.errors import run_verb
 from contrique_jax.model.contrique import encode, init_model, project
 from contrique_jax.model.store import load_model, save_model, to_flat
 from contrique_jax.networks import load_network
 from tests.convert.subverbs import run
-from tests.convert.torch_files import BASE, saved
 from tests.reference_weights import our_name, reference_state_dict
 
 torch = pytest.importorskip("torch")
 
+from tests.convert.torch_files import BASE, saved  # noqa: E402
 from tests.torch_resnet import Arniqa, Original, ReIQA, ResNet, stirred  # noqa: E402
+
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
@@ -257,25 +256,3 @@ def test_a_training_checkpoint_with_nan_is_refused(tmp_path, capsys):
     run(to_torch, tmp_path / "run", tmp_path / "out.tar", code=2)
     assert "NaN or infinity among the weights" in capsys.readouterr().err
     assert not (tmp_path / "out.tar").exists()
-
-
-def test_the_command_line_names_its_sub_verbs(tmp_path, capsys):
-    assert run_verb(main, []) == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in SUBVERBS) and "Example:" in said
-    assert run_verb(main, ["from-keras"]) == 2 and "from-keras" in capsys.readouterr().err
-    for name in SUBVERBS:
-        with pytest.raises(SystemExit) as end:
-            main([name, "--help"])
-        assert end.value.code == 0 and "Example" in capsys.readouterr().out
-
-
-def test_torch_is_imported_only_when_it_is_needed_and_missed_in_one_sentence(tmp_path):
-    (tmp_path / "in.pth").write_bytes(b"")
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from contrique_jax.cli import main; from contrique_jax.errors import run_verb\n"
-        f"sys.exit(run_verb(main, ['convert', 'from-torch', {str(tmp_path / 'in.pth')!r}, 'out']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2 and "pip install torch" in done.stderr and done.stderr.count("\n") == 1

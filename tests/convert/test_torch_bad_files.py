@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch")
 from tests.convert.torch_files import BASE, saved  # noqa: E402
 from tests.torch_resnet import Original  # noqa: E402
 
+pytestmark = pytest.mark.torch
+
 
 def test_both_sides_of_a_mismatch_are_listed(original, tmp_path, capsys):
     state = dict(original.state_dict())

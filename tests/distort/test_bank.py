@@ -30,6 +30,12 @@ def source(photo) -> np.ndarray:
     return photo("astronaut", 96, 128)
 
 
+@pytest.fixture(scope="module")
+def odd(photo) -> np.ndarray:
+    """Floats of a size that nothing divides, at which each type is compiled once."""
+    return photo("coffee", 75, 93) / 255.0
+
+
 def stretched(image: np.ndarray) -> np.ndarray:
     """min-max stretched bytes"""
     low, high = float(image.min()), float(image.max())
@@ -93,10 +99,10 @@ def test_output(run, source, type):
 
 
 @each_type
-def test_floats_are_finite(run, image, type):
+def test_floats_are_finite(run, odd, type):
     for level in range(1, 6):
-        got = run(type, level, image)
-        assert got.shape == image.shape and got.dtype == np.float32
+        got = run(type, level, odd)
+        assert got.shape == odd.shape and got.dtype == np.float32
         assert np.isfinite(got).all()
 
 
@@ -109,15 +115,8 @@ def test_flat_images_stay_flat(run, type):
 
 
 @each_type
-def test_compiled_is_eager(run, source, type):
-    key, x = jax.random.key(5), jnp.asarray(source[:64, :64] / 255, jnp.float32)
-    eager = np.asarray(bank.get(type).apply(key, x, jnp.int32(4)))
-    assert_same(type, np.rint(255 * eager), np.rint(255 * run(type, 4, x, 5)))
-
-
-@each_type
-def test_vmap_is_a_loop(run, photo, source, type):
-    images = np.stack([source, photo("coffee", 96, 128)]).astype(np.float32) / 255
+def test_vmap_is_a_loop(run, photo, odd, type):
+    images = np.stack([odd, photo("astronaut", 75, 93) / 255]).astype(np.float32)
     keys = jax.vmap(jax.random.key)(jnp.array([6, 7]))
     both = np.asarray(jax.jit(jax.vmap(bank.get(type).apply))(keys, images, jnp.array([2, 5])))
     loop = np.stack([run(type, 2, images[0], 6), run(type, 5, images[1], 7)])
@@ -152,10 +151,8 @@ def test_identity_classes_only_stretch(run, source, type, level):
     assert np.abs(run.distort(source, bank.class_id(type, level)) - full.astype(int)).max() <= 1
 
 
-@each_type
+@pytest.mark.parametrize("type", [type for type in TYPES if type not in UNORDERED])
 def test_strength_grows_with_the_level(run, photo, type):
-    if type in UNORDERED:
-        pytest.skip("levels of this type are not ordered by PSNR")
     ratios = np.zeros(5)
     for name in ("astronaut", "coffee", "chelsea"):
         source = stretched(photo(name, 96, 128))
