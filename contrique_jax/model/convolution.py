@@ -103,7 +103,7 @@ def _max_pool_backward(x: Map, gradient: Map) -> tuple[Map]:
     return lax.platform_dependent(
         x,
         gradient,
-        cpu=lambda x, g: (_cpu_max_pool_gradient(x, g),),
+        **{name: lambda x, g: (_max_pool_gradient(x, g),) for name in ("cpu", "cuda")},
         default=lambda x, g: jax.vjp(_max_pool, x)[1](g),
     )
 
@@ -164,7 +164,7 @@ def _max_pool(x: Map) -> Map:
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
 
 
-def _cpu_max_pool_gradient(x: Map, gradient: Map) -> Map:
+def _max_pool_gradient(x: Map, gradient: Map) -> Map:
     winner = _first_maximum(x)
     zero = jnp.zeros((), gradient.dtype)
     taps = (((i, j), jnp.where(winner == _POOL * i + j, gradient, zero)) for i in range(_POOL) for j in range(_POOL))

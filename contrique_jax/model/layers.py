@@ -5,9 +5,11 @@ Maps are NHWC, kernels HWIO. Parameters and BatchNorm statistics are float32; co
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -61,37 +63,83 @@ class BatchNorm(nnx.Module):
         self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
 
     def __call__(self, x: Float[Array, "n *rest c"], statistics: Statistics) -> Float[Array, "n *rest c"]:
-        wide = x.astype(jnp.float32)
-        if statistics.batches:
-            mean, variance = self._batch_statistics(wide, statistics)
-        else:
-            mean, variance = self.running_mean[...], self.running_var[...]
-        scale = self.weight[...] * lax.rsqrt(variance + self.epsilon)
-        offset = self.bias[...] - mean * scale
-        if statistics.batches:
-            scale, offset = _each_row(scale, x.shape), _each_row(offset, x.shape)
-        return (wide * scale + offset).astype(x.dtype)
-
-    def _batch_statistics(
-        self, x: Float[Array, "n *rest c"], statistics: Statistics
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
-        def mean_of_batches(x: Array) -> Array:
-            # each row first: the map keeps its shape, which a reshape of it to batches would cost in copies
-            rows = jnp.mean(x, tuple(range(1, x.ndim - 1)))
-            mean = jnp.mean(rows.reshape(-1, statistics.batches, x.shape[-1]), 0)
-            return mean if statistics.axis is None else lax.pmean(mean, statistics.axis)
-
-        mean = mean_of_batches(x)
-        here, devices = mean, 1
-        if statistics.axis is not None:  # or the backward pass would sum over devices what belongs to single rows
-            here, devices = lax.pcast(mean, statistics.axis, to="varying"), lax.axis_size(statistics.axis)
-        variance = mean_of_batches(jnp.square(x - _each_row(here, x.shape)))
-        count = x.size // x.shape[-1] // statistics.batches * devices
+        weight, bias = self.weight[...], self.bias[...]
+        if not statistics.batches:
+            scale = weight * lax.rsqrt(self.running_var[...] + self.epsilon)
+            return (x.astype(jnp.float32) * scale + (bias - self.running_mean[...] * scale)).astype(x.dtype)
+        y, mean, variance = normalised(x, weight, bias, statistics, self.epsilon)
+        count = _values(x, statistics)
         unbiased = variance * (count / max(count - 1, 1))
         for batch in range(statistics.batches):
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
                 running[...] = (1 - self.momentum) * running[...] + self.momentum * lax.stop_gradient(new[batch])
-        return mean, variance
+        return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalised(
+    x: Float[Array, "n *rest c"],
+    weight: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    statistics: Statistics,
+    epsilon: float,
+) -> tuple[Float[Array, "n *rest c"], Float[Array, "b c"], Float[Array, "b c"]]:
+    """x normalised by its own batches, in its dtype, and their means and (biased) variances, which have no gradient.
+
+    The gradient is written out, because a map is large and each look at it costs: two sums in one pass, then the result in
+    another (Ioffe and Szegedy 2015, section 3). In float32 the variance is taken about the mean; in bfloat16, whose rounding
+    is coarser than what cancels, the mean of squares comes in one pass with the mean.
+    """
+    return _normalised(x, weight, bias, statistics, epsilon)[0]
+
+
+def _normalised(x: Array, weight: Array, bias: Array, statistics: Statistics, epsilon: float) -> tuple[Any, Any]:
+    wide, count = x.astype(jnp.float32), _values(x, statistics)
+
+    def mean_of(values: Array) -> Float[Array, "b c"]:
+        mean = _batch_sums(values, statistics) / count
+        return mean if statistics.axis is None else lax.psum(mean, statistics.axis)
+
+    mean = mean_of(wide)
+    if x.dtype == jnp.float32:
+        variance = mean_of(jnp.square(wide - _each_row(mean, x.shape)))
+    else:
+        variance = jnp.maximum(mean_of(jnp.square(wide)) - jnp.square(mean), 0)
+    root = lax.rsqrt(variance + epsilon)
+    scale = weight * root
+    offset = bias - mean * scale
+    y = (wide * _each_row(scale, x.shape) + _each_row(offset, x.shape)).astype(x.dtype)
+    return (y, mean, variance), (x, weight, mean, root)
+
+
+def _gradients(
+    statistics: Statistics, epsilon: float, saved: tuple[Array, ...], pulls: tuple[Array, ...]
+) -> tuple[Array, Array, Array]:
+    x, weight, mean, root = saved
+    pull = pulls[0].astype(jnp.float32)
+    standard = (x.astype(jnp.float32) - _each_row(mean, x.shape)) * _each_row(root, x.shape)
+    of_bias, of_weight = here = _batch_sums(pull, statistics), _batch_sums(pull * standard, statistics)
+    if statistics.axis is not None:  # what a mean pulls back is of all devices; the parameters' share is of this one
+        here = lax.psum(here, statistics.axis)
+    constant, linear = (_each_row(total / _values(x, statistics), x.shape) for total in here)
+    of_x = _each_row(weight * root, x.shape) * (pull - constant - standard * linear)
+    return of_x.astype(x.dtype), jnp.sum(of_weight, 0), jnp.sum(of_bias, 0)
+
+
+normalised.defvjp(_normalised, _gradients)
+
+
+def _batch_sums(x: Float[Array, "n *rest c"], statistics: Statistics) -> Float[Array, "b c"]:
+    """Sums over each batch, of this device's rows."""
+    # each row first: the map keeps its shape, which a reshape of it to batches would cost in copies
+    rows = jnp.sum(x, tuple(range(1, x.ndim - 1)))
+    return jnp.sum(rows.reshape(-1, statistics.batches, x.shape[-1]), 0)
+
+
+def _values(x: Float[Array, "n *rest c"], statistics: Statistics) -> int:
+    """How many values of a channel a batch has, over all devices."""
+    devices = 1 if statistics.axis is None else lax.axis_size(statistics.axis)
+    return x.size // x.shape[-1] // statistics.batches * devices
 
 
 def _each_row(of_batch: Float[Array, "b c"], shape: tuple[int, ...]) -> Float[Array, "n *ones c"]:

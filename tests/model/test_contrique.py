@@ -14,7 +14,7 @@ import pytest
 from contrique_jax.config import ModelConfig
 from contrique_jax.model import contrique
 from contrique_jax.model.contrique import encode, feature_width, init_model, project
-from contrique_jax.model.layers import RUNNING, BatchNorm, Statistics
+from contrique_jax.model.layers import RUNNING, BatchNorm, Statistics, normalised
 from contrique_jax.model.pooling import adaptive_average_pool, normalise
 from contrique_jax.model.resnet import ResNet
 from contrique_jax.model.store import to_flat
@@ -110,6 +110,34 @@ def test_batch_norm_moves_as_torch_does(torch):
     theirs.eval()
     ty = theirs(torch.tensor(x.transpose(0, 3, 1, 2)))
     np.testing.assert_allclose(ours(jnp.asarray(x), RUNNING), ty.detach().permute(0, 2, 3, 1).numpy(), atol=2e-5)
+
+
+def test_batch_norm_in_bfloat16_is_float64s_of_the_same_values():
+    """One pass gives mean and variance there: far from zero too, nothing is lost beyond the rounding of the result."""
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.normal(3, 0.5, (6, 5, 7, 4)), jnp.bfloat16)
+    pull = jnp.asarray(generator.normal(size=x.shape), jnp.bfloat16)
+    weight, bias = (jnp.asarray(generator.normal(size=4), jnp.float32) for _ in range(2))
+    (y, mean, variance), back = jax.vjp(lambda *given: normalised(*given, Statistics(2), 1e-5), x, weight, bias)
+    of_x, of_weight, of_bias = back((pull, jnp.zeros_like(mean), jnp.zeros_like(variance)))
+
+    def plain(x, weight, bias):
+        views = x.reshape(3, 2, 5, 7, 4)
+        centred = views - jnp.mean(views, (0, 2, 3), keepdims=True)
+        root = jax.lax.rsqrt(jnp.mean(centred**2, (0, 2, 3), keepdims=True) + 1e-5)
+        return (centred * root * weight + bias).reshape(x.shape)
+
+    with jax.enable_x64(True):
+        given = [jnp.asarray(np.asarray(part, np.float64)) for part in (x, weight, bias, pull)]
+        exact, pulled = jax.vjp(plain, *given[:3])
+        exact_pulls = pulled(given[3])
+        views = np.asarray(given[0]).reshape(3, 2, 5, 7, 4)
+    np.testing.assert_allclose(mean, views.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(variance, views.var((0, 2, 3)), rtol=2e-5)
+    np.testing.assert_allclose(np.asarray(y, np.float64), exact, rtol=5e-3, atol=5e-3)
+    np.testing.assert_allclose(np.asarray(of_x, np.float64), exact_pulls[0], rtol=5e-3, atol=5e-3)
+    np.testing.assert_allclose(of_weight, exact_pulls[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(of_bias, exact_pulls[2], rtol=1e-5, atol=1e-5)
 
 
 def test_batches_in_turn_are_normalised_as_if_each_came_alone():

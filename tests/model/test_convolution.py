@@ -78,8 +78,9 @@ def _gradients(x, kernel):
 def test_accelerators_get_xla_own_operations_from_a_cpu_host(platform: str):
     shapes = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((2, 16, 16, 5), (1, 1, 5, 6))]
     text = export.export(jax.jit(_gradients), platforms=[platform])(*shapes).mlir_module()
-    assert text.count("stablehlo.convolution") == 3
-    assert "stablehlo.select_and_scatter" in text and "stablehlo.dot" not in text
+    assert text.count("stablehlo.convolution") == 3 and "stablehlo.dot" not in text
+    # on a GPU it took 8.4 ms where reading and writing its maps takes 1.2 (docs/gpu.md)
+    assert ("stablehlo.select_and_scatter" in text) == (platform == "tpu")
 
     here = export.export(jax.jit(_gradients), platforms=["cpu"])(*shapes).mlir_module()
     assert "stablehlo.convolution" not in here and "stablehlo.select_and_scatter" not in here
