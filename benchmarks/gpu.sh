@@ -11,9 +11,10 @@
 #   loader  images a second that the threads loader delivers
 #   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS; it runs beside
 #           the others, which pause it while they time. TRAIN_XLA_FLAGS are for it alone
-# The stages' compilers run side by side; on the accelerator they take turns. OUT gets report.txt, profile.tar.gz,
-# programs.tar.gz, cache.NN (compiled programs: put them into KIT, and the next call on such a machine starts sooner) and, of
-# the training, run.tar.gz and weights.NN (a tar of the model folder in pieces: cat weights.* | tar -x).
+# The stages' compilers run side by side; on the accelerator they take turns. OUT gets, as they come, report.txt,
+# profile.tar.gz, programs.tar.gz and cache.NN (compiled programs: put them into KIT, and the next call on such a machine
+# starts sooner); of the training train.txt and, every KEEP seconds (60), weights.NN: a tar of its newest checkpoint, at the
+# end of its model folder, in pieces of 15 MB (cat weights.* | tar -x). So a machine that is taken away costs the last minute.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 kit=$(realpath "$1") out=$(mkdir -p "$2" && realpath "$2")
@@ -61,6 +62,12 @@ stage devices 60 "$python" benchmarks/gpu.py devices --platform $platform --side
 [[ -f $room/peaks ]] || exit 2
 read -ra peaks <"$room/peaks"
 turn=(--turn "$room/turn")
+keep_weights() { # FOLDER: what is there under the run, in pieces that fit
+  rm -f "$room"/weights.*
+  tar -cf - -C "$room/run" "$1" | split -b 15M -d - "$room/weights." && cp "$room"/weights.* "$out/"
+}
+newest() { find "$room/run/checkpoints" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n' 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1; }
+
 pause=()
 if wanted train; then # starts first; the others pause it while they time
   start=()
@@ -69,13 +76,23 @@ if wanted train; then # starts first; the others pause it while they time
   XLA_FLAGS=${TRAIN_XLA_FLAGS:-} timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" \
     "$python" -m contrique_jax.main $TRAIN_FLAGS --workdir "$room/run" \
     --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
-    --config.data.cache_gigabytes=32 "${start[@]}" >"$room/train.txt" 2>&1 &
+    --config.data.cache_gigabytes=32 --config.train.checkpoint_every="${KEEP_STEPS:-50}" --config.train.keep_checkpoints=1 \
+    "${start[@]}" >"$out/train.txt" 2>&1 &
   training=$!
   sleep 1
   pgrep -P "$training" >"$room/training"
   pause=(--pause "$room/training")
   nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,clocks.sm --format=csv -l 2 >"$room/gpu.csv" 2>/dev/null &
   watching=$!
+  (
+    kept=''
+    while kill -0 "$training" 2>/dev/null; do
+      sleep "${KEEP:-60}"
+      step=$(newest)
+      if [[ -n $step && $step != "$kept" ]] && keep_weights "checkpoints/$step"; then kept=$step; fi
+    done
+  ) &
+  keeping=$!
 fi
 jobs=()
 if wanted check; then
@@ -105,17 +122,14 @@ for trace in "$room"/profile/*; do
 done
 pack profile "$room/profile"
 pack programs "$room/programs"
-tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."
+if [[ -n $(ls -A "$room/cache") ]]; then tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."; fi
 
 if wanted train; then
   wait "$training"
-  run=$room/run
-  { printf '\n== train: exit code %s after %s s\n' $? $SECONDS && tail -n 12 "$room/train.txt"; } | tee -a "$out/report.txt"
-  kill "$watching" 2>/dev/null
-  tail -n 3 "$run/metrics.jsonl" | tee -a "$out/report.txt"
-  tar -czf "$out/run.tar.gz" -C "$run" config.json metrics.jsonl -C "$room" train.txt gpu.csv
-  what=checkpoints
-  if [[ -d $run/model ]]; then what=model; fi
-  tar -cf - -C "$run" "$what" | split -b 15M -d - "$out/weights."
+  { printf '\n== train: exit code %s after %s s\n' $? $SECONDS && tail -n 8 "$out/train.txt"; } | tee -a "$out/report.txt"
+  kill "$watching" "$keeping" 2>/dev/null
+  tail -n 2 "$room/run/metrics.jsonl" | tee -a "$out/report.txt"
+  tar -czf "$out/run.tar.gz" -C "$room/run" config.json metrics.jsonl -C "$room" gpu.csv
+  if [[ -d $room/run/model ]]; then keep_weights model; else keep_weights "checkpoints/$(newest)"; fi
 fi
 exit 0

@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import gc
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -171,3 +173,25 @@ def test_memory_stays_flat(photographs, loader):
     batches = pipeline(photographs, loader=loader).batches(0, 300)
     sizes = [resident() for step, _ in enumerate(batches) if step in (100, 299)]
     assert sizes[1] - sizes[0] < 30
+
+
+# Blurs by Fourier transform, from more threads than XLA's pool has.
+MANY_THREADS = """
+from contrique_jax.config import DataConfig
+from contrique_jax.data.pipeline import Pipeline
+from contrique_jax.data.rows import BrokenLog
+from contrique_jax.data.sources import open_source
+sources = {role: open_source("scenes:16", role=role, field=role, canvas=(96, 128)) for role in ("pristine", "authentic")}
+blurs = (0.0, 1.0, 1.0, 1.0) + (0.0,) * 21
+data = DataConfig(
+    batch_size=32, height=96, width=128, view_size=64, loader="threads", workers=4, type_weights=blurs
+)
+for _ in Pipeline(data, **sources, seed=0, rows=range(32), broken=BrokenLog()).batches(0, 20):
+    pass
+"""
+
+
+def test_threads_do_not_wait_for_each_other_for_ever():
+    """As they did under jaxlib 0.11, whose Fourier transform waits in the pool's threads for the pool."""
+    environment = os.environ | {"NPROC": "2", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", MANY_THREADS], env=environment, timeout=240, check=True)
