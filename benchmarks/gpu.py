@@ -201,7 +201,8 @@ def losses(options: argparse.Namespace) -> None:
         flags = [
             f"--config={ROOT / 'configs' / 'contrique_resnet50.py'}:small", f"--workdir={folder / name}",
             *(f"--config.data.{role}=arrays:{folder / role}.npy" for role in ("pristine", "authentic")),
-            "--config.model.base_width=32", "--config.optim.learning_rate=1e-4", "--config.data.height=96", "--config.data.width=128", "--config.data.view_size=64",
+            "--config.model.base_width=32", "--config.optim.learning_rate=1e-4",
+            "--config.data.height=96", "--config.data.width=128", "--config.data.view_size=64",
             "--config.data.loader=threads", f"--config.model.compute_dtype={dtype}",
             "--config.train.steps=20", "--config.train.checkpoint_every=20", "--config.train.log_every=20",
         ]  # fmt: skip
