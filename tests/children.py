@@ -1,4 +1,17 @@
-"""What processes started by tests find in their environment."""
+"""Processes that tests start: what they find in their environment, and a call that has one to itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 # without the suite's eight devices; such code is ready in half the time and takes twice as long, of seconds
 ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns or raises in a new process, so that the worker does not keep its gigabytes."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

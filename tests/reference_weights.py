@@ -15,6 +15,7 @@ from contrique_jax.model.store import from_flat, to_flat
 
 REFERENCE_DATA = Path(__file__).parent / "data_reference"
 REFERENCE_MODEL = ModelConfig("resnet50", compute_dtype="float32")
+FLOAT64_NORMS = REFERENCE_DATA / "float64_norms.npz"
 SMALL_STEP, SMALL_MODEL = (
     REFERENCE_DATA / "train_step.npz",
     ModelConfig("resnet18", base_width=16, projection_dim=32, compute_dtype="float32"),
@@ -42,6 +43,13 @@ def reference_variables(shared: Path) -> Variables:
 
 def variables_of(state: dict[str, np.ndarray]) -> Variables:
     return from_flat({our_name(k): v for k, v in state.items() if not k.endswith("num_batches_tracked")})
+
+
+def reference_batch(shared: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Views [6, 2, h, w, 3] and classes [6] of the original's training step."""
+    with np.load(shared / "reference" / "train_step.npz") as data:
+        classes = np.concatenate([data["synthetic_class"], 126 + np.arange(3)]).astype(np.int32)
+        return np.stack([data["view_i"], data["view_j"]], axis=1), classes
 
 
 def small_state_dict() -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from numpy.lib.npyio import NpzFile
 
 from contrique_jax import runtime
 from contrique_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
@@ -26,12 +25,13 @@ from contrique_jax.main import main
 from contrique_jax.model.contrique import Variables
 from contrique_jax.model.store import load_model
 from contrique_jax.train import Diverged, init_state, make_step, out_of_memory_said, train
-from tests.children import ONE_DEVICE
+from tests.children import ONE_DEVICE, alone
 from tests.reference_weights import (
     REFERENCE_MODEL,
     SMALL_MODEL,
     SMALL_STEP,
     our_name,
+    reference_batch,
     reference_variables,
     small_batch,
     small_state_dict,
@@ -196,14 +196,12 @@ def test_nan_stops_and_names_the_steps(tmp_path):
 @pytest.mark.slow
 def test_step_equals_the_original(shared):
     """Loss, gradient norms and running statistics of one step of the original program (shared/reference)."""
-    data = np.load(shared / "reference" / "train_step.npz")
-    views = np.stack([data["view_i"], data["view_j"]], axis=1)
-    classes = np.concatenate([data["synthetic_class"], 126 + np.arange(3)]).astype(np.int32)
-    step_equals(REFERENCE_MODEL, reference_variables(shared), views, classes, data)
+    data = shared / "reference" / "train_step.npz"
+    alone(step_equals, REFERENCE_MODEL, reference_variables(shared), *reference_batch(shared), data)
 
 
 def test_step_equals_pytorch_in_float64():
-    step_equals(SMALL_MODEL, variables_of(small_state_dict()), *small_batch(), np.load(SMALL_STEP))
+    step_equals(SMALL_MODEL, variables_of(small_state_dict()), *small_batch(), SMALL_STEP)
 
 
 def test_the_stored_step_is_pytorchs(torch):
@@ -217,9 +215,8 @@ def test_the_stored_step_is_pytorchs(torch):
                 np.testing.assert_array_equal(value, stored[name])
 
 
-def step_equals(
-    model: ModelConfig, variables: Variables, views: np.ndarray, classes: np.ndarray, data: NpzFile
-) -> None:
+def step_equals(model: ModelConfig, variables: Variables, views: np.ndarray, classes: np.ndarray, stored: Path) -> None:
+    data = np.load(stored)
     config = Config(
         data=DataConfig(batch_size=6),
         model=model,

@@ -1,16 +1,26 @@
 """A training step in PyTorch and float64, two views in two forward passes as in the original.
 
-python -m tests.torch_step    writes tests/data_reference/train_step.npz
+python -m tests.torch_step SHARED    writes tests/data_reference/train_step.npz and float64_norms.npz; takes 5 GB
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from tests.reference_weights import SMALL_MODEL, SMALL_STEP, small_batch, small_state_dict
+from tests.reference_weights import (
+    FLOAT64_NORMS,
+    SMALL_MODEL,
+    SMALL_STEP,
+    reference_batch,
+    reference_state_dict,
+    small_batch,
+    small_state_dict,
+)  # fmt: skip
 from tests.torch_resnet import Original
 
 
@@ -20,9 +30,7 @@ def float64_step(model: Original, state: dict[str, np.ndarray], views: np.ndarra
     model = model.double().train()
     projections = []
     for view in views.swapaxes(0, 1):
-        maps = torch.tensor(view).permute(0, 3, 1, 2).double() / 255
-        for part in model.encoder:  # computed again on the way back, for a fraction of the memory
-            maps = checkpoint(part, maps, use_reentrant=False)
+        maps = model.encoder(torch.tensor(view).permute(0, 3, 1, 2).double() / 255)
         patches = functional.adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2).flatten(0, 1)
         projections.append(model.projector(functional.normalize(patches, dim=1)))
     z, labels = (
@@ -53,3 +61,6 @@ def small_step() -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     np.savez_compressed(SMALL_STEP, **small_step())
+    shared = Path(sys.argv[1])
+    norms = float64_step(Original("resnet50"), reference_state_dict(shared), *reference_batch(shared))["norms"]
+    np.savez_compressed(FLOAT64_NORMS, names=np.array(list(norms)), norms=np.array(list(norms.values())))
