@@ -115,9 +115,9 @@ def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[st
 
     -> (name -> Evaluation, the trained network's Extractor, its features)
     """
-    from contrique_jax.features import Extractor
-    from contrique_jax.networks import load_network
-    from contrique_jax.protocol import evaluate_features, make_splits
+    from contrique_jax.evaluation.protocol import evaluate_features, make_splits
+    from contrique_jax.inference.extractor import Extractor
+    from contrique_jax.training.load import load_network
 
     sides = make_splits(scenes, splits, seed=0)
     trained, untrained = Extractor(*load_network(str(run))), Extractor(*load_network(f"random:{run}"))

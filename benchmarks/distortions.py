@@ -36,7 +36,7 @@ from reference_distortions import REFERENCES, theirs
 from contrique_jax.data.pipeline import options
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.distort import bank
-from contrique_jax.distort_flags import types
+from contrique_jax.distort.flags import types
 from contrique_jax.errors import UserError, run_verb
 
 HEIGHT, WIDTH = 384, 512

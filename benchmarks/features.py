@@ -76,15 +76,15 @@ def torch_extractor(weights, *, channels_last: bool):
 def weights_of(variables) -> dict:
     import torch
 
-    from contrique_jax.model.store import to_flat
+    from contrique_jax.networks.model_folder import to_flat
 
     return {plain_name(name): torch.tensor(np.asarray(value)) for name, value in to_flat(variables).items()}
 
 
 def throughput(images: list[np.ndarray], rounds: int) -> None:
     from contrique_jax.config import ModelConfig
-    from contrique_jax.features import Extractor
-    from contrique_jax.networks import random_weights
+    from contrique_jax.inference.extractor import Extractor
+    from contrique_jax.training.load import random_weights
 
     model = ModelConfig("resnet50")
     variables = random_weights(model)
@@ -118,9 +118,9 @@ def start_up(image: np.ndarray) -> None:
     import torch
 
     from contrique_jax.config import ModelConfig
-    from contrique_jax.model.store import content_hash, save_model
-    from contrique_jax.networks import random_weights
+    from contrique_jax.networks.model_folder import content_hash, save_model
     from contrique_jax.probe import NO_REFERENCE, Probe
+    from contrique_jax.training.load import random_weights
 
     model = ModelConfig("resnet50")
     variables = random_weights(model)

@@ -32,10 +32,10 @@ import numpy as np
 from PIL import Image
 
 from contrique_jax.config import Config, DataConfig
-from contrique_jax.cores import available_cores
 from contrique_jax.data.decode import read, to_canvas
 from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import UserError, run_verb
+from contrique_jax.io.cores import available_cores
 
 ROOT = Path(__file__).parents[1]
 # dense bf16 TFLOP/s and memory GB/s of the makers' data sheets, by what the device calls itself
@@ -239,12 +239,12 @@ def augment(options: argparse.Namespace) -> None:
     """Distortion and views of one batch on the device: equal to the host's within a code? How long?"""
     import jax
 
-    from contrique_jax import runtime
-    from contrique_jax.train import make_augment
+    from contrique_jax.training import mesh
+    from contrique_jax.training.train import make_augment
 
     config = config_of(options, augment_on="device")
     rows = next(pipeline_of(config, options.images).batches(0, 1))
-    run = runtime.start(options.images, 1)
+    run = mesh.start(options.images, 1)
     placed = run.place(rows)
     start = time.perf_counter()
     finish = jax.jit(make_augment(config, run)).lower(placed).compile()

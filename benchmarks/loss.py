@@ -1,8 +1,8 @@
 """Time and peak memory of the loss with its gradient, N = 1,024 to 65,536 projections of 128 numbers, on a CPU.
 
 Four contestants, each to the size that fits into --gigabytes:
-  blockwise            ours, contrique_jax.loss.nt_xent
-  dense JAX            the ten lines of contrique_jax.loss.dense_nt_xent, jitted
+  blockwise            ours, contrique_jax.losses.nt_xent.nt_xent
+  dense JAX            the ten lines of contrique_jax.losses.nt_xent.dense_nt_xent, jitted
   dense PyTorch        integer classes, masks by comparison (torch_contrique.dense_loss)
   original's PyTorch   as the original program: one-hot label matrices, and from them an N x N float mask, built on the host at
                        every step
@@ -50,7 +50,7 @@ def in_jax(count: int, *, dense: bool) -> Run:
     import jax.numpy as jnp
 
     from contrique_jax.config import LossConfig
-    from contrique_jax.loss import dense_nt_xent, nt_xent
+    from contrique_jax.losses.nt_xent import dense_nt_xent, nt_xent
 
     z, classes = map(jnp.asarray, batch(count))
 

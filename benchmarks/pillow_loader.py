@@ -90,7 +90,7 @@ def main() -> None:
 
     import jax
 
-    from contrique_jax.views import draw_views, two_views
+    from contrique_jax.augment.views import draw_views, two_views
 
     jax.config.update("jax_platforms", "cpu")
     files = [photograph(options.width, options.height, seed) for seed in range(4)]

@@ -27,8 +27,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 
-from contrique_jax.ridge import held_out_paths
-from contrique_jax.splits import make_splits
+from contrique_jax.evaluation.splits import make_splits
+from contrique_jax.probe.ridge import held_out_paths
 
 
 def planted(rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,11 +26,11 @@ import jax
 import numpy as np
 from gpu import paused, turn
 
-from contrique_jax import runtime
 from contrique_jax.config import Config, DataConfig, ModelConfig
-from contrique_jax.hlo_text import Module, product_flops
-from contrique_jax.model import convolution, depthwise
-from contrique_jax.train import init_state, make_step
+from contrique_jax.networks import convolution, depthwise
+from contrique_jax.planning.hlo_text import Module, product_flops
+from contrique_jax.training import mesh
+from contrique_jax.training.train import init_state, make_step
 
 WAYS = {"taps": depthwise.TAPS, "cpu_taps": depthwise.CPU_TAPS, "conv": depthwise.LAX}
 STEPS = 2  # timed ones of a turn
@@ -39,7 +39,7 @@ STEPS = 2  # timed ones of a turn
 def ours(images: int, views: np.ndarray, classes: np.ndarray, model: ModelConfig):
     """-> (a function that runs one step and waits, its operations, the compiled program, seconds of compilation)."""
     config = Config(data=DataConfig(batch_size=images), model=model)
-    run = runtime.start(images, devices=1)
+    run = mesh.start(images, devices=1)
     state = run.replicate(init_state(config, 1000))
     placed = run.place((views.swapaxes(0, 1), classes))
     start = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    from contrique_jax.api import Model
+    from contrique_jax.inference.meter import Model
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,6 @@ def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = N
 
     `model`: a model folder, a run's workdir or a checkpoint in it; `probe`: a file of `contrique-jax evaluate --probe`.
     """
-    from contrique_jax.api import load as load_now  # jax takes a second to import
+    from contrique_jax.inference.meter import load as load_now  # jax takes a second to import
 
     return load_now(model, probe)

@@ -14,13 +14,19 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax import __version__
-from contrique_jax.chosen_splits import choose_splits, images_hash, short_hash, splits_hash, write_new
 from contrique_jax.config import ModelConfig
-from contrique_jax.controls import NaturalStatistics
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.evaluate_flags import parse_flags, read_images, read_others
-from contrique_jax.evaluation_table import (
+from contrique_jax.evaluation.chosen_splits import choose_splits, images_hash, short_hash, splits_hash, write_new
+from contrique_jax.evaluation.comparison import Contender, Trial, cross, describe, median_intervals, try_all, versus
+from contrique_jax.evaluation.controls import NaturalStatistics
+from contrique_jax.evaluation.flags import parse_flags, read_images, read_others
+from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.protocol import ALPHAS, Chooser, Evaluation
+from contrique_jax.evaluation.report import Findings, write_report
+from contrique_jax.evaluation.splits import Split, keep_rows
+from contrique_jax.evaluation.studies import learning_curve
+from contrique_jax.evaluation.tables import (
     as_json,
     cross_json,
     cross_table,
@@ -32,18 +38,13 @@ from contrique_jax.evaluation_table import (
     versus_json,
     versus_line,
 )
-from contrique_jax.features import Extractor
-from contrique_jax.intervals import Interval
-from contrique_jax.model.contrique import Variables
-from contrique_jax.networks import load_network, random_weights, use_compilation_cache
-from contrique_jax.outputs import output_path, user_cache, whole_file
-from contrique_jax.posterior import fit_posterior
+from contrique_jax.inference.extractor import Extractor
+from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.outputs import output_path, user_cache, whole_file
+from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
-from contrique_jax.protocol import ALPHAS, Chooser, Evaluation
-from contrique_jax.report import Findings, write_report
-from contrique_jax.splits import Split, keep_rows
-from contrique_jax.studies import learning_curve
-from contrique_jax.trial import Contender, Trial, cross, describe, median_intervals, try_all, versus
+from contrique_jax.probe.posterior import fit_posterior
+from contrique_jax.training.load import load_network, random_weights
 
 RANDOM, STATISTICS = "random weights", "hand-made statistics"
 # A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.

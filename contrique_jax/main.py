@@ -20,16 +20,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from contrique_jax import hosts, storage
 from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
-from contrique_jax.outputs import only_writer, whole_file
-from contrique_jax.watch import Watch
+from contrique_jax.io import buckets
+from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.training import hosts
+from contrique_jax.training.watch import Watch
 
 if TYPE_CHECKING:
     from contrique_jax.data.pipeline import Pipeline
-    from contrique_jax.model.contrique import Variables
-    from contrique_jax.runtime import Runtime
+    from contrique_jax.networks.encoder import Variables
+    from contrique_jax.training.mesh import Runtime
 
 HELP = """
 Flags:
@@ -99,8 +100,8 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     if values.workdir is None and not values.print_config:
         raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
     workdir: Path | str = Path(values.workdir or ".").expanduser()
-    if storage.is_address(values.workdir or ""):
-        workdir = storage.check_address(values.workdir, "--workdir")
+    if buckets.is_address(values.workdir or ""):
+        workdir = buckets.check_address(values.workdir, "--workdir")
     values.config.validate()
     return Flags(
         values.config, workdir, values.devices, values.print_config,
@@ -174,10 +175,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _train(flags: Flags, watch: Watch) -> None:
     # slow imports, after everything that can be refused without them
-    from contrique_jax.networks import use_compilation_cache
-    from contrique_jax.train import out_of_memory_said, total_steps, train
-    from contrique_jax.warm_start import starting_weights
-    from contrique_jax.workdir import Workdir
+    from contrique_jax.io.devices import use_compilation_cache
+    from contrique_jax.training.train import out_of_memory_said, total_steps, train
+    from contrique_jax.training.warm_start import starting_weights
+    from contrique_jax.training.workdir import Workdir
 
     config, limit = flags.config, flags.config.train.wait_seconds
     use_compilation_cache()
@@ -240,7 +241,7 @@ def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -
         names.update(b"" if source.classes is None else source.classes.tobytes())
         found[f"config.data.{role}"] = f"{len(source)} images, {names.hexdigest()[:12]}"
     if start and config.train.init_from:
-        from contrique_jax.model.store import content_hash
+        from contrique_jax.networks.model_folder import content_hash
 
         found["config.train.init_from"] = content_hash(config.model, start)
     return found
@@ -248,10 +249,10 @@ def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -
 
 def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:
     """This process's part of the mesh and of the input. Raises UserError where a source or the devices do not fit."""
-    from contrique_jax import runtime as runtimes
     from contrique_jax.data.pipeline import Pipeline
     from contrique_jax.data.rows import BrokenLog
     from contrique_jax.data.sources import CachedSource, open_source
+    from contrique_jax.training import mesh as runtimes
 
     runtime = runtimes.start(config.data.batch_size, devices)
     check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices)

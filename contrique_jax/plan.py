@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from contrique_jax.compiled_step import Compiled, compile_step, purpose, step_seconds, times
 from contrique_jax.config import Config
 from contrique_jax.errors import Parser, UserError, run_verb
+from contrique_jax.io.outputs import output_path, whole_file
 from contrique_jax.main import parse_flags as training_flags
-from contrique_jax.outputs import output_path, whole_file
-from contrique_jax.runtime import Runtime
-from contrique_jax.topology import Topology, open_topology
+from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
+from contrique_jax.planning.topology import Topology, open_topology
+from contrique_jax.training.mesh import Runtime
 
 MISFIT = 3  # the exit code
 LARGE = 1_000_000  # bytes: collectives from here on are listed one by one

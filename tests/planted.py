@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.model.contrique import init_model
-from contrique_jax.model.store import save_model
-from contrique_jax.networks import random_weights
+from contrique_jax.networks.encoder import init_model
+from contrique_jax.networks.model_folder import save_model
+from contrique_jax.training.load import random_weights
 
 TINY = ModelConfig(encoder="resnet18", base_width=16, projection_dim=8, compute_dtype="float32")
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.convert.torch_names import counters, original_name
-from contrique_jax.model.contrique import Variables, init_model
-from contrique_jax.model.store import from_flat, to_flat
+from contrique_jax.networks.encoder import Variables, init_model
+from contrique_jax.networks.model_folder import from_flat, to_flat
 
 REFERENCE_DATA = Path(__file__).parent / "data_reference"
 REFERENCE_MODEL = ModelConfig("resnet50", compute_dtype="float32")

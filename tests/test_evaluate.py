@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from contrique_jax import evaluate, trial
+from contrique_jax import evaluate
 from contrique_jax.errors import run_verb
-from contrique_jax.evaluation_table import curve_line
-from contrique_jax.features import Extractor
-from contrique_jax.intervals import bootstrap_medians
-from contrique_jax.networks import load_network
+from contrique_jax.evaluation import comparison
+from contrique_jax.evaluation.comparison import Trial
+from contrique_jax.evaluation.intervals import bootstrap_medians
+from contrique_jax.evaluation.studies import LearningCurve
+from contrique_jax.evaluation.tables import curve_line
+from contrique_jax.inference.extractor import Extractor
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, load_probe
-from contrique_jax.studies import LearningCurve
-from contrique_jax.trial import Trial
+from contrique_jax.training.load import load_network
 from tests.planted import read_csv, tiny_model, write_csv, write_images
 
 
@@ -31,7 +32,7 @@ def no_cache(monkeypatch):
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """A thousand take most of a test's time; `test_intervals.py` tests them."""
-    monkeypatch.setattr(trial, "bootstrap_medians", functools.partial(bootstrap_medians, resamples=100))
+    monkeypatch.setattr(comparison, "bootstrap_medians", functools.partial(bootstrap_medians, resamples=100))
 
 
 @pytest.fixture(scope="module")

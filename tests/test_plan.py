@@ -13,11 +13,11 @@ import jax
 import pytest
 
 from contrique_jax import plan
-from contrique_jax.compiled_step import Compiled, batch_shapes, purpose, refusal
 from contrique_jax.config import Config, DataConfig
 from contrique_jax.errors import UserError
-from contrique_jax.hlo_text import Collective
-from contrique_jax.topology import CHIPS, Topology, open_topology
+from contrique_jax.planning.compiled_step import Compiled, batch_shapes, purpose, refusal
+from contrique_jax.planning.hlo_text import Collective
+from contrique_jax.planning.topology import CHIPS, Topology, open_topology
 from tests import tiny_config
 
 TINY = str(Path(tiny_config.__file__))
@@ -68,7 +68,7 @@ def test_parameters_and_gradients_are_counted_whole(planned):
 
 
 def plan_state():
-    from contrique_jax.train import init_state
+    from contrique_jax.training.train import init_state
 
     return init_state(tiny_config.get_config(), 10)
 
@@ -242,8 +242,8 @@ def test_the_compiler_refuses_what_is_larger_than_our_table_says(name):
     code = f"""
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from contrique_jax.compiled_step import refusal
-from contrique_jax.topology import open_topology
+from contrique_jax.planning.compiled_step import refusal
+from contrique_jax.planning.topology import open_topology
 topology = open_topology("{name}")
 run = topology.runtime(2 * len(topology.devices), 0)
 pages = int(topology.chip.memory // 2**21)

@@ -14,8 +14,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt8, UInt32
 
+from contrique_jax.augment.views import (
+    COLOURS,
+    ViewDraw,
+    colour_view,
+    draw_at,
+    finish_view,
+    flip_view,
+    place_view,
+    two_views,
+)
 from contrique_jax.distort import bank
-from contrique_jax.views import COLOURS, ViewDraw, colour_view, draw_at, finish_view, flip_view, place_view, two_views
 
 LEAST_GROUP = 4  # rows of one kind that go together at least
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from contrique_jax.convert.original_csv import HELP, ORIGINAL, OURS, labels_of, rewrite
-from contrique_jax.outputs import output_path
+from contrique_jax.io.outputs import output_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from contrique_jax.config import FEATURES, INPUT_SCALINGS, ModelConfig
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
 from contrique_jax.errors import UserError
-from contrique_jax.model.store import (
+from contrique_jax.networks.model_folder import (
     DESCRIPTION,
     NO_LICENCE,
     content_hash,

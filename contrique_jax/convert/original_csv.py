@@ -12,10 +12,10 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from contrique_jax.data.tables import csv_rows
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import whole_file
+from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.outputs import whole_file
 
 ORIGINAL, OURS = ("File_names", "labels"), ("path", "class")
 HELP = (

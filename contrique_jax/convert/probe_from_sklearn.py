@@ -9,11 +9,11 @@ from typing import Any
 
 from contrique_jax.convert.ridges import read
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import feature_width
-from contrique_jax.model.store import content_hash
-from contrique_jax.networks import load_network
-from contrique_jax.outputs import output_path
+from contrique_jax.io.outputs import output_path
+from contrique_jax.networks.encoder import feature_width
+from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
+from contrique_jax.training.load import load_network
 
 _TOLD = {
     "score_low": float, "score_high": float, "higher_is_better": bool, "data_set": str, "feature_name": str,

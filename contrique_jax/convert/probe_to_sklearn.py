@@ -6,7 +6,7 @@ import argparse
 
 from contrique_jax.convert import ridges
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import output_path
+from contrique_jax.io.outputs import output_path
 from contrique_jax.probe import load_probe
 
 _SAFE = {".json": ridges.write_json, ".skops": ridges.write_skops}

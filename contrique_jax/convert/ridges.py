@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import whole_file
+from contrique_jax.io.outputs import whole_file
 from contrique_jax.probe import Probe
 
 DESCRIPTION = "contrique_jax_probe"

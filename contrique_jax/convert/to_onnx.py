@@ -12,8 +12,9 @@ import numpy as np
 from contrique_jax import __version__
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model import efficientnet
-from contrique_jax.model.contrique import (
+from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.networks import efficientnet
+from contrique_jax.networks.encoder import (
     CENTRE,
     HALF_RANGE,
     IMAGENET_DEVIATION,
@@ -21,12 +22,11 @@ from contrique_jax.model.contrique import (
     Variables,
     feature_width,
 )
-from contrique_jax.model.layers import EPSILON
-from contrique_jax.model.pooling import LEAST_VARIANCE
-from contrique_jax.model.resnet import ARCHITECTURES, Bottleneck
-from contrique_jax.model.store import NO_LICENCE, content_hash, preprocessing, read_description, to_flat
-from contrique_jax.networks import load_network, model_folder
-from contrique_jax.outputs import output_path, whole_file
+from contrique_jax.networks.layers import EPSILON
+from contrique_jax.networks.model_folder import NO_LICENCE, content_hash, preprocessing, read_description, to_flat
+from contrique_jax.networks.pooling import LEAST_VARIANCE
+from contrique_jax.networks.resnet import ARCHITECTURES, Bottleneck
+from contrique_jax.training.load import load_network, model_folder
 
 OPSET, IR_VERSION = 18, 8  # of the end of 2022, so that runtimes of some age read it
 HOW_TO = (

@@ -9,10 +9,10 @@ import numpy as np
 from contrique_jax.convert.torch_file import SUFFIXES, write_state_dict
 from contrique_jax.convert.torch_names import COUNTER, counters, original_name
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import CENTRE, HALF_RANGE, IMAGENET_DEVIATION, IMAGENET_MEAN
-from contrique_jax.model.store import read_description, to_flat
-from contrique_jax.networks import load_network, model_folder
-from contrique_jax.outputs import output_path
+from contrique_jax.io.outputs import output_path
+from contrique_jax.networks.encoder import CENTRE, HALF_RANGE, IMAGENET_DEVIATION, IMAGENET_MEAN
+from contrique_jax.networks.model_folder import read_description, to_flat
+from contrique_jax.training.load import load_network, model_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

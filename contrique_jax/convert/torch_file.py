@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import whole_file
+from contrique_jax.io.outputs import whole_file
 
 SUFFIXES = (".tar", ".pth", ".pt")
 # where training programs put the weights, in a dict with the optimiser, the epoch and so on

@@ -14,8 +14,8 @@ import numpy as np
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.efficientnet import STAGES
-from contrique_jax.model.resnet import ARCHITECTURES, Bottleneck
+from contrique_jax.networks.efficientnet import STAGES
+from contrique_jax.networks.resnet import ARCHITECTURES, Bottleneck
 
 COUNTER = "num_batches_tracked"  # torch counts batches in every BatchNorm; its arithmetic does not depend on the count
 _NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}

@@ -16,12 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from contrique_jax import distort
-from contrique_jax.cores import available_cores
 from contrique_jax.data.decode import read, to_canvas
-from contrique_jax.distort import bank
-from contrique_jax.distort.checked import SMALLEST_SIDE
-from contrique_jax.distort_flags import add_flags, numbers, types
-from contrique_jax.distorted_set import (
+from contrique_jax.data.distorted_set import (
     MANIFEST,
     Photograph,
     Plan,
@@ -31,9 +27,13 @@ from contrique_jax.distorted_set import (
     seed_of,
     write_manifest,
 )
+from contrique_jax.distort import bank
+from contrique_jax.distort.flags import add_flags, numbers, types
+from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
-from contrique_jax.networks import use_compilation_cache
-from contrique_jax.outputs import only_writer, whole_file
+from contrique_jax.io.cores import available_cores
+from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.outputs import only_writer, whole_file
 
 MANY_SIZES = 8  # that are worth a word
 WAITING = 4  # photographs handed out ahead, for each worker

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contrique_jax.data.image_files import list_images
-from contrique_jax.data.tables import csv_rows
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import whole_file
+from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.outputs import whole_file
 
 MANIFEST, SETTINGS = "manifest.csv", "distort.json"
 COLUMNS = ("path", "source", "type", "level", "class")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from contrique_jax.data.iqa_layouts import LAYOUTS, Layout, layout_of
 from contrique_jax.data.iqa_sets import ScoredImages, read_set
+from contrique_jax.data.iqa_sets.layouts import LAYOUTS, Layout, layout_of
 from contrique_jax.errors import Parser, UserError, run_verb
 
 VERSION = "1.0.0"

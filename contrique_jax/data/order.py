@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt32
 
+from contrique_jax.augment.views import ViewDraw, draw_views
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
-from contrique_jax.runtime import host_device
-from contrique_jax.views import ViewDraw, draw_views
+from contrique_jax.io.devices import host_device
 
 
 class Draws(NamedTuple):

@@ -24,15 +24,15 @@ import jax
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from contrique_jax.augment import Canvases, Crops, Rows, cropped_views, in_turn, synthetic_views
+from contrique_jax.augment.batches import Canvases, Crops, Rows, cropped_views, in_turn, synthetic_views
+from contrique_jax.augment.views import ViewDraw, draw_at
 from contrique_jax.config import DataConfig
-from contrique_jax.cores import available_cores
 from contrique_jax.data.order import Draws, Order
 from contrique_jax.data.rows import BrokenLog, load_canvas, load_crops
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
-from contrique_jax.runtime import ONE_THREAD, host_device
-from contrique_jax.views import ViewDraw, draw_at
+from contrique_jax.io.cores import available_cores
+from contrique_jax.io.devices import ONE_THREAD, host_device
 
 Row = tuple[UInt8[np.ndarray, "..."], Int32[np.ndarray, ""]]  # pixels and the class
 

@@ -9,10 +9,10 @@ import threading
 import numpy as np
 from jaxtyping import UInt8
 
+from contrique_jax.augment.views import ViewDraw
 from contrique_jax.data.decode import authentic_view, to_canvas
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.views import ViewDraw
 
 TRIES = 100  # broken images in a row before the source as a whole is called broken
 

@@ -14,12 +14,12 @@ from typing import Literal, Protocol
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from contrique_jax import storage
 from contrique_jax.data.decode import EXTENSIONS, decode
 from contrique_jax.data.image_files import is_image, walk
-from contrique_jax.data.tables import csv_rows
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.io import buckets
+from contrique_jax.io.csv_rows import csv_rows
 
 Role = Literal["pristine", "authentic"]
 _CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
@@ -79,8 +79,8 @@ def open_source(
         return CachedSource(SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas), KEPT_SCENES)
     if not spec:
         raise UserError(f"{field}: no source is given; give {_FORMS}.")
-    if storage.is_address(spec):
-        return _in_bucket(spec, storage.check_address(spec, field), role, field, max_pixels)
+    if buckets.is_address(spec):
+        return _in_bucket(spec, buckets.check_address(spec, field), role, field, max_pixels)
     path = Path(spec).expanduser()
     if path.is_dir() and (path / "distort.json").exists():
         raise UserError(f"{field}: {path} holds images distorted already; give {path / 'manifest.csv'}.")
@@ -117,9 +117,9 @@ class FileSource:
 
     def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         name = self._names[i]
-        path = name if storage.is_address(name) else os.path.join(self._folder, name)
-        if storage.is_address(path):
-            found = storage.read(path)
+        path = name if buckets.is_address(name) else os.path.join(self._folder, name)
+        if buckets.is_address(path):
+            found = buckets.read(path)
             if found is None:
                 raise BrokenImage(path, "the file does not exist")
             return decode(found, name=path, max_pixels=self._max_pixels)
@@ -140,7 +140,7 @@ class ArraySource:
 
     def __init__(self, name: str, path: Path, *, field: str):
         self.name = name
-        if storage.is_address(name):
+        if buckets.is_address(name):
             raise UserError(f"{field}: {name}: an array in a bucket cannot be memory-mapped; copy it to a local disk.")
         try:
             self._images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -227,7 +227,7 @@ def _in_bucket(spec: str, address: str, role: Role, field: str, max_pixels: int)
     if address.lower().endswith(".csv"):
         listed, classes = _manifest(address, field, with_classes=role == "pristine")
         return FileSource(spec, address.rpartition("/")[0], listed, max_pixels, classes)
-    found = storage.names(address, f"{field}: ")
+    found = buckets.names(address, f"{field}: ")
     if "distort.json" in found:
         raise UserError(f"{field}: {address} holds images distorted already; give {address}/manifest.csv.")
     names = [name for name in found if is_image(name)]

@@ -10,6 +10,6 @@
 """
 
 from contrique_jax.distort.bank import BANK, class_id
-from contrique_jax.distort.checked import apply
+from contrique_jax.distort.on_arrays import apply
 
 __all__ = ["BANK", "apply", "class_id"]

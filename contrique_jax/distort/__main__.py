@@ -2,7 +2,7 @@
 
 import sys
 
-from contrique_jax.distort_folder import main
+from contrique_jax.data.distort_folder import main
 from contrique_jax.errors import run_verb
 
 if __name__ == "__main__":

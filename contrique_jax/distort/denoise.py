@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from contrique_jax.distort import draws
+from contrique_jax.distort import random_numbers
 from contrique_jax.distort.compression import DCT
 from contrique_jax.distort.filters import summed
 
@@ -25,7 +25,7 @@ _EVEN, _ODD = DCT[0::2, :4].astype(np.float32), DCT[1::2, :4].astype(np.float32)
 def denoise(key: PRNGKeyArray, image: Float[Array, "h w 3"], variance: Float[Array, ""]) -> Float[Array, "h w 3"]:
     """Type 15. Adds normal noise of this variance, clips, and takes the noise out again, channel by channel."""
     deviation = jnp.sqrt(variance)
-    noisy = jnp.clip(image + deviation * draws.normal(key, image.shape), 0, 1)
+    noisy = jnp.clip(image + deviation * random_numbers.normal(key, image.shape), 0, 1)
     return cleaned(noisy, THRESHOLD * deviation)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from contrique_jax.distort import draws
+from contrique_jax.distort import random_numbers
 
 PATCH, PATCH_MARGIN, MOST_PATCHES = 16, 15, 100  # pixels, pixels, count
 BLOCK, MOST_BLOCKS = 32, 10  # pixels, count
@@ -24,7 +24,7 @@ def jitter(key: PRNGKeyArray, image: Float[Array, "h w 3"], amount: Float[Array,
     """
 
     def turn(i: Int[Array, ""], image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
-        return shifted(image, amount * draws.normal(jax.random.fold_in(key, i), (2, *image.shape[:2])))
+        return shifted(image, amount * random_numbers.normal(jax.random.fold_in(key, i), (2, *image.shape[:2])))
 
     return jax.lax.fori_loop(0, JITTERS, turn, image)
 

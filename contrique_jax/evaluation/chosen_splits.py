@@ -15,8 +15,8 @@ import numpy as np
 
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import output_path
-from contrique_jax.splits import Split, make_splits, official_split, read_splits, write_splits
+from contrique_jax.evaluation.splits import Split, make_splits, official_split, read_splits, write_splits
+from contrique_jax.io.outputs import output_path
 
 
 @dataclass(frozen=True)

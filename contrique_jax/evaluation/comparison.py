@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.controls import mean_alone, standardised
-from contrique_jax.correlation import Correlations, correlate
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.feature_cache import Describer, cached_features
-from contrique_jax.features import name_broken
-from contrique_jax.intervals import Interval, bootstrap_difference, bootstrap_intervals, bootstrap_medians
-from contrique_jax.protocol import Chooser, Evaluation, SplitResult, compare_evaluations, evaluate_features
-from contrique_jax.splits import Split
-from contrique_jax.studies import CrossResult, LearningCurve, cross_data_set
+from contrique_jax.evaluation.controls import mean_alone, standardised
+from contrique_jax.evaluation.correlation import Correlations, correlate
+from contrique_jax.evaluation.intervals import Interval, bootstrap_difference, bootstrap_intervals, bootstrap_medians
+from contrique_jax.evaluation.protocol import Chooser, Evaluation, SplitResult, compare_evaluations, evaluate_features
+from contrique_jax.evaluation.splits import Split
+from contrique_jax.evaluation.studies import CrossResult, LearningCurve, cross_data_set
+from contrique_jax.inference.cache import Describer, cached_features
+from contrique_jax.inference.extractor import name_broken
 
 MEAN = "mean of the scores"
 

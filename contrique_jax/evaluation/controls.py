@@ -18,14 +18,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy import ndimage, special
 
-from contrique_jax.cores import available_cores
-from contrique_jax.correlation import Correlations
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
-from contrique_jax.features import FileFeatures, ahead
-from contrique_jax.posterior import calibrate, coverage, coverage_of_kinds
-from contrique_jax.protocol import Chooser, Evaluation, SplitResult
-from contrique_jax.splits import Split
+from contrique_jax.evaluation.correlation import Correlations
+from contrique_jax.evaluation.protocol import Chooser, Evaluation, SplitResult
+from contrique_jax.evaluation.splits import Split
+from contrique_jax.inference.extractor import FileFeatures, ahead
+from contrique_jax.io.cores import available_cores
+from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
 
 WIDTH = 36
 FARTHEST = 5.0  # standard deviations: a flat or synthetic image is further out, and would sway a ridge on 36 numbers

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from contrique_jax.errors import UserError
-from contrique_jax.logistic import fit_curve
+from contrique_jax.evaluation.logistic import fit_curve
 
 Values = Float[np.ndarray, " n"]
 BY_OPINIONS = "2 standard deviations of the image's opinions"

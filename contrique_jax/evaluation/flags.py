@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from contrique_jax.data.iqa_sets import LOWER_IS_BETTER, ScoredImages, csv_columns, read_scores, read_set
-from contrique_jax.data.ratings import shared_files
+from contrique_jax.data.iqa_sets.ratings import shared_files
 from contrique_jax.errors import Parser, UserError
-from contrique_jax.features import add_model_flags
-from contrique_jax.splits import check_request
+from contrique_jax.evaluation.splits import check_request
+from contrique_jax.inference.extractor import add_model_flags
 
 COLUMNS = tuple(f"{what}_column" for what in ("score", "group", "subset", "reference", "deviation"))
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from contrique_jax.correlation import correlate, fit_logistic, krocc, rmse, srocc
 from contrique_jax.errors import UserError
-from contrique_jax.ridge import rows_by_group
+from contrique_jax.evaluation.correlation import correlate, fit_logistic, krocc, rmse, srocc
+from contrique_jax.probe.ridge import rows_by_group
 
 Values = Float[np.ndarray, " n"]
 Rows = Int[np.ndarray, " rows"]

@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.correlation import Correlations, correlate, rank_correlations
 from contrique_jax.errors import UserError
-from contrique_jax.intervals import Difference, compare_over_splits
-from contrique_jax.posterior import Calibration, calibrate, coverage, coverage_of_kinds
-from contrique_jax.ridge import held_out_paths
-from contrique_jax.splits import Rows, Split, check_splits, make_splits
+from contrique_jax.evaluation.correlation import Correlations, correlate, rank_correlations
+from contrique_jax.evaluation.intervals import Difference, compare_over_splits
+from contrique_jax.evaluation.splits import Rows, Split, check_splits, make_splits
+from contrique_jax.probe.posterior import Calibration, calibrate, coverage, coverage_of_kinds
+from contrique_jax.probe.ridge import held_out_paths
 
 __all__ = [
     "ALPHAS", "Chooser", "Evaluation", "Split", "SplitResult", "best_alpha", "check_scores", "compare_evaluations",

@@ -19,7 +19,13 @@ from PIL import Image
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation_table import (
+from contrique_jax.evaluation.comparison import CrossTrial, Trial, Versus, typical_split
+from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.logistic import fit_curve
+from contrique_jax.evaluation.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
+from contrique_jax.evaluation.report_style import stylesheet
+from contrique_jax.evaluation.studies import LearningCurve
+from contrique_jax.evaluation.tables import (
     ENOUGH,
     NUMBERS,
     interval_text,
@@ -29,13 +35,7 @@ from contrique_jax.evaluation_table import (
     subset_names,
     summary,
 )
-from contrique_jax.intervals import Interval
-from contrique_jax.logistic import fit_curve
-from contrique_jax.outputs import whole_file
-from contrique_jax.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
-from contrique_jax.report_style import stylesheet
-from contrique_jax.studies import LearningCurve
-from contrique_jax.trial import CrossTrial, Trial, Versus, typical_split
+from contrique_jax.io.outputs import whole_file
 
 SHOWN = 6  # pictures at each end
 PICTURE_SIDE, PICTURE_QUALITY = 220, 75

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import whole_file
+from contrique_jax.io.outputs import whole_file
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 FEWEST_GROUPS = 5

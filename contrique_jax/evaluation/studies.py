@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.correlation import Correlations, correlate, srocc
 from contrique_jax.errors import UserError
-from contrique_jax.protocol import ALPHAS, best_alpha, check_scores
-from contrique_jax.ridge import fit_ridge, held_out_paths
-from contrique_jax.splits import Rows, Split, check_splits
+from contrique_jax.evaluation.correlation import Correlations, correlate, srocc
+from contrique_jax.evaluation.protocol import ALPHAS, best_alpha, check_scores
+from contrique_jax.evaluation.splits import Rows, Split, check_splits
+from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 
 SMALLEST = 10
 # Predictions of one call for every alpha and image: fits are made in portions of about this many numbers.

@@ -23,16 +23,13 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
-from contrique_jax.batching import batch_images, plan_batches
 from contrique_jax.config import ModelConfig
-from contrique_jax.cores import available_cores
-from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
-from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
-from contrique_jax.model.contrique import Variables, encode, feature_width
-from contrique_jax.model.store import content_hash
-from contrique_jax.networks import load_network, use_compilation_cache
-from contrique_jax.outputs import output_path, write_npz
+from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.inference.batching import batch_images, plan_batches
+from contrique_jax.io.cores import available_cores
+from contrique_jax.networks.encoder import Variables, encode, feature_width
+from contrique_jax.networks.model_folder import content_hash
 
 MAX_MEGAPIXELS = 16.0
 # Images whose features are computed together and then handed on: this many, or this many full batches' pixels.
@@ -256,31 +253,3 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="X",
         help="scale larger images down to this (default: %(default)g)",
     )  # fmt: skip
-
-
-def main(argv: Sequence[str]) -> None:
-    """The command `contrique-jax features`."""
-    parser = Parser(
-        prog="contrique-jax features",
-        description="Two-scale features of images -> F.npz with path [N], features float32 [N, D] and model_hash.",
-        epilog="Example: contrique-jax features --model runs/first --images ~/photos 'more/*.png' --out features.npz",
-    )
-    add_model_flags(parser)
-    parser.add_argument(
-        "--images", required=True, nargs="+", metavar="PATH", help="files, folders (recursive) or globs"
-    )
-    parser.add_argument("--out", required=True, metavar="F.npz", help="written beside, then renamed")
-    flags = parser.parse_args(argv)
-    out = output_path("--out", flags.out, (".npz",))
-    paths = list_images(flags.images)
-    use_compilation_cache()
-    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
-    kept, features, broken = extractor.from_files(paths)
-    name_broken(broken, len(paths))
-    names = np.array([str(path) for path in kept])
-    write_npz(out, path=names, features=features, model_hash=np.array(extractor.model_hash))
-    print(f"{out}: {len(kept)} images, {extractor.width} features each, model {extractor.model_hash}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_verb(main))

@@ -14,11 +14,11 @@ from jaxtyping import Array, Float, UInt8
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
-from contrique_jax.features import Extractor, two_scale_features
-from contrique_jax.model.contrique import Variables
-from contrique_jax.networks import load_network
+from contrique_jax.inference.extractor import Extractor, two_scale_features
+from contrique_jax.inference.scores import check_fit
+from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import Probe, load_probe
-from contrique_jax.score import check_fit
+from contrique_jax.training.load import load_network
 
 Image = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from contrique_jax import storage
 from contrique_jax.errors import UserError
+from contrique_jax.io import buckets
 
 
 def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
@@ -30,9 +30,9 @@ def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _opened(path: Path | str) -> TextIO:
-    if not storage.is_address(path):
+    if not buckets.is_address(path):
         return open(path, encoding="utf-8-sig", newline="")
-    data = storage.read(str(path))
+    data = buckets.read(str(path))
     if data is None:
         raise FileNotFoundError(path)
     return io.StringIO(data.decode("utf-8-sig"), newline="")

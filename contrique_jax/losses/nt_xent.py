@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from contrique_jax.denominators import log_denominators
-from contrique_jax.model.pooling import normalise
+from contrique_jax.losses.denominators import log_denominators
+from contrique_jax.networks.pooling import normalise
 
 
 def dense_nt_xent(z: Float[Array, "n d"], classes: Int[Array, " n"], temperature: float) -> Float[Array, ""]:

@@ -1,0 +1,1 @@
+"""Architectures, and the folder that a model is stored in."""

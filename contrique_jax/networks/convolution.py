@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int8
 
-from contrique_jax.model.depthwise import CPU_TAPS, LAX, TAPS, Pads
+from contrique_jax.networks.depthwise import CPU_TAPS, LAX, TAPS, Pads
 
 Map = Float[Array, "n h w c"]
 Kernel = Float[Array, "k k c d"]

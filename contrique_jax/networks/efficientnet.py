@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from contrique_jax.model.convolution import convolve, depthwise
-from contrique_jax.model.depthwise import Pads
-from contrique_jax.model.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
+from contrique_jax.networks.convolution import convolve, depthwise
+from contrique_jax.networks.depthwise import Pads
+from contrique_jax.networks.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
 
 MOMENTUM, EPSILON = 0.01, 1e-3  # of every BatchNorm: the package's and TensorFlow's
 STEM, HEAD = 32, 1280  # channels after the first and the last convolution

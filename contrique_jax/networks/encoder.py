@@ -22,16 +22,16 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.efficientnet import HEAD, STAGE_WIDTHS, Depthwise, EfficientNetLite0
-from contrique_jax.model.layers import RUNNING, BatchNorm, Statistics
-from contrique_jax.model.pooling import (
+from contrique_jax.networks.efficientnet import HEAD, STAGE_WIDTHS, Depthwise, EfficientNetLite0
+from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics
+from contrique_jax.networks.pooling import (
     adaptive_average_pool,
     adaptive_statistics,
     global_mean,
     global_statistics,
     normalise,
 )
-from contrique_jax.model.resnet import ResNet, stage_widths
+from contrique_jax.networks.resnet import ResNet, stage_widths
 
 Variables = dict[str, dict[str, Any]]
 # of ImageNet's photographs in [0, 1], red, green, blue: what torchvision's classifiers and their offspring expect taken off

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from contrique_jax.model.convolution import convolve
+from contrique_jax.networks.convolution import convolve
 
 MOMENTUM = 0.1  # torch's sense: the share of the new batch in the running statistics
 EPSILON = 1e-5

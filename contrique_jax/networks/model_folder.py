@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from contrique_jax.config import DTYPES, ENCODERS, FEATURES, INPUT_SCALINGS, ModelConfig
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.model.contrique import (
+from contrique_jax.networks.encoder import (
     CENTRE,
     HALF_RANGE,
     IMAGENET_DEVIATION,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from contrique_jax.model.layers import Map, Sizes, inside
+from contrique_jax.networks.layers import Map, Sizes, inside
 
 LEAST_VARIANCE = 1e-6  # added to a variance before the root, whose gradient is then finite at 0
 

@@ -1,6 +1,6 @@
 """ResNet-18, 34, 50, 101 and 152 in torchvision's layout: the parameter tree carries torchvision's names.
 
-Kernels are zero as built: `contrique.init_model` draws them, a model folder or a checkpoint fills them in.
+Kernels are zero as built: `encoder.init_model` draws them, a model folder or a checkpoint fills them in.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from contrique_jax.model.convolution import max_pool
-from contrique_jax.model.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
+from contrique_jax.networks.convolution import max_pool
+from contrique_jax.networks.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
 
 
 class Downsample(nnx.Module):

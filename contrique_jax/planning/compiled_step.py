@@ -12,15 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from contrique_jax.augment import Canvases, Crops, Rows
+from contrique_jax.augment.batches import Canvases, Crops, Rows
+from contrique_jax.augment.views import ViewDraw
 from contrique_jax.config import Config
 from contrique_jax.data.pipeline import Batch
 from contrique_jax.distort.bank import NUM_CLASSES
-from contrique_jax.hlo_text import Collective, Module
-from contrique_jax.runtime import Runtime
-from contrique_jax.topology import Topology
-from contrique_jax.train import init_state, make_step, total_steps
-from contrique_jax.views import ViewDraw
+from contrique_jax.planning.hlo_text import Collective, Module
+from contrique_jax.planning.topology import Topology
+from contrique_jax.training.mesh import Runtime
+from contrique_jax.training.train import init_state, make_step, total_steps
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

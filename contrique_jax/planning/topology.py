@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from contrique_jax.errors import UserError
-from contrique_jax.hlo_text import Collective
-from contrique_jax.runtime import DATA_AXIS, Runtime, check_divides
+from contrique_jax.planning.hlo_text import Collective
+from contrique_jax.training.mesh import DATA_AXIS, Runtime, check_divides
 
 HOP_SECONDS = 1e-6  # delay of one link: an assumption, Google publishes none
 EXAMPLE = "e.g. --topology v5e:4x4, v4:4x4x8 or cpu:8"

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy import special
 
 from contrique_jax.errors import UserError
-from contrique_jax.ridge import checked_problem, held_out_paths
+from contrique_jax.probe.ridge import checked_problem, held_out_paths
 
 # Directions kept in a probe's file, 4 bytes a feature each: 1 MiB for 4,096 features.
 RANK = 64

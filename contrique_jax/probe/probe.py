@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import write_npz
-from contrique_jax.posterior import Posterior
-from contrique_jax.ridge import fit_ridge, float64, ridge_path
+from contrique_jax.io.outputs import write_npz
+from contrique_jax.probe.posterior import Posterior
+from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
 
 __all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 

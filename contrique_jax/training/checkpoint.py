@@ -22,9 +22,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from contrique_jax import hosts, storage
 from contrique_jax.config import Config, ModelConfig, to_json
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io import buckets
+from contrique_jax.training import hosts
 
 if TYPE_CHECKING:
     from etils import epath
@@ -39,12 +40,12 @@ class Checkpoints:
     def __init__(self, folder: Path | epath.Path, keep: int = 2, *, owner: bool = True, wait_seconds: int = 600):
         """`owner`: this run writes here, and clears away what an interrupted one left half-written. `wait_seconds`: how
         long processes wait for each other at a save. Raises UserError where a bucket cannot be reached."""
-        self.folder = folder if storage.is_address(folder) else folder.absolute()
+        self.folder = folder if buckets.is_address(folder) else folder.absolute()
         self._wait_seconds = wait_seconds
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
         for name in ("absl", "asyncio", "concurrent.futures"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        if storage.is_address(folder):
+        if buckets.is_address(folder):
             sys.unraisablehook = _without_closed_loops
         with self._failures():
             self._manager = ocp.CheckpointManager(
@@ -61,8 +62,8 @@ class Checkpoints:
 
     def _failures(self, what: str = "") -> AbstractContextManager[None]:
         """Context: what goes wrong with the storage -> UserError."""
-        if storage.is_address(self.folder):
-            return storage.one_sentence(str(self.folder), what)
+        if buckets.is_address(self.folder):
+            return buckets.one_sentence(str(self.folder), what)
         return full_disk_as_user_error(self.folder)
 
     def latest(self) -> int | None:
@@ -202,9 +203,9 @@ def load_for_inference(path: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
     `path` may be an address in a bucket. Says on stderr which step that is: the run has no finished model.
     """
-    if storage.is_address(path):
-        with storage.one_sentence(str(path)):
-            return _load_for_inference(storage.orbax_path(str(path)))
+    if buckets.is_address(path):
+        with buckets.one_sentence(str(path)):
+            return _load_for_inference(buckets.orbax_path(str(path)))
     return _load_for_inference(Path(path).absolute())
 
 

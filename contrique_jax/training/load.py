@@ -8,14 +8,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import jax
-
-from contrique_jax import storage
 from contrique_jax.config import ENCODERS, ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import Variables, init_model
-from contrique_jax.model.store import DESCRIPTION, WEIGHTS, load_model
-from contrique_jax.outputs import user_cache
+from contrique_jax.io import buckets
+from contrique_jax.networks.encoder import Variables, init_model
+from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, load_model
 
 
 def load_network(spec: str) -> tuple[ModelConfig, Variables]:
@@ -28,7 +25,7 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
         name = spec.removeprefix("random:")
         model = ModelConfig(encoder=name) if name in ENCODERS else load_network(name)[0]
         return model, random_weights(model)
-    folder, remote = model_folder(spec), storage.is_address(spec)
+    folder, remote = model_folder(spec), buckets.is_address(spec)
     if folder is not None:
         try:
             return load_model(folder)
@@ -40,7 +37,7 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
             f"{path} is no folder; give a model folder, a run's workdir or random:ENCODER "
             f"(encoders: {', '.join(ENCODERS)})."
         )
-    from contrique_jax.checkpoint import load_for_inference  # Orbax takes seconds to import
+    from contrique_jax.training.checkpoint import load_for_inference  # Orbax takes seconds to import
 
     return load_for_inference(spec if remote else path)
 
@@ -50,8 +47,8 @@ def model_folder(spec: str) -> Path | None:
 
     That of a bucket is copied to this machine.
     """
-    if storage.is_address(spec):
-        return _fetched(storage.check_address(spec, "--model"))
+    if buckets.is_address(spec):
+        return _fetched(buckets.check_address(spec, "--model"))
     path = Path(spec).expanduser()
     return next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
 
@@ -60,12 +57,12 @@ def model_folder(spec: str) -> Path | None:
 def _fetched(address: str) -> Path | None:
     """A local copy of the model folder there, for as long as this process lives."""
     for folder in (address, f"{address}/model"):
-        description = storage.read(f"{folder}/{DESCRIPTION}")
+        description = buckets.read(f"{folder}/{DESCRIPTION}")
         if description is not None:
             here = Path(tempfile.mkdtemp(prefix="contrique_jax."))
             atexit.register(shutil.rmtree, here, ignore_errors=True)
             (here / DESCRIPTION).write_bytes(description)
-            weights = storage.read(f"{folder}/{WEIGHTS}")
+            weights = buckets.read(f"{folder}/{WEIGHTS}")
             if weights is not None:
                 (here / WEIGHTS).write_bytes(weights)
             return here
@@ -75,11 +72,3 @@ def _fetched(address: str) -> Path | None:
 def random_weights(model: ModelConfig) -> Variables:
     """Untrained weights, always the same: what a trained network has to beat."""
     return init_model(model, 0)
-
-
-def use_compilation_cache() -> None:
-    """Compiled networks are kept in the user's cache, so that the next start is quick (CONTRIQUE_CACHE=off: no)."""
-    folder = user_cache("compiled")
-    if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

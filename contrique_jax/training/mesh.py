@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,6 @@ from jax.sharding import PartitionSpec as P
 from contrique_jax.errors import UserError
 
 DATA_AXIS = "data"
-# For functions that several threads run at a time on the CPU. In jaxlib 0.11 a Fourier transform waits in the pool's threads
-# for the pool: with as many of them at once as threads it waits for ever.
-ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
 
 @dataclass(frozen=True)
@@ -51,17 +47,6 @@ class Runtime:
     def replicate(self, tree: Any) -> Any:
         """Host or device arrays -> the same arrays on every device."""
         return jax.device_put(tree, self.whole)
-
-
-def host_device() -> jax.Device:
-    """This process's CPU device, on which the pipeline's functions run. Raises UserError where jax may not use it."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        raise UserError(
-            f"JAX_PLATFORMS={platforms}: the input pipeline needs the CPU too; add it, e.g. cuda,cpu."
-        ) from error
 
 
 def check_divides(batch_size: int, devices: int) -> None:

@@ -13,7 +13,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.outputs import whole_file
+from contrique_jax.io.outputs import whole_file
 
 
 def _step_of(line: str) -> int:

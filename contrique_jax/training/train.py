@@ -15,22 +15,23 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
-from contrique_jax import augment, hosts, optim
-from contrique_jax.accumulation import value_and_gradient
-from contrique_jax.checkpoint import Checkpoints
+from contrique_jax.augment import batches
 from contrique_jax.config import Config, check_accumulation
 from contrique_jax.data.order import steps_per_epoch, type_table
 from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
-from contrique_jax.loss import sharded_nt_xent
-from contrique_jax.metrics import Metrics
-from contrique_jax.model.contrique import Variables, init_model, project
-from contrique_jax.model.store import save_model
-from contrique_jax.runtime import DATA_AXIS, Runtime
-from contrique_jax.warm_start import starting_weights
-from contrique_jax.watch import Watch
-from contrique_jax.workdir import Workdir
+from contrique_jax.losses.nt_xent import sharded_nt_xent
+from contrique_jax.networks.encoder import Variables, init_model, project
+from contrique_jax.networks.model_folder import save_model
+from contrique_jax.training import hosts, optim
+from contrique_jax.training.accumulation import value_and_gradient
+from contrique_jax.training.checkpoint import Checkpoints
+from contrique_jax.training.mesh import DATA_AXIS, Runtime
+from contrique_jax.training.metrics import Metrics
+from contrique_jax.training.warm_start import starting_weights
+from contrique_jax.training.watch import Watch
+from contrique_jax.training.workdir import Workdir
 
 Measures = dict[str, Float[Array, ""]]
 
@@ -64,16 +65,16 @@ def init_state(config: Config, steps: int, variables: Variables | None = None) -
 
 def make_augment(
     config: Config, runtime: Runtime
-) -> Callable[[augment.Rows], tuple[UInt8[Array, "batch 2 size size 3"], Int[Array, " batch"]]]:
+) -> Callable[[batches.Rows], tuple[UInt8[Array, "batch 2 size size 3"], Int[Array, " batch"]]]:
     """Rows as decoded -> views and classes: each device finishes its own rows."""
     types, _ = type_table(config.data.type_weights)
-    finish = functools.partial(augment.batch_of, size=config.data.view_size, types=types, minmax=config.data.minmax)
+    finish = functools.partial(batches.batch_of, size=config.data.view_size, types=types, minmax=config.data.minmax)
     split = runtime.images.spec
     return jax.shard_map(finish, mesh=runtime.mesh, in_specs=split, out_specs=split, check_vma=False)
 
 
 def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrapped:
-    """The jitted step over the mesh: (TrainState, Batch | augment.Rows) -> (TrainState, Measures). The state is donated.
+    """The jitted step over the mesh: (TrainState, Batch | batches.Rows) -> (TrainState, Measures). The state is donated.
 
     The loss and its gradient are the global batch's, whatever the number of devices and of micro-batches
     (`train.accumulation`). BatchNorm sees a micro-batch, of all devices, one view at a time with `model.norm_per_view`.
@@ -97,8 +98,8 @@ def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrappe
 
     finished = make_augment(config, runtime)
 
-    def step(state: TrainState, batch: Batch | augment.Rows) -> tuple[TrainState, Measures]:
-        views, classes = map(jnp.asarray, finished(batch) if isinstance(batch, augment.Rows) else batch)
+    def step(state: TrainState, batch: Batch | batches.Rows) -> tuple[TrainState, Measures]:
+        views, classes = map(jnp.asarray, finished(batch) if isinstance(batch, batches.Rows) else batch)
 
         def through(params: Any, views: Array, *, axis: str | None = None) -> tuple[Array, Any]:
             variables = {"params": params, "batch_stats": state.batch_stats}

@@ -6,11 +6,11 @@ import sys
 
 import jax
 
-from contrique_jax import hosts
 from contrique_jax.config import Config
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import Variables, init_model
-from contrique_jax.networks import load_network
+from contrique_jax.networks.encoder import Variables, init_model
+from contrique_jax.training import hosts
+from contrique_jax.training.load import load_network
 
 
 def starting_weights(config: Config) -> Variables:

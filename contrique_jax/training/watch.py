@@ -15,8 +15,8 @@ import time
 import traceback
 from typing import Any
 
-from contrique_jax import hosts
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.training import hosts
 
 _FAILURE = "contrique_jax/failure"  # key of the first failure's sentence
 _LOOK_SECONDS = 1.0

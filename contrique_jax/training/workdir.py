@@ -10,9 +10,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contrique_jax import storage
 from contrique_jax.errors import UserError
-from contrique_jax.model.store import DESCRIPTION
+from contrique_jax.io import buckets
+from contrique_jax.networks.model_folder import DESCRIPTION
 
 if TYPE_CHECKING:
     from etils import epath
@@ -28,9 +28,9 @@ class Workdir:
     """
 
     def __init__(self, name: Path | str):
-        """`name`: a path, or an address that `storage.check_address` has passed."""
+        """`name`: a path, or an address that `buckets.check_address` has passed."""
         self.name = str(name)
-        self._remote = storage.is_address(self.name)
+        self._remote = buckets.is_address(self.name)
         self.folder = Path(tempfile.mkdtemp(prefix="contrique_jax.")) if self._remote else Path(name)
         if self._remote:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -38,17 +38,17 @@ class Workdir:
 
     @property
     def checkpoints(self) -> Path | epath.Path:
-        return storage.orbax_path(f"{self.name}/checkpoints") if self._remote else self.folder / "checkpoints"
+        return buckets.orbax_path(f"{self.name}/checkpoints") if self._remote else self.folder / "checkpoints"
 
     def fetch(self) -> None:
         """Brings the config, the metrics and the names of broken images; makes empty folders of checkpoints and of a
         finished model that are there. Raises UserError where the address cannot be read."""
         if not self._remote:
             return
-        for name in storage.names(self.name):
+        for name in buckets.names(self.name):
             top, _, below = name.partition("/")
             if not below and Path(name).suffix in (".json", ".jsonl", ".txt"):
-                data = storage.read(f"{self.name}/{name}")
+                data = buckets.read(f"{self.name}/{name}")
                 if data is not None:
                     (self.folder / name).write_bytes(data)
                     self._known[name] = self._stamp(name)
@@ -71,7 +71,7 @@ class Workdir:
             for _, name in found:
                 stamp = self._stamp(name)
                 if self._known.get(name) != stamp:
-                    storage.write(self.folder / name, f"{self.name}/{name}")
+                    buckets.write(self.folder / name, f"{self.name}/{name}")
                     self._known[name] = stamp
         except UserError as error:
             if must:
@@ -81,15 +81,15 @@ class Workdir:
     def has_checkpoint(self) -> bool:
         """Whether a checkpoint is there that a run may go on from; Orbax names a half-written one otherwise."""
         if self._remote:
-            parts = (name.split("/") for name in storage.names(self.name))
+            parts = (name.split("/") for name in buckets.names(self.name))
             return any(part[0] == "checkpoints" and part[1].isdigit() for part in parts if len(part) > 1)
         return self.checkpoints.is_dir() and any(child.name.isdigit() for child in self.checkpoints.iterdir())
 
     def broken_images(self) -> dict[str, str]:
         """Each line of the run's lists of broken images, of all processes that ever wrote one -> the list's name."""
         if self._remote:
-            lists = [name for name in storage.names(self.name) if fnmatch(name, BROKEN)]
-            texts = {name: storage.read(f"{self.name}/{name}") or b"" for name in lists}
+            lists = [name for name in buckets.names(self.name) if fnmatch(name, BROKEN)]
+            texts = {name: buckets.read(f"{self.name}/{name}") or b"" for name in lists}
         else:
             texts = {path.name: path.read_bytes() for path in self.folder.glob(BROKEN)}
         lines = ((line, name) for name, text in sorted(texts.items()) for line in text.splitlines())

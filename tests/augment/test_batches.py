@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from contrique_jax.augment import Canvases, Crops, Rows, batch_of, by_kind, cropped_views, synthetic_views
+from contrique_jax.augment.batches import Canvases, Crops, Rows, batch_of, by_kind, cropped_views, synthetic_views
+from contrique_jax.augment.views import ViewDraw, draw_views
 from contrique_jax.distort import bank
-from contrique_jax.views import ViewDraw, draw_views
 
 SIZE = 64
 PHOTOGRAPHS = [

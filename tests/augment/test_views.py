@@ -9,8 +9,8 @@ import pytest
 import scipy.ndimage
 from PIL import Image, ImageCms
 
-from contrique_jax import views
-from contrique_jax.views import COLOURS, ViewDraw
+from contrique_jax.augment import views
+from contrique_jax.augment.views import COLOURS, ViewDraw
 from tests.reference_weights import REFERENCE_DATA
 
 grey, lab, hsv, mean_subtracted = (

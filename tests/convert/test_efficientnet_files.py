@@ -11,9 +11,9 @@ import pytest
 from contrique_jax.convert import from_torch, to_torch
 from contrique_jax.convert.torch_file import read_state_dict
 from contrique_jax.data.sizes import half_size
-from contrique_jax.features import Extractor
-from contrique_jax.model.contrique import encode
-from contrique_jax.model.store import load_model, read_description, to_flat
+from contrique_jax.inference.extractor import Extractor
+from contrique_jax.networks.encoder import encode
+from contrique_jax.networks.model_folder import load_model, read_description, to_flat
 from tests.convert.subverbs import run
 
 torch = pytest.importorskip("torch")

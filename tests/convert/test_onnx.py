@@ -10,9 +10,9 @@ import pytest
 from contrique_jax.config import ModelConfig
 from contrique_jax.convert import to_onnx
 from contrique_jax.data.sizes import half_size
-from contrique_jax.features import Extractor
-from contrique_jax.model.contrique import feature_width, init_model
-from contrique_jax.model.store import content_hash, load_model, save_model
+from contrique_jax.inference.extractor import Extractor
+from contrique_jax.networks.encoder import feature_width, init_model
+from contrique_jax.networks.model_folder import content_hash, load_model, save_model
 from tests.convert.subverbs import run
 
 onnxruntime = pytest.importorskip("onnxruntime")

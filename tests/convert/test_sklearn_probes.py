@@ -14,9 +14,9 @@ from PIL import Image
 from contrique_jax import score
 from contrique_jax.convert import probe_from_sklearn, probe_to_sklearn
 from contrique_jax.errors import run_verb
-from contrique_jax.features import Extractor
-from contrique_jax.networks import load_network
+from contrique_jax.inference.extractor import Extractor
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
+from contrique_jax.training.load import load_network
 from tests.convert.subverbs import run
 from tests.planted import tiny_model
 

@@ -15,9 +15,9 @@ import pytest
 from contrique_jax.config import ModelConfig
 from contrique_jax.convert import from_torch, to_torch
 from contrique_jax.errors import run_verb
-from contrique_jax.model.contrique import encode, init_model, project
-from contrique_jax.model.store import load_model, save_model, to_flat
-from contrique_jax.networks import load_network
+from contrique_jax.networks.encoder import encode, init_model, project
+from contrique_jax.networks.model_folder import load_model, save_model, to_flat
+from contrique_jax.training.load import load_network
 from tests.convert.subverbs import run
 from tests.reference_weights import our_name, reference_state_dict
 
@@ -226,9 +226,9 @@ def test_mistakes_of_to_torch(tmp_path, capsys):
 
 
 def test_a_training_checkpoint_converts_without_its_optimiser(tmp_path, capsys):
-    from contrique_jax.checkpoint import Checkpoints
     from contrique_jax.config import Config
-    from contrique_jax.train import init_state
+    from contrique_jax.training.checkpoint import Checkpoints
+    from contrique_jax.training.train import init_state
 
     config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
     state = init_state(config, 10)
@@ -243,9 +243,9 @@ def test_a_training_checkpoint_converts_without_its_optimiser(tmp_path, capsys):
 
 
 def test_a_training_checkpoint_with_nan_is_refused(tmp_path, capsys):
-    from contrique_jax.checkpoint import Checkpoints
     from contrique_jax.config import Config
-    from contrique_jax.train import init_state
+    from contrique_jax.training.checkpoint import Checkpoints
+    from contrique_jax.training.train import init_state
 
     config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
     state = init_state(config, 10)

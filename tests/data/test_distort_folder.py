@@ -15,9 +15,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from contrique_jax import distort, distort_folder
+from contrique_jax import distort
+from contrique_jax.data import distort_folder
+from contrique_jax.data.distorted_set import photographs, seed_of
 from contrique_jax.data.sources import open_source
-from contrique_jax.distorted_set import photographs, seed_of
 from contrique_jax.errors import UserError, run_verb
 
 

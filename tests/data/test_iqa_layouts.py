@@ -11,8 +11,8 @@ from miniature_sets import MINIATURES, lines, picture, workbook
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from contrique_jax.data.iqa_layouts import LAYOUTS, Shelf, layout_of
 from contrique_jax.data.iqa_sets import read_set
+from contrique_jax.data.iqa_sets.layouts import LAYOUTS, Shelf, layout_of
 from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.errors import UserError
 

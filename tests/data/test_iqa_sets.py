@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrique_jax.data.iqa_sets import read_scores
-from contrique_jax.data.ratings import shared_files
+from contrique_jax.data.iqa_sets.ratings import shared_files
 from contrique_jax.errors import UserError
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax.augment import batch_of
+from contrique_jax.augment.batches import batch_of
 from contrique_jax.config import DataConfig
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.rows import BrokenLog

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax import runtime
+from contrique_jax.augment.views import COLOURS
 from contrique_jax.config import DataConfig
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.sources import open_source
-from contrique_jax.train import train
-from contrique_jax.views import COLOURS
-from tests.test_train import losses, pipeline_of, tiny
+from contrique_jax.training import mesh
+from contrique_jax.training.train import train
+from tests.training.test_train import losses, pipeline_of, tiny
 
 CLASSES = [3, 125, 0, 3, 77, 124, 9, 10, 11, 12, 0, 64]
 
@@ -109,6 +109,6 @@ def test_in_place_of_a_broken_image_the_next_one_comes_with_its_own_class(folder
 
 def test_a_run_on_ready_images(folder, tmp_path):
     config = tiny(data__pristine=str(folder / "list.csv"))
-    state = train(config, tmp_path, runtime.start(16, devices=1), pipeline_of(config))
+    state = train(config, tmp_path, mesh.start(16, devices=1), pipeline_of(config))
     assert int(state.step) == 6 and (tmp_path / "model").is_dir()
     assert np.isfinite(losses(tmp_path)).all()

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from miniature_sets import workbook
 
-from contrique_jax.data.xlsx import sheet_rows
+from contrique_jax.data.iqa_sets.xlsx import sheet_rows
 from contrique_jax.errors import UserError
 
 

@@ -11,7 +11,7 @@ import skimage.restoration
 from skimage.metrics import peak_signal_noise_ratio as psnr
 
 from contrique_jax.data.scenes import pristine_scene
-from contrique_jax.distort import denoise, draws
+from contrique_jax.distort import denoise, random_numbers
 
 VARIANCES = (0.01, 0.03, 0.05, 0.1, 0.15)
 
@@ -24,7 +24,7 @@ def sources(photo) -> dict[str, np.ndarray]:
 
 def noisy(image: np.ndarray, variance: float, seed: int) -> np.ndarray:
     """What the operation cleans."""
-    noise = np.asarray(draws.normal(jax.random.key(seed), image.shape))
+    noise = np.asarray(random_numbers.normal(jax.random.key(seed), image.shape))
     return np.clip(image + np.float32(np.sqrt(variance)) * noise, 0, 1)
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import skimage.color
 
-from contrique_jax.distort import draws
+from contrique_jax.distort import random_numbers
 
 GREY = np.full((256, 320, 3), 0.5)
 
@@ -73,14 +73,14 @@ def test_multiplicative_noise_leaves_black(run):
 
 
 def test_draws_do_not_repeat_across_bands():
-    words = np.asarray(draws.words(jax.random.key(0), (3 * draws.BAND + 5,)))
-    assert words.dtype == np.uint32 and words.shape == (3 * draws.BAND + 5,)
+    words = np.asarray(random_numbers.words(jax.random.key(0), (3 * random_numbers.BAND + 5,)))
+    assert words.dtype == np.uint32 and words.shape == (3 * random_numbers.BAND + 5,)
     assert len(np.unique(words)) > 0.9999 * len(words)
     counts = np.unpackbits(words.view(np.uint8)).reshape(-1, 8).mean(0)
     np.testing.assert_allclose(counts, 0.5, atol=0.005)
 
 
 def test_draws_stay_in_range():
-    uniform = np.asarray(draws.uniform(jax.random.key(1), (200_000,)))
+    uniform = np.asarray(random_numbers.uniform(jax.random.key(1), (200_000,)))
     assert -1 < uniform.min() < -0.999 and 0.999 < uniform.max() < 1
-    assert np.isfinite(draws.normal(jax.random.key(1), (200_000,))).all()
+    assert np.isfinite(random_numbers.normal(jax.random.key(1), (200_000,))).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contrique_jax import distort
-from contrique_jax.distort import bank, checked
+from contrique_jax.distort import bank, on_arrays
 from contrique_jax.errors import UserError
 
 
@@ -94,8 +94,8 @@ def test_seeds_out_of_range(source):
 
 def test_threads_share_what_is_compiled(photo, monkeypatch):
     compiled = []
-    compile = checked._Compiled._compile
-    monkeypatch.setattr(checked._Compiled, "_compile", lambda self: compiled.append(self) or compile(self))
+    compile = on_arrays._Compiled._compile
+    monkeypatch.setattr(on_arrays._Compiled, "_compile", lambda self: compiled.append(self) or compile(self))
     image = photo("coffee", 50, 57)
     results: list[np.ndarray] = []
     threads = [threading.Thread(target=lambda: results.append(distort.apply(image, 17, 3))) for _ in range(8)]

@@ -12,14 +12,14 @@ import pytest
 import scipy.ndimage
 from skimage.metrics import peak_signal_noise_ratio
 
-from contrique_jax.distort import draws
+from contrique_jax.distort import random_numbers
 from contrique_jax.distort.spatial import JITTERS, block_places, patch_moves, shifted
 
 
 def jitter_shifts(seed: int, shape: tuple[int, ...], amount: float) -> list[np.ndarray]:
     """The shifts of the five turns, as the operation draws them."""
     keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(JITTERS)]
-    return [amount * np.asarray(draws.normal(key, (2, *shape[:2])), np.float64) for key in keys]
+    return [amount * np.asarray(random_numbers.normal(key, (2, *shape[:2])), np.float64) for key in keys]
 
 
 def by_keys(image: np.ndarray, shift: np.ndarray) -> np.ndarray:

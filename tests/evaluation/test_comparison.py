@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contrique_jax.correlation import correlate
 from contrique_jax.data.iqa_sets import ScoredImages
-from contrique_jax.posterior import Calibration
-from contrique_jax.protocol import Evaluation, SplitResult, evaluate_features
-from contrique_jax.splits import Split, make_splits
-from contrique_jax.trial import Contender, Described, Trial, cross, median_intervals, try_all, versus
+from contrique_jax.evaluation.comparison import Contender, Described, Trial, cross, median_intervals, try_all, versus
+from contrique_jax.evaluation.correlation import correlate
+from contrique_jax.evaluation.protocol import Evaluation, SplitResult, evaluate_features
+from contrique_jax.evaluation.splits import Split, make_splits
+from contrique_jax.probe.posterior import Calibration
 
 COUNT = 40
 CONTENDER = Contender("network", lambda side: pytest.fail("the features are there"))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy import ndimage, stats
 
-from contrique_jax.controls import (
+from contrique_jax.evaluation.controls import (
     NaturalStatistics,
     fit_asymmetric,
     mean_alone,
@@ -15,7 +15,7 @@ from contrique_jax.controls import (
     normalised_luminance,
     standardised,
 )
-from contrique_jax.splits import make_splits
+from contrique_jax.evaluation.splits import make_splits
 
 
 @pytest.mark.parametrize("shape", [0.5, 1.0, 2.0, 4.0])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from contrique_jax.correlation import correlate, fit_logistic, krocc, plcc, rank_correlations, rmse, srocc
 from contrique_jax.errors import UserError
+from contrique_jax.evaluation.correlation import correlate, fit_logistic, krocc, plcc, rank_correlations, rmse, srocc
 
 
 def planted(n=300, noise=0.0, seed=0):

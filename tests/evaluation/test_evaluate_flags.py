@@ -8,7 +8,7 @@ import pytest
 
 from contrique_jax import evaluate
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.evaluate_flags import parse_flags, read_images, read_others
+from contrique_jax.evaluation.flags import parse_flags, read_images, read_others
 from contrique_jax.probe import load_probe
 from tests.planted import read_csv, tiny_model, write_csv, write_images
 

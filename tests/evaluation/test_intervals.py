@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from contrique_jax.correlation import correlate
 from contrique_jax.errors import UserError
-from contrique_jax.intervals import bootstrap_difference, bootstrap_intervals, bootstrap_medians, compare_over_splits
+from contrique_jax.evaluation.correlation import correlate
+from contrique_jax.evaluation.intervals import (
+    bootstrap_difference,
+    bootstrap_intervals,
+    bootstrap_medians,
+    compare_over_splits,
+)
 
 
 def planted(n=80, noise=1.0, seed=0):

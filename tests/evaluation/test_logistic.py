@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from contrique_jax import logistic
 from contrique_jax.errors import UserError
-from contrique_jax.logistic import Curve, fit_curve
+from contrique_jax.evaluation import logistic
+from contrique_jax.evaluation.logistic import Curve, fit_curve
 
 
 @pytest.mark.parametrize("planted", [Curve(60, 35, 6, 0, 20), Curve(-3, 45, 2, 0, 4), Curve(1e-3, 40, 15, 0, 1e3)])

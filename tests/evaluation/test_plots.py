@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from contrique_jax import plots
-from contrique_jax.plots import Frame, feature_map, learning_curves, residual_boxes, scatter, ticks
-from contrique_jax.studies import LearningCurve
+from contrique_jax.evaluation import plots
+from contrique_jax.evaluation.plots import Frame, feature_map, learning_curves, residual_boxes, scatter, ticks
+from contrique_jax.evaluation.studies import LearningCurve
 
 
 def parsed(plot):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from contrique_jax.correlation import BY_OPINIONS, BY_RESIDUALS
 from contrique_jax.errors import UserError
-from contrique_jax.protocol import compare_evaluations, evaluate_features
-from contrique_jax.splits import Split, make_splits
+from contrique_jax.evaluation.correlation import BY_OPINIONS, BY_RESIDUALS
+from contrique_jax.evaluation.protocol import compare_evaluations, evaluate_features
+from contrique_jax.evaluation.splits import Split, make_splits
 
 Ridge = pytest.importorskip("sklearn.linear_model").Ridge
 model_selection = pytest.importorskip("sklearn.model_selection")

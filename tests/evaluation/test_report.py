@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from contrique_jax import evaluate, trial
+from contrique_jax import evaluate
 from contrique_jax.errors import run_verb
-from contrique_jax.intervals import bootstrap_medians
-from contrique_jax.report import principal_plane
+from contrique_jax.evaluation import comparison
+from contrique_jax.evaluation.intervals import bootstrap_medians
+from contrique_jax.evaluation.report import principal_plane
 from tests.planted import tiny_model, write_images
 
 VOID = {"meta", "img", "br"}
@@ -54,7 +55,7 @@ def made(tmp_path_factory):
         line += ["--dataset", "<b>mine</b> & theirs", "--report", folder / name, "--out", folder / "r.json"]
         line += ["--features-cache", folder / "cache", "--cross", folder / "images" / "scores.csv"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trial, "bootstrap_medians", functools.partial(bootstrap_medians, resamples=100))
+            patch.setattr(comparison, "bootstrap_medians", functools.partial(bootstrap_medians, resamples=100))
             assert run_verb(evaluate.main, [str(word) for word in line]) == 0
         pages.append((folder / name).read_text(encoding="utf-8"))
     return pages, json.loads((folder / "r.json").read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.splits import (
+from contrique_jax.evaluation.splits import (
     SIDES,
     Split,
     check_request,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from contrique_jax import studies
 from contrique_jax.errors import UserError
-from contrique_jax.splits import make_splits
-from contrique_jax.studies import cross_data_set, learning_curve
+from contrique_jax.evaluation import studies
+from contrique_jax.evaluation.splits import make_splits
+from contrique_jax.evaluation.studies import cross_data_set, learning_curve
 
 linear_model = pytest.importorskip("sklearn.linear_model")
 Ridge, RidgeCV = linear_model.Ridge, linear_model.RidgeCV

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contrique_jax.batching import batch_images, plan_batches
+from contrique_jax.inference.batching import batch_images, plan_batches
 
 
 @pytest.mark.parametrize("pixels", [1, 1 << 18, 1 << 23])

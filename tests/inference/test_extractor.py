@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax import batching
-from contrique_jax import features as module
 from contrique_jax.config import ModelConfig
-from contrique_jax.cores import available_cores
 from contrique_jax.data.sizes import half_size
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.features import Extractor, main, two_scale_features
-from contrique_jax.model.contrique import encode
-from contrique_jax.model.store import content_hash
-from contrique_jax.networks import load_network, random_weights, use_compilation_cache
-from contrique_jax.outputs import user_cache
+from contrique_jax.features import main
+from contrique_jax.inference import batching
+from contrique_jax.inference import extractor as module
+from contrique_jax.inference.extractor import Extractor, two_scale_features
+from contrique_jax.io.cores import available_cores
+from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.outputs import user_cache
+from contrique_jax.networks.encoder import encode
+from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.training.load import load_network, random_weights
 from tests.planted import TINY, tiny_model
 
 SIZES = [(1, 1), (33, 47), (64, 64), (31, 70), (2, 65), (64, 64), (64, 64), (64, 64)]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax.controls import NaturalStatistics
-from contrique_jax.feature_cache import cached_features
+from contrique_jax.evaluation.controls import NaturalStatistics
+from contrique_jax.inference.cache import cached_features
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import contrique_jax
-from contrique_jax.api import Model
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.features import main as features_command
+from contrique_jax.inference.meter import Model
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 from tests.planted import tiny_model
 from tests.reference_weights import REFERENCE_MODEL, reference_variables

@@ -15,10 +15,11 @@ from PIL import Image
 from contrique_jax import score
 from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.features import Extractor
-from contrique_jax.networks import load_network
-from contrique_jax.posterior import Calibration, fit_posterior
+from contrique_jax.inference import scores
+from contrique_jax.inference.extractor import Extractor
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
+from contrique_jax.probe.posterior import Calibration, fit_posterior
+from contrique_jax.training.load import load_network
 from tests.planted import read_csv, tiny_model
 
 
@@ -120,7 +121,7 @@ def test_a_probe_of_small_images_makes_images_small(place, tmp_path):
     wanted = small.predict(extractor.features([image]))[0]
     assert float(read_csv(tmp_path / "s.csv")[2][1]) == pytest.approx(wanted, rel=1e-4)
     with pytest.raises(UserError, match="shorter side of 32"):
-        score.check_fit(extractor, small, False)
+        scores.check_fit(extractor, small, False)
 
 
 def test_full_reference_of_an_image_with_itself_is_the_intercept(place, capsys):
@@ -157,9 +158,9 @@ def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
 
 
 def test_the_summary_names_the_best_and_the_worst(place):
-    probe, tally = score.load_probe(place / "probe.npz"), score.Tally()
+    probe, tally = score.load_probe(place / "probe.npz"), scores.Tally()
     for i, value in enumerate(np.random.default_rng(0).permutation(10)):
-        tally.add(score.Score(score.Path(f"{i}.png"), float(value)))
+        tally.add(scores.Score(scores.Path(f"{i}.png"), float(value)))
     lines = tally.summary(probe).splitlines()
     assert [float(line.split()[1]) for line in lines[1:]] == [9, 8, 7, 0, 1, 2]
     lower = tally.summary(dataclasses.replace(probe, higher_is_better=False)).splitlines()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.outputs import only_writer, whole_file
+from contrique_jax.io.outputs import only_writer, whole_file
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -25,7 +25,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 def test_a_second_process_is_kept_out_until_the_first_is_gone(tmp_path):
     pytest.importorskip("fcntl")
     hold = (
-        "import sys, pathlib; from contrique_jax.outputs import only_writer\n"
+        "import sys, pathlib; from contrique_jax.io.outputs import only_writer\n"
         "with only_writer(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

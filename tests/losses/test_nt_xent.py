@@ -14,10 +14,10 @@ from jax.sharding import AxisType
 from numpy.lib.npyio import NpzFile
 from scipy.special import logsumexp
 
-from contrique_jax import runtime
-from contrique_jax.denominators import log_denominators
-from contrique_jax.loss import dense_nt_xent, nt_xent, sharded_nt_xent
-from contrique_jax.train import init_state, make_step
+from contrique_jax.losses.denominators import log_denominators
+from contrique_jax.losses.nt_xent import dense_nt_xent, nt_xent, sharded_nt_xent
+from contrique_jax.training import mesh as runtime
+from contrique_jax.training.train import init_state, make_step
 from tests.reference_weights import REFERENCE_DATA
 from tests.tiny_config import get_config
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import export, lax
 
-from contrique_jax.model.convolution import convolve, max_pool
+from contrique_jax.networks.convolution import convolve, max_pool
 
 CASES = [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)]
 

@@ -10,9 +10,9 @@ from jax import export
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from contrique_jax.model.convolution import depthwise
-from contrique_jax.model.depthwise import CPU_TAPS, LAX, TAPS
-from contrique_jax.model.efficientnet import same_pads
+from contrique_jax.networks.convolution import depthwise
+from contrique_jax.networks.depthwise import CPU_TAPS, LAX, TAPS
+from contrique_jax.networks.efficientnet import same_pads
 
 
 def _operands(size: int, stride: int, height: int, width: int, dtype):

@@ -13,13 +13,13 @@ from jax import lax
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.loss import dense_nt_xent
-from contrique_jax.model.contrique import Contrique, Variables, _scaled, encode, feature_width, init_model, project
-from contrique_jax.model.efficientnet import STAGE_WIDTHS, same_pads
-from contrique_jax.model.layers import BatchNorm
-from contrique_jax.model.pooling import adaptive_statistics, global_statistics
-from contrique_jax.model.store import content_hash
-from contrique_jax.optim import is_norm
+from contrique_jax.losses.nt_xent import dense_nt_xent
+from contrique_jax.networks.efficientnet import STAGE_WIDTHS, same_pads
+from contrique_jax.networks.encoder import Contrique, Variables, _scaled, encode, feature_width, init_model, project
+from contrique_jax.networks.layers import BatchNorm
+from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.networks.pooling import adaptive_statistics, global_statistics
+from contrique_jax.training.optim import is_norm
 
 LITE = ModelConfig("efficientnet_lite0", projection_dim=8, compute_dtype="float32", input_scaling="centred")
 STAGES = dataclasses.replace(LITE, features="stages")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.model import contrique
-from contrique_jax.model.contrique import encode, feature_width, init_model, project
-from contrique_jax.model.layers import RUNNING, BatchNorm, Statistics, normalised
-from contrique_jax.model.pooling import adaptive_average_pool, normalise
-from contrique_jax.model.resnet import ResNet
-from contrique_jax.model.store import to_flat
+from contrique_jax.networks import encoder as contrique
+from contrique_jax.networks.encoder import encode, feature_width, init_model, project
+from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics, normalised
+from contrique_jax.networks.model_folder import to_flat
+from contrique_jax.networks.pooling import adaptive_average_pool, normalise
+from contrique_jax.networks.resnet import ResNet
 from tests.reference_weights import REFERENCE_MODEL, our_name, reference_variables
 
 SMALL = ModelConfig("resnet18", base_width=8, projection_dim=16, compute_dtype="float32")

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from contrique_jax.loss import dense_nt_xent
-from contrique_jax.model.contrique import project
-from contrique_jax.model.store import to_flat
+from contrique_jax.losses.nt_xent import dense_nt_xent
+from contrique_jax.networks.encoder import project
+from contrique_jax.networks.model_folder import to_flat
 from tests.children import alone
 from tests.reference_weights import FLOAT64_NORMS, REFERENCE_MODEL, our_name, reference_batch, reference_variables
 

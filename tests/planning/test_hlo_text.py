@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from contrique_jax.hlo_text import Module, product_flops, shapes_of
+from contrique_jax.planning.hlo_text import Module, product_flops, shapes_of
 
 
 def lowered_text(function, *shapes) -> tuple[str, float]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.posterior import Calibration, calibrate, coverage, fit_posterior
-from contrique_jax.ridge import fit_ridge, held_out_paths
+from contrique_jax.probe.posterior import Calibration, calibrate, coverage, fit_posterior
+from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 
 
 def features(n, d, rank, seed=0):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.posterior import Calibration, fit_posterior
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
+from contrique_jax.probe.posterior import Calibration, fit_posterior
 
 
 @pytest.fixture

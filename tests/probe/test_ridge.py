@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.ridge import fit_ridge, float64, held_out_paths, ridge_path
+from contrique_jax.probe.ridge import fit_ridge, float64, held_out_paths, ridge_path
 
 Ridge = pytest.importorskip("sklearn.linear_model").Ridge
 ALPHAS = np.geomspace(1e-3, 1e3, 7)

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax import runtime
-from contrique_jax.accumulation import micro_batch, value_and_gradient
-from contrique_jax.compiled_step import purpose
 from contrique_jax.config import Config, TrainConfig
 from contrique_jax.errors import UserError
-from contrique_jax.hlo_text import Module
-from contrique_jax.loss import dense_nt_xent
-from contrique_jax.model.contrique import init_model, project
-from contrique_jax.train import init_state, make_step
+from contrique_jax.losses.nt_xent import dense_nt_xent
+from contrique_jax.networks.encoder import init_model, project
+from contrique_jax.planning.compiled_step import purpose
+from contrique_jax.planning.hlo_text import Module
+from contrique_jax.training import mesh
+from contrique_jax.training.accumulation import micro_batch, value_and_gradient
+from contrique_jax.training.train import init_state, make_step
 from tests.tiny_config import get_config
 
 IMAGES, PARTS = 16, 2
@@ -48,7 +48,7 @@ def noise() -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def one_step(width: int, devices: int, accumulation: int = 1, remat: bool = False):
     """(loss, gradient, running statistics, compiled program) of the training step."""
-    config, run = tiny(width, accumulation=accumulation, remat=remat), runtime.start(IMAGES, devices=devices)
+    config, run = tiny(width, accumulation=accumulation, remat=remat), mesh.start(IMAGES, devices=devices)
     state, batch = run.replicate(init_state(config, 6)), run.place(noise())
     before = jax.device_get(state.params)
     compiled = make_step(config, run, 6).lower(state, batch).compile()
@@ -121,7 +121,7 @@ def test_without_batch_statistics_micro_batches_change_nothing(parts):
     def loss_of(z):
         return dense_nt_xent(z.reshape(-1, z.shape[-1]), labels, 0.5)
 
-    split = {"mesh": runtime.start(IMAGES, devices=1).mesh, "axis": runtime.DATA_AXIS}
+    split = {"mesh": mesh.start(IMAGES, devices=1).mesh, "axis": mesh.DATA_AXIS}
     loss, _, gradient = value_and_gradient(project, loss_of, params, views, parts, **split)
     expected, _, expected_gradient = value_and_gradient(project, loss_of, params, views, 1, **split)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
@@ -159,6 +159,6 @@ def test_both_together():
 
 @pytest.mark.parametrize("accumulation", [3, 8])
 def test_shares_of_the_devices_must_divide(accumulation):
-    config, run = tiny(8, accumulation=accumulation), runtime.start(IMAGES, devices=2)
+    config, run = tiny(8, accumulation=accumulation), mesh.start(IMAGES, devices=2)
     with pytest.raises(UserError, match=rf"train\.accumulation = {accumulation}: .* 2 devices\) = 4"):
         make_step(config, run, 6)

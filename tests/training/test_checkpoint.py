@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax.checkpoint import Checkpoints, _no_space, load_for_inference
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.model.contrique import init_model
-from contrique_jax.train import init_state
+from contrique_jax.networks.encoder import init_model
+from contrique_jax.training.checkpoint import Checkpoints, _no_space, load_for_inference
+from contrique_jax.training.train import init_state
 
 TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
 
@@ -118,10 +118,10 @@ def test_a_disk_without_space_keeps_the_earlier_checkpoint(tmp_path):
     code = """
         import resource, signal, sys
         import jax
-        from contrique_jax.checkpoint import Checkpoints
+        from contrique_jax.training.checkpoint import Checkpoints
         from contrique_jax.config import Config, ModelConfig
         from contrique_jax.errors import run_verb
-        from contrique_jax.train import init_state
+        from contrique_jax.training.train import init_state
         config = Config(model=ModelConfig(encoder="resnet18", base_width=16, compute_dtype="float32"))
         state = init_state(config, 10)
         checkpoints = Checkpoints(__import__("pathlib").Path(sys.argv[1]))

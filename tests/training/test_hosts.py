@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from tests.children import ONE_DEVICE
 
-CONFIG = Path(__file__).parent / "tiny_config.py"
+CONFIG = Path(__file__).parents[1] / "tiny_config.py"
 
 
 @pytest.fixture
@@ -181,7 +181,11 @@ def join_and_do(bodies):
     """Processes that join and then each do their own."""
     port, jobs = _free_port(), []
     for i, body in enumerate(bodies):
-        lines = ["import sys, time", "from contrique_jax import errors, hosts", "from contrique_jax.watch import Watch"]
+        lines = [
+            "import sys, time",
+            "from contrique_jax import errors; from contrique_jax.training import hosts",
+            "from contrique_jax.training.watch import Watch",
+        ]
         lines += ["def run(_):", f"    hosts.join('on', '127.0.0.1:{port}', {len(bodies)}, {i}, 30)"]
         lines += [f"    {line}" for line in body.splitlines()] + ["sys.exit(errors.run_verb(run))"]
         environment = os.environ | ONE_DEVICE | {"JAX_PLATFORMS": "cpu"}
@@ -261,7 +265,7 @@ with pytest.raises(UserError, match="another program listens at port {port}"):
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_process_alone_waits_only_so_long(process):
     code = (
-        "import sys\nfrom contrique_jax import errors, hosts\n"
+        "import sys\nfrom contrique_jax import errors; from contrique_jax.training import hosts\n"
         f"sys.exit(errors.run_verb(lambda _: hosts.join('on', '127.0.0.1:{_free_port()}', 2, {process}, 2)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -277,7 +281,9 @@ def _free_port():
 
 def in_a_new_process(body):
     """Joining must come before this process's devices are chosen, which other tests have done."""
-    code = "import pytest\nfrom contrique_jax import hosts\nfrom contrique_jax.errors import UserError\n" + body
+    code = (
+        "import pytest\nfrom contrique_jax.training import hosts\nfrom contrique_jax.errors import UserError\n" + body
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from contrique_jax.config import ModelConfig, OptimConfig
-from contrique_jax.model.contrique import init_model
-from contrique_jax.optim import decayed, learning_rate, sgd
+from contrique_jax.networks.encoder import init_model
+from contrique_jax.training.optim import decayed, learning_rate, sgd
 
 
 def test_learning_rate_is_warm_up_then_cosine():

@@ -15,16 +15,16 @@ import jax
 import numpy as np
 import pytest
 
-from contrique_jax import runtime
 from contrique_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from contrique_jax.data.pipeline import Batch, Pipeline
 from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.main import main
-from contrique_jax.model.contrique import Variables
-from contrique_jax.model.store import load_model
-from contrique_jax.train import Diverged, init_state, make_step, out_of_memory_said, train
+from contrique_jax.networks.encoder import Variables
+from contrique_jax.networks.model_folder import load_model
+from contrique_jax.training import mesh
+from contrique_jax.training.train import Diverged, init_state, make_step, out_of_memory_said, train
 from tests.children import ONE_DEVICE, alone
 from tests.reference_weights import (
     REFERENCE_MODEL,
@@ -39,7 +39,7 @@ from tests.reference_weights import (
 )  # fmt: skip
 from tests.tiny_config import get_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def tiny(**changes) -> Config:
@@ -80,7 +80,7 @@ def losses(workdir: Path) -> list[float]:
 def uninterrupted(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("whole")
     config = tiny()
-    train(config, workdir, runtime.start(16, devices=1), pipeline_of(config))
+    train(config, workdir, mesh.start(16, devices=1), pipeline_of(config))
     return workdir
 
 
@@ -110,7 +110,7 @@ def test_devices_do_not_change_loss_or_gradient():
     )
     results = {}
     for devices in (1, 4, 8):
-        run = runtime.start(16, devices=devices)
+        run = mesh.start(16, devices=devices)
         state = run.replicate(init_state(config, 6))
         before = jax.device_get(state.params)
         after, measures = make_step(config, run, 6)(state, run.place(batch))
@@ -137,7 +137,7 @@ def test_interrupted_and_resumed_is_bit_equal(uninterrupted, tmp_path):
                 yield item
 
         pipeline.batches = until
-        state = train(config, tmp_path, runtime.start(16, devices=1), pipeline)
+        state = train(config, tmp_path, mesh.start(16, devices=1), pipeline)
         assert int(state.step) == steps
         assert (tmp_path / "model").exists() == (steps == 6)
     assert losses(tmp_path) == losses(uninterrupted)
@@ -148,14 +148,14 @@ def test_interrupted_and_resumed_is_bit_equal(uninterrupted, tmp_path):
 @pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path):
     config = tiny(train__steps=30, optim__learning_rate=0.1)
-    train(config, tmp_path, runtime.start(16, devices=1), pipeline_of(config))
+    train(config, tmp_path, mesh.start(16, devices=1), pipeline_of(config))
     curve = losses(tmp_path)
     assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.3
 
 
 def test_a_finished_run_has_nothing_to_do(uninterrupted):
     config, before = tiny(), (uninterrupted / "metrics.jsonl").read_text()
-    state = train(config, uninterrupted, runtime.start(16, devices=1), pipeline_of(config))
+    state = train(config, uninterrupted, mesh.start(16, devices=1), pipeline_of(config))
     assert int(state.step) == 6
     assert (uninterrupted / "metrics.jsonl").read_text() == before
 
@@ -165,7 +165,7 @@ def test_a_step_that_distorts_on_the_device_is_the_same_step():
     results = []
     for place in ("host", "device"):
         config = tiny(data__augment_on=place)
-        run = runtime.start(16, devices=4)
+        run = mesh.start(16, devices=4)
         state = run.replicate(init_state(config, 6))
         batch = next(pipeline_of(config).batches(0, 1))
         results.append(float(make_step(config, run, 6)(state, run.place(batch))[1]["loss"]))
@@ -174,7 +174,7 @@ def test_a_step_that_distorts_on_the_device_is_the_same_step():
 
 @pytest.mark.slow
 def test_one_batch_norm_for_both_views_is_another(batch):
-    run, results = runtime.start(16, devices=1), []
+    run, results = mesh.start(16, devices=1), []
     for apart in (True, False):
         config = tiny(model__norm_per_view=apart)
         state = run.replicate(init_state(config, 6))
@@ -187,7 +187,7 @@ def test_one_batch_norm_for_both_views_is_another(batch):
 def test_nan_stops_and_names_the_steps(tmp_path):
     config = tiny(optim__learning_rate=1e30, optim__warmup_share=0.0)
     with pytest.raises(Diverged, match=r"step"):
-        train(config, tmp_path, runtime.start(16, devices=1), pipeline_of(config))
+        train(config, tmp_path, mesh.start(16, devices=1), pipeline_of(config))
     assert not (tmp_path / "model").exists()
     names = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     assert names == []  # nothing that holds NaN was saved
@@ -223,7 +223,7 @@ def step_equals(model: ModelConfig, variables: Variables, views: np.ndarray, cla
         loss=LossConfig(block_size=32),
         optim=OptimConfig(momentum=0.0, weight_decay=0.0, warmup_share=0.0, learning_rate=1.0),
     )
-    run = runtime.start(6, devices=1)
+    run = mesh.start(6, devices=1)
     state = init_state(config, 10)._replace(params=variables["params"], batch_stats=variables["batch_stats"])
     before = jax.device_get(state.params)
     state = run.replicate(state)
@@ -319,7 +319,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, capfd, flags, sa
 
 def test_a_batch_that_devices_do_not_divide():
     with pytest.raises(UserError, match=r"config\.data\.batch_size = 12: 4 devices do not divide"):
-        runtime.start(12, devices=4)
+        mesh.start(12, devices=4)
 
 
 def test_too_little_memory_names_the_fields_that_need_less():

@@ -11,9 +11,9 @@ import pytest
 
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.main import main
-from contrique_jax.model.contrique import init_model
-from contrique_jax.model.store import read_description, save_model
-from contrique_jax.warm_start import starting_weights
+from contrique_jax.networks.encoder import init_model
+from contrique_jax.networks.model_folder import read_description, save_model
+from contrique_jax.training.warm_start import starting_weights
 from tests.tiny_config import get_config
 
 

@@ -19,17 +19,18 @@ from etils import epath
 from etils.epath import gpath
 from PIL import Image
 
-from contrique_jax import features, main, storage
-from contrique_jax.checkpoint import Checkpoints, load_for_inference
+from contrique_jax import features, main
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.model.store import load_model, save_model
-from contrique_jax.networks import load_network
-from contrique_jax.train import init_state
-from contrique_jax.workdir import Workdir
+from contrique_jax.io import buckets
+from contrique_jax.networks.model_folder import load_model, save_model
+from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
+from contrique_jax.training.load import load_network
+from contrique_jax.training.train import init_state
+from contrique_jax.training.workdir import Workdir
 from tests.children import ONE_DEVICE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
 
 
@@ -121,7 +122,7 @@ def test_the_temporary_folder_goes_with_the_run():
 def test_a_local_path_seen_before_does_not_lead_orbax_through_tensorflow(gcs, monkeypatch):
     monkeypatch.delenv("EPATH_USE_TF", raising=False)
     gpath._is_tf_installed.cache_clear()
-    assert epath.Path("/").exists() and not storage.orbax_path("gs://bucket/never").exists()
+    assert epath.Path("/").exists() and not buckets.orbax_path("gs://bucket/never").exists()
 
 
 def test_checkpoints_come_back_and_the_last_ones_stay(gcs, state):

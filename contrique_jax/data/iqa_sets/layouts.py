@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from contrique_jax.data import iqa_tables
-from contrique_jax.data.ratings import Rating
+from contrique_jax.data.iqa_sets import tables as iqa_tables
+from contrique_jax.data.iqa_sets.ratings import Rating
 from contrique_jax.errors import UserError
 
 

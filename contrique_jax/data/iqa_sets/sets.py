@@ -14,10 +14,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.data.iqa_layouts import Shelf, find_tables, layout_of
-from contrique_jax.data.ratings import Place, Rating, equal_files, no_equal_files, no_image_twice, numbers, vary
-from contrique_jax.data.tables import csv_rows
+from contrique_jax.data.iqa_sets.layouts import Shelf, find_tables, layout_of
+from contrique_jax.data.iqa_sets.ratings import (
+    Place,
+    Rating,
+    equal_files,
+    no_equal_files,
+    no_image_twice,
+    numbers,
+    vary,
+)
 from contrique_jax.errors import UserError
+from contrique_jax.io.csv_rows import csv_rows
 
 SCORE_COLUMNS = ("mos", "dmos", "score")
 LOWER_IS_BETTER = ("dmos",)  # differential scores measure damage

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from contrique_jax.data.ratings import Place, Rating
-from contrique_jax.data.tables import csv_rows
-from contrique_jax.data.xlsx import sheet_rows
+from contrique_jax.data.iqa_sets.ratings import Place, Rating
+from contrique_jax.data.iqa_sets.xlsx import sheet_rows
 from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import UserError
+from contrique_jax.io.csv_rows import csv_rows
 
 # LIVE numbers its images through these folders, in this order.
 LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}

@@ -8,18 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw
 
-from contrique_jax.data.materials import Palette, ground, material, tint
-from contrique_jax.data.scene_parts import (
-    SOFT,
-    crown,
-    fine_copy,
-    ridge,
-    shade,
-    small_things,
-    thing,
-    under,
-    writing,
-)
+from contrique_jax.data.scenes.materials import Palette, ground, material, tint
+from contrique_jax.data.scenes.parts import SOFT, crown, fine_copy, ridge, shade, small_things, thing, under, writing
 
 _EARTH = ("sand", "rock", "dune", "pebbles", "granite", "grass", "foliage", "cells")
 _FLOOR = ("tile", "brick", "wood", "granite", "pebbles", "cells", "plaid", "weave", "sand", "grass", "water")

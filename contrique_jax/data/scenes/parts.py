@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from contrique_jax.data.materials import Palette, material, tint
+from contrique_jax.data.scenes.materials import Palette, material, tint
 
 SOFT = [100 + v * 155 // 255 for v in range(256)]  # lowers the contrast of a texture before it is shaded
 

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from numpy.random import Generator
 from PIL import Image
 
-from contrique_jax.data.camera import photograph
-from contrique_jax.data.materials import Palette
-from contrique_jax.data.scene_kinds import landscape, leaves, room, street, surface
+from contrique_jax.data.scenes.camera import photograph
+from contrique_jax.data.scenes.kinds import landscape, leaves, room, street, surface
+from contrique_jax.data.scenes.materials import Palette
 
 _PRISTINE, _AUTHENTIC = 1, 2  # the two roles never share a scene
 

@@ -1,0 +1,1 @@
+"""Crops, colours, flips: what becomes of a row's pixels."""

@@ -1,0 +1,21 @@
+"""Data sets with opinion scores: public ones by name, any from a csv."""
+
+from contrique_jax.data.iqa_sets.sets import (
+    LOWER_IS_BETTER,
+    OTHER_SEPARATORS,
+    SCORE_COLUMNS,
+    ScoredImages,
+    csv_columns,
+    read_scores,
+    read_set,
+)
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "OTHER_SEPARATORS",
+    "SCORE_COLUMNS",
+    "ScoredImages",
+    "csv_columns",
+    "read_scores",
+    "read_set",
+]

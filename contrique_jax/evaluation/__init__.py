@@ -1,0 +1,1 @@
+"""Scores against people's opinions: protocol, statistics, report."""

@@ -1,0 +1,43 @@
+"""The command `contrique-jax features`: two-scale features of images -> F.npz."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from contrique_jax.data.image_files import list_images
+from contrique_jax.errors import Parser, run_verb
+from contrique_jax.inference.extractor import Extractor, add_model_flags, name_broken
+from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.outputs import output_path, write_npz
+from contrique_jax.training.load import load_network
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `contrique-jax features`."""
+    parser = Parser(
+        prog="contrique-jax features",
+        description="Two-scale features of images -> F.npz with path [N], features float32 [N, D] and model_hash.",
+        epilog="Example: contrique-jax features --model runs/first --images ~/photos 'more/*.png' --out features.npz",
+    )
+    add_model_flags(parser)
+    parser.add_argument(
+        "--images", required=True, nargs="+", metavar="PATH", help="files, folders (recursive) or globs"
+    )
+    parser.add_argument("--out", required=True, metavar="F.npz", help="written beside, then renamed")
+    flags = parser.parse_args(argv)
+    out = output_path("--out", flags.out, (".npz",))
+    paths = list_images(flags.images)
+    use_compilation_cache()
+    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
+    kept, features, broken = extractor.from_files(paths)
+    name_broken(broken, len(paths))
+    names = np.array([str(path) for path in kept])
+    write_npz(out, path=names, features=features, model_hash=np.array(extractor.model_hash))
+    print(f"{out}: {len(kept)} images, {extractor.width} features each, model {extractor.model_hash}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

@@ -1,0 +1,1 @@
+"""This machine and buckets: files, tables, cores, devices."""

@@ -1,0 +1,33 @@
+"""The host's device, how its threads compute, and where compiled programs are kept."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+from contrique_jax.errors import UserError
+from contrique_jax.io.outputs import user_cache
+
+# For functions that several threads run at a time on the CPU. In jaxlib 0.11 a Fourier transform waits in the pool's threads
+# for the pool: with as many of them at once as threads it waits for ever.
+ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+
+
+def host_device() -> jax.Device:
+    """This process's CPU device, on which the pipeline's functions run. Raises UserError where jax may not use it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX_PLATFORMS={platforms}: the input pipeline needs the CPU too; add it, e.g. cuda,cpu."
+        ) from error
+
+
+def use_compilation_cache() -> None:
+    """Compiled networks are kept in the user's cache, so that the next start is quick (CONTRIQUE_CACHE=off: no)."""
+    folder = user_cache("compiled")
+    if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
