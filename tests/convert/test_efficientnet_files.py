@@ -17,6 +17,7 @@ from contrique_jax.networks.model_folder import load_model, read_description, to
 from tests.convert.subverbs import run
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 
 
 def package():
