@@ -52,7 +52,8 @@ class DataConfig:
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
     prefetch: int = 2  # batches kept ready on the host
-    # decoded images of each source that a process keeps in memory, so that each is decoded once [10^9 bytes]
+    # decoded images of each source that a process keeps in memory, so that each is decoded once [10^9 bytes]; of scenes
+    # it always keeps half a gigabyte
     cache_gigabytes: float = 0.0
     max_pixels: int = 200_000_000  # an image with more pixels counts as broken
 

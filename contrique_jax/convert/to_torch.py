@@ -42,12 +42,12 @@ def run(args: argparse.Namespace) -> None:
     folder = model_folder(args.model)
     counts = stored_counts(read_description(folder)) if folder else {}
     flat |= {name: np.asarray(counts.get(name, 0), np.int64) for name in counters(flat)}
+    lite = model.encoder == "efficientnet_lite0"
     if args.encoder_only:
         named = {name.removeprefix("encoder."): array for name, array in flat.items() if name.startswith("encoder.")}
     else:
-        named = {original_name(name): array for name, array in flat.items()}
+        named = {name if lite else original_name(name): array for name, array in flat.items()}
     write_state_dict(out, named)
-    lite = model.encoder == "efficientnet_lite0"
     alone = "timm's tf_efficientnet_lite0 without classifier" if lite else f"torchvision's {model.encoder} without fc"
     whose = alone if args.encoder_only else f"CONTRIQUE with a {model.encoder}"
     print(f"{out}: {len(named)} tensors, {whose}; evaluate it with model.eval()")
@@ -57,9 +57,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"its base width is {model.base_width}, where torchvision's networks have 64")
     if model.input_scaling == "imagenet":
         print(f"it expects images in [0, 1] less {list(IMAGENET_MEAN)}, over {list(IMAGENET_DEVIATION)}")
-        print("a state dict does not say so: from-torch needs --input-scaling imagenet to read it back")
     if model.input_scaling == "centred":
         print(f"it expects bytes v as (v - {CENTRE:g}) / {HALF_RANGE:g}")
+    if model.input_scaling != ("centred" if lite else "unit"):  # what from-torch takes it for
+        print(f"a state dict does not say so: from-torch needs --input-scaling {model.input_scaling} to read it back")
     if model.features != "pooled":
         print(f"a state dict does not say which features are taken: from-torch needs --features {model.features}")
 

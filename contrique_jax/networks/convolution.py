@@ -1,6 +1,7 @@
 """Convolution and max-pooling: the one place where the platform chooses the formulation.
 
-XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are. On CPU it is slow at 1x1
+XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are, on CUDA but for depthwise
+ones (`DEPTHWISE`) and the gradient of max-pooling. On CPU it is slow at 1x1
 convolutions, at both gradients of strided ones, at depthwise ones and at the gradient of max-pooling; those are written
 with matrix products and slices. The numbers agree to rounding. The choice is made when a function is compiled, for the
 platform it is compiled for, so a program compiled for a TPU on a CPU host gets the TPU's.

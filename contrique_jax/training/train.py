@@ -147,8 +147,8 @@ def out_of_memory_said(config: Config) -> Iterator[None]:
             raise
         raise UserError(
             f"config.data.batch_size = {config.data.batch_size}: a step does not fit the memory of this "
-            f"{jax.devices()[0].device_kind}; lower it, or set config.train.accumulation = {2 * config.train.accumulation}"
-            f"{'' if config.train.remat else ' or config.train.remat = True'}."
+            f"{jax.devices()[0].device_kind}; {'' if config.train.remat else 'set config.train.remat = True, or '}"
+            f"with a new --workdir lower it or raise config.train.accumulation, now {config.train.accumulation}."
         ) from error
 
 

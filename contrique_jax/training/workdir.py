@@ -79,10 +79,10 @@ class Workdir:
             print(f"warning: not copied yet: {error}", file=sys.stderr)
 
     def has_checkpoint(self) -> bool:
-        """Whether a checkpoint is there that a run may go on from; Orbax names a half-written one otherwise."""
+        """Whether a checkpoint is there that a run may go on from. Orbax renames one when it is whole; in a bucket, where
+        nothing can be renamed, it adds a file."""
         if self._remote:
-            parts = (name.split("/") for name in buckets.names(self.name))
-            return any(part[0] == "checkpoints" and part[1].isdigit() for part in parts if len(part) > 1)
+            return any(fnmatch(name, "checkpoints/[0-9]*/commit_success.txt") for name in buckets.names(self.name))
         return self.checkpoints.is_dir() and any(child.name.isdigit() for child in self.checkpoints.iterdir())
 
     def broken_images(self) -> dict[str, str]:

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from contrique_jax.config import ModelConfig
 from contrique_jax.convert import from_torch, to_torch
 from contrique_jax.convert.torch_file import read_state_dict
 from contrique_jax.data.sizes import half_size
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.networks.encoder import encode
-from contrique_jax.networks.model_folder import load_model, read_description, to_flat
+from contrique_jax.networks.encoder import encode, init_model
+from contrique_jax.networks.model_folder import load_model, read_description, save_model, to_flat
 from tests.convert.subverbs import run
 
 torch = pytest.importorskip("torch")
@@ -78,6 +79,21 @@ def test_features_equal_theirs(build, sizes, tmp_path, capsys):
         wanted = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         found = jax.jit(lambda images: encode(model, variables, images))(images)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * wanted.max())
+
+
+def test_a_projector_goes_there_and_back_with_it(tmp_path, capsys):
+    model = ModelConfig("efficientnet_lite0", projection_dim=8)
+    variables = init_model(model, 0)
+    save_model(tmp_path / "model", model, variables, provenance={})
+    run(to_torch, tmp_path / "model", tmp_path / "whole.pth")
+    assert "--input-scaling unit" in capsys.readouterr().out
+    named = read_state_dict(tmp_path / "whole.pth")[0]
+    assert {"encoder.bn1.weight", "encoder.blocks.0.0.conv_dw.weight", "projector.0.weight"} <= named.keys()
+    run(from_torch, tmp_path / "whole.pth", tmp_path / "again", "--input-scaling", "unit")
+    again, weights = load_model(tmp_path / "again")
+    first, second = to_flat(variables), to_flat(weights)
+    assert again == dataclasses.replace(model, compute_dtype=again.compute_dtype)
+    assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_there_and_back_is_bit_equal(tmp_path, capsys):

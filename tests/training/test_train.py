@@ -324,7 +324,7 @@ def test_a_batch_that_devices_do_not_divide():
 
 def test_too_little_memory_names_the_fields_that_need_less():
     config = tiny(train__accumulation=2)
-    says = r"batch_size = \d+: .*train.accumulation = 4 or config.train.remat = True"
+    says = r"batch_size = \d+: .*train.remat = True, or with a new --workdir lower it or raise .*accumulation, now 2"
     with pytest.raises(UserError, match=says), out_of_memory_said(config):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), out_of_memory_said(config):
