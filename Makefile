@@ -1,7 +1,7 @@
 # From nothing but make and Python 3.11 to 3.13:
 #   make demo        trains a small encoder on procedural scenes, scores images, draws a picture (demo_out/)
 #   make test        runs the tests that need nothing else and take seconds
-#   make test-full   runs the others: slow ones, and those that need PyTorch, the compiler for TPUs (both are installed)
+#   make test-full   runs the others: slow ones, and those that need PyTorch, the compiler for TPUs (which are installed)
 #                    or the photographs in ../shared (if they are there)
 # Each makes a virtual environment of its own the first time.
 

@@ -57,15 +57,18 @@ def turn(lock: Path | None) -> None:
 @contextlib.contextmanager
 def paused(pid_file: Path | None) -> Iterator[None]:
     """Context: the process whose number the file holds stands still, if it lives; its work on the accelerator has ended."""
-    pid = int(pid_file.read_text()) if pid_file is not None and pid_file.exists() else None
-    with contextlib.suppress(ProcessLookupError, TypeError):
-        os.kill(pid, signal.SIGSTOP)  # type: ignore[arg-type]
-        time.sleep(2)
+    pids = pid_file.read_text().split() if pid_file is not None and pid_file.exists() else []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it goes on if this process is ended meanwhile
+    with contextlib.suppress(ProcessLookupError):
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSTOP)
+            time.sleep(2)
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError, TypeError):
-            os.kill(pid, signal.SIGCONT)  # type: ignore[arg-type]
+        with contextlib.suppress(ProcessLookupError):
+            for pid in pids:
+                os.kill(int(pid), signal.SIGCONT)
 
 
 # here
@@ -261,14 +264,15 @@ def augment(options: argparse.Namespace) -> None:
     low = sorted(shares.items(), key=lambda item: item[1])[:5]
     print("lowest by type (0 undistorted, -1 authentic): " + ", ".join(f"{kind}: {share:.4f}" for kind, share in low))
     times = []
-    for _ in range(options.repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(finish(placed))
-        times.append(time.perf_counter() - start)
-    print(f"distortions and views of {options.images} images: {1e3 * statistics.median(times):.1f} ms", flush=True)
-    if options.profile:
-        with jax.profiler.trace(str(options.profile)):
+    with paused(options.pause):
+        for _ in range(options.repeats):
+            start = time.perf_counter()
             jax.block_until_ready(finish(placed))
+            times.append(time.perf_counter() - start)
+        if options.profile:
+            with jax.profiler.trace(str(options.profile)):
+                jax.block_until_ready(finish(placed))
+    print(f"distortions and views of {options.images} images: {1e3 * statistics.median(times):.1f} ms", flush=True)
     if (apart <= 1).mean() < 0.99:
         raise UserError("device distortions are not within one code of the host's on 99 % of the values.")
 
@@ -283,11 +287,12 @@ def loader(options: argparse.Namespace) -> None:
         )
         for _ in range(warm + 1):
             next(batches)
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < options.seconds:
-            next(batches)
-            count += 1
-        rate = count * options.images / (time.perf_counter() - start)
+        with paused(options.pause):
+            start, count = time.perf_counter(), 0
+            while time.perf_counter() - start < options.seconds:
+                next(batches)
+                count += 1
+            rate = count * options.images / (time.perf_counter() - start)
         batches.close()  # type: ignore[attr-defined]
         print(
             f"loader, distortions on the {where}: {rate:.0f} images/s, {rate / available_cores():.0f} a core",
@@ -339,8 +344,8 @@ def main(argv) -> None:
     verb(pack, pristine=(Path, None), authentic=(Path, None), out=(Path, None), megabytes=(float, 50.0))
     verb(devices, platform=(str, "cuda"), side=(int, 8192), peaks=(Path, None))
     verb(losses, out=(Path, Path(".")), **kit)
-    verb(augment, turn=(Path, None), repeats=(int, 7), profile=(Path, None), **kit, **sizes)
-    verb(loader, seconds=(float, 5.0), **kit, **sizes)
+    verb(augment, turn=(Path, None), pause=(Path, None), repeats=(int, 7), profile=(Path, None), **kit, **sizes)
+    verb(loader, pause=(Path, None), seconds=(float, 5.0), **kit, **sizes)
     verb(kernels, trace=(Path, None), most=(int, 25))
     options = parser.parse_args(argv)
     options.run(options)

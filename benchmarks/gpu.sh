@@ -11,21 +11,28 @@
 #   loader  images a second that the threads loader delivers
 #   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS; it runs beside
 #           the others, which pause it while they time. TRAIN_XLA_FLAGS are for it alone
-# The stages' compilers run side by side; on the accelerator they take turns. OUT gets, as they come, report.txt,
-# profile.tar.gz, programs.tar.gz and cache.NN (compiled programs: put them into KIT, and the next call on such a machine
-# starts sooner); of the training train.txt and, every KEEP seconds (60), weights.NN: a tar of its newest checkpoint, at the
-# end of its model folder, in pieces of 15 MB (cat weights.* | tar -x). So a machine that is taken away costs the last minute.
+# The stages' compilers run side by side, which a profile or a time may show; what is timed takes turns. OUT gets report.txt as
+# the stages end, and of the training train.txt as it comes and every KEEP seconds (60) weights.NN: a tar of its newest
+# checkpoint, at the end of its model folder, in pieces of 15 MB (cat weights.* | tar -x). At the end come profile.tar.gz,
+# programs.tar.gz, run.tar.gz and cache.NN (compiled programs: put them into KIT, and the next call starts sooner).
 set -uo pipefail
-cd "$(dirname "$0")/.." || exit 2
+if (($# < 2)) || [[ ! -d $1 ]]; then
+  sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
 kit=$(realpath "$1") out=$(mkdir -p "$2" && realpath "$2")
 shift 2
+cd "$(dirname "$0")/.." || exit 2
 (($#)) || set -- check step lite0 loader
 room=${ROOM:-/tmp/gpu_room}
+# what an earlier call has compiled and installed stays, its results do not
+rm -rf "$room"/{peaks,training,losses,profile,programs,run,gpu.csv}
 mkdir -p "$room/cache" "$room/profile" "$room/programs"
 python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_PYTHON_CLIENT_MEM_FRACTION=.92 TF_CPP_MIN_LOG_LEVEL=2
 export JAX_COMPILATION_CACHE_DIR=$room/cache/jax TORCHINDUCTOR_CACHE_DIR=$room/cache/torch JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
 if [[ -f $kit/cache.00 ]]; then cat "$kit"/cache.* | tar -xzf - -C "$room/cache"; fi
+shopt -s nullglob
 missing=()
 for wheel in "$kit"/wheels/*.whl; do
   name=${wheel##*/} name=${name%%-*}
@@ -62,14 +69,20 @@ stage devices 60 "$python" benchmarks/gpu.py devices --platform $platform --side
 [[ -f $room/peaks ]] || exit 2
 read -ra peaks <"$room/peaks"
 turn=(--turn "$room/turn")
-keep_weights() { # FOLDER: what is there under the run, in pieces that fit
-  rm -f "$room"/weights.*
-  tar -cf - -C "$room/run" "$1" | split -b 15M -d - "$room/weights." && cp "$room"/weights.* "$out/"
+keep_weights() { # FOLDER: what is there under the run, in pieces that fit; the earlier ones go when all are there
+  local part
+  part=$(mktemp -d -p "$out" .new.XXXX)
+  if tar -cf - -C "$room/run" "$1" | split -b 15M -d - "$part/weights."; then
+    rm -f "$out"/weights.*
+    mv "$part"/* "$out/"
+  fi
+  rm -rf "$part"
 }
 newest() { find "$room/run/checkpoints" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n' 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1; }
 
 pause=()
 if wanted train; then # starts first; the others pause it while they time
+  [[ ${TRAIN_FLAGS:-} ]] || { echo "error: TRAIN_FLAGS is empty: give it the flags of contrique_jax.main, --config first." >&2 && exit 2; }
   start=()
   if [[ -d $kit/start ]]; then start=(--config.train.init_from="$kit/start"); fi
   # shellcheck disable=SC2086
@@ -85,20 +98,21 @@ if wanted train; then # starts first; the others pause it while they time
   nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,clocks.sm --format=csv -l 2 >"$room/gpu.csv" 2>/dev/null &
   watching=$!
   (
-    kept=''
+    kept='' since=$SECONDS
     while kill -0 "$training" 2>/dev/null; do
-      sleep "${KEEP:-60}"
-      step=$(newest)
+      sleep 1
+      ((SECONDS - since < ${KEEP:-60})) && continue
+      step=$(newest) since=$SECONDS
       if [[ -n $step && $step != "$kept" ]] && keep_weights "checkpoints/$step"; then kept=$step; fi
     done
-  ) &
+  ) >/dev/null 2>&1 &
   keeping=$!
 fi
 jobs=()
 if wanted check; then
   stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
   jobs+=($!)
-  stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" --profile "$room/profile/augment" &
+  stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/augment" &
   jobs+=($!)
 fi
 if wanted step; then
@@ -114,8 +128,9 @@ if wanted lite0; then
   done
 fi
 ((${#jobs[@]})) && wait "${jobs[@]}"
+if [[ -s $room/training ]]; then kill -CONT "$(<"$room/training")" 2>/dev/null; fi # a stage may have been cut while it paused it
 if wanted loader; then
-  stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" --seconds "${LOADER_SECONDS:-5}"
+  stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" "${pause[@]}" --seconds "${LOADER_SECONDS:-5}"
 fi
 for trace in "$room"/profile/*; do
   [[ -d $trace ]] && stage "kernels_${trace##*/}" 30 "$python" benchmarks/gpu.py kernels "$trace"
@@ -127,7 +142,8 @@ if [[ -n $(ls -A "$room/cache") ]]; then tar -czf - -C "$room/cache" . | split -
 if wanted train; then
   wait "$training"
   { printf '\n== train: exit code %s after %s s\n' $? $SECONDS && tail -n 8 "$out/train.txt"; } | tee -a "$out/report.txt"
-  kill "$watching" "$keeping" 2>/dev/null
+  kill "$watching" 2>/dev/null
+  wait "$keeping"
   tail -n 2 "$room/run/metrics.jsonl" | tee -a "$out/report.txt"
   tar -czf "$out/run.tar.gz" -C "$room/run" config.json metrics.jsonl -C "$room" gpu.csv
   if [[ -d $room/run/model ]]; then keep_weights model; else keep_weights "checkpoints/$(newest)"; fi

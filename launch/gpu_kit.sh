@@ -6,9 +6,9 @@
 #
 # .gpu/wheels       pure-Python packages that a machine with jax, flax, optax, orbax, torch and the like may lack
 # .gpu/pristine     clean photographs, 512x384 WebP: what training distorts
-# .gpu/authentic    photographs as they are, sides of at most 512, WebP
+# .gpu/authentic    photographs as they are, sides of at most 448, WebP
 # .gpu/start        the model folder that training starts from (--start); left out without it
-# Photographs fill what --megabytes leaves, half of each kind, evenly drawn from the sorted files. PYTHON: default python.
+# Photographs fill --megabytes, half of each kind, drawn at random; the rest comes on top. PYTHON: default python.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
@@ -39,7 +39,7 @@ for folder in "$pristine" "$authentic"; do
 done
 [[ -z $start || -f $start/model.json ]] || fail "--start $start: no model folder there (no model.json)."
 
-kit=$root/.gpu
+kit=$root/.gpu.new # in its place when all is there, since what it is made of may lie in the old one
 rm -rf "$kit"
 mkdir -p "$kit/wheels"
 # what an import of the training needs and such machines may lack; gpu.sh installs those that cannot be imported there
@@ -47,4 +47,8 @@ mkdir -p "$kit/wheels"
   dm-pix chex toolz ml_collections tensorboardX
 if [[ -n $start ]]; then cp -rL "$start" "$kit/start"; fi
 "$python" "$root/benchmarks/gpu.py" pack --pristine "$pristine" --authentic "$authentic" --out "$kit" --megabytes "$megabytes"
-du -sh "$kit"
+shopt -s nullglob
+for cache in "$root"/.gpu/cache.*; do cp "$cache" "$kit/"; done
+rm -rf "$root/.gpu"
+mv "$kit" "$root/.gpu"
+du -sh "$root/.gpu"

@@ -1,7 +1,7 @@
 """Two-scale features of images of any size.
 
-An image at its own size and at half size, each through the frozen encoder, globally averaged and L2-normalised,
-concatenated, full scale first (docs/protocol.md).
+An image at its own size and at half size, each through the frozen encoder; its last map globally averaged and L2-normalised,
+or the statistics of all its stages (`model.features`); concatenated, full scale first (docs/protocol.md).
 """
 
 from __future__ import annotations
