@@ -96,7 +96,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
     peaks = node.config.stash.setdefault(PEAKS, {})  # type: ignore[attr-defined]
-    peaks[node.gateway.id] = node.workeroutput.get("peak", "unknown")  # type: ignore[attr-defined]
+    output = getattr(node, "workeroutput", {})  # a worker that was killed has left none
+    peaks[node.gateway.id] = output.get("peak", "unknown")  # type: ignore[attr-defined]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
