@@ -5,6 +5,8 @@ python benchmarks/gpu.py devices                      # versions, and the two ce
 python benchmarks/gpu.py losses --kit .gpu            # 20 steps of one training on the CPU and on the accelerator
 python benchmarks/gpu.py augment --kit .gpu           # distortions and views: the device's beside the host's, and its time
 python benchmarks/gpu.py loader --kit .gpu            # images a second that the loader delivers, and a core's share
+python benchmarks/gpu.py weights RUN FILE.npz         # a run's newest weights, small enough to carry
+python benchmarks/gpu.py model FILE.npz FOLDER        # a model folder of them
 python benchmarks/gpu.py kernels TRACE                # what a profile's time went to
 """
 
@@ -300,6 +302,33 @@ def loader(options: argparse.Namespace) -> None:
         )
 
 
+def weights(options: argparse.Namespace) -> None:
+    """A run's newest weights in one file: parameters in float16, statistics in float32, the architecture as JSON."""
+    from flax.traverse_util import flatten_dict
+
+    from contrique_jax.training.checkpoint import load_for_inference
+
+    model, variables = load_for_inference(options.run_folder)
+    flat = flatten_dict(variables, sep="/")
+    arrays = {name: np.asarray(x, np.float16 if name.startswith("params") else np.float32) for name, x in flat.items()}
+    part = options.file.with_name(f".{options.file.name}")
+    np.savez(part, model=json.dumps(dataclasses.asdict(model)), **arrays)
+    part.replace(options.file)
+
+
+def model(options: argparse.Namespace) -> None:
+    """A model folder of what `weights` wrote."""
+    from flax.traverse_util import unflatten_dict
+
+    from contrique_jax.config import ModelConfig
+    from contrique_jax.networks.model_folder import save_model
+
+    with np.load(options.file) as stored:
+        config = ModelConfig(**json.loads(str(stored["model"])))
+        variables = unflatten_dict({n: np.asarray(stored[n], np.float32) for n in stored if n != "model"}, sep="/")
+    save_model(options.run_folder, config, variables, provenance={"weights": options.file.name})
+
+
 def kernels(options: argparse.Namespace) -> None:
     """The largest shares of a trace's time on the device, by kernel."""
     for path in sorted(options.trace.rglob("*.trace.json.gz")):
@@ -334,7 +363,7 @@ def main(argv) -> None:
         sub = verbs.add_parser(function.__name__, help=function.__doc__.split("\n")[0])
         sub.set_defaults(run=function)
         for name, (kind, default) in arguments.items():
-            positional = name == "trace"
+            positional = name in ("trace", "run_folder", "file")
             sub.add_argument(
                 name if positional else f"--{name}", type=kind, **({} if positional else {"default": default})
             )
@@ -346,6 +375,8 @@ def main(argv) -> None:
     verb(losses, out=(Path, Path(".")), **kit)
     verb(augment, turn=(Path, None), pause=(Path, None), repeats=(int, 7), profile=(Path, None), **kit, **sizes)
     verb(loader, pause=(Path, None), seconds=(float, 5.0), **kit, **sizes)
+    verb(weights, run_folder=(Path, None), file=(Path, None))
+    verb(model, file=(Path, None), run_folder=(Path, None))
     verb(kernels, trace=(Path, None), most=(int, 25))
     options = parser.parse_args(argv)
     options.run(options)

@@ -9,15 +9,15 @@
 #   step    ResNet-50 in bf16 at BATCHES images, beside compiled PyTorch; share of the roofline; a profile
 #   lite0   the same for EfficientNet-Lite0, by formulation of the depthwise convolution
 #   loader  images a second that the threads loader delivers
-#   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs, ended by SIGTERM after TRAIN_SECONDS; it runs beside
-#           the others, which pause it while they time. TRAIN_XLA_FLAGS are for it alone
-# The stages' compilers run side by side, which a profile or a time may show; what is timed takes turns. OUT gets report.txt as
-# the stages end, and of the training train.txt as it comes and every KEEP seconds (60) weights.NN: a tar of its newest
-# checkpoint, at the end of its model folder, in pieces of 15 MB (cat weights.* | tar -x). At the end come profile.tar.gz,
-# programs.tar.gz, run.tar.gz and cache.NN (compiled programs: put them into KIT, and the next call starts sooner).
+#   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs (several trainings, side by side: put ; between their
+#           flags), ended by SIGTERM after TRAIN_SECONDS; the other stages pause them while they time
+# Some stages' compilers run side by side, which a profile or a time may show; what is timed takes turns. TRAIN_XLA_FLAGS are
+# for train and lite0. OUT gets report.txt as the stages end, and of each training train.N.txt as it comes and every KEEP seconds
+# (60) weights.N.npz (gpu.py model makes a model folder of it). At the end come profile.tar.gz, programs.tar.gz, run.tar.gz and,
+# with CACHE=1, cache.NN (compiled programs: put them into KIT, and the next call starts sooner).
 set -uo pipefail
 if (($# < 2)) || [[ ! -d $1 ]]; then
-  sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 kit=$(realpath "$1") out=$(mkdir -p "$2" && realpath "$2")
@@ -26,7 +26,7 @@ cd "$(dirname "$0")/.." || exit 2
 (($#)) || set -- check step lite0 loader
 room=${ROOM:-/tmp/gpu_room}
 # what an earlier call has compiled and installed stays, its results do not
-rm -rf "$room"/{peaks,training,losses,profile,programs,run,gpu.csv}
+rm -rf "$room"/{peaks,training,losses,profile,programs,gpu.csv} "$room"/run.*
 mkdir -p "$room/cache" "$room/profile" "$room/programs"
 python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_PYTHON_CLIENT_MEM_FRACTION=.92 TF_CPP_MIN_LOG_LEVEL=2
@@ -69,66 +69,67 @@ stage devices 60 "$python" benchmarks/gpu.py devices --platform $platform --side
 [[ -f $room/peaks ]] || exit 2
 read -ra peaks <"$room/peaks"
 turn=(--turn "$room/turn")
-keep_weights() { # FOLDER: what is there under the run, in pieces that fit; the earlier ones go when all are there
-  local part
-  part=$(mktemp -d -p "$out" .new.XXXX)
-  if tar -cf - -C "$room/run" "$1" | split -b 15M -d - "$part/weights."; then
-    rm -f "$out"/weights.*
-    mv "$part"/* "$out/"
-  fi
-  rm -rf "$part"
-}
-newest() { find "$room/run/checkpoints" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n' 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1; }
-
-pause=()
+trainings=() pause=()
 if wanted train; then # starts first; the others pause it while they time
   [[ ${TRAIN_FLAGS:-} ]] || { echo "error: TRAIN_FLAGS is empty: give it the flags of contrique_jax.main, --config first." >&2 && exit 2; }
   start=()
   if [[ -d $kit/start ]]; then start=(--config.train.init_from="$kit/start"); fi
-  # shellcheck disable=SC2086
-  XLA_FLAGS=${TRAIN_XLA_FLAGS:-} timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" \
-    "$python" -m contrique_jax.main $TRAIN_FLAGS --workdir "$room/run" \
-    --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
-    --config.data.cache_gigabytes=32 --config.train.checkpoint_every="${KEEP_STEPS:-50}" --config.train.keep_checkpoints=1 \
-    "${start[@]}" >"$out/train.txt" 2>&1 &
-  training=$!
+  IFS=';' read -ra sets <<<"$TRAIN_FLAGS"
+  for number in "${!sets[@]}"; do
+    # shellcheck disable=SC2086
+    XLA_FLAGS=${TRAIN_XLA_FLAGS:-} timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" \
+      "$python" -m contrique_jax.main ${sets[number]} --workdir "$room/run.$number" \
+      --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
+      --config.data.cache_gigabytes=32 --config.train.checkpoint_every="${KEEP_STEPS:-50}" --config.train.keep_checkpoints=1 \
+      "${start[@]}" >"$out/train.$number.txt" 2>&1 &
+    trainings+=($!)
+  done
   sleep 1
-  pgrep -P "$training" >"$room/training"
+  for each in "${trainings[@]}"; do pgrep -P "$each"; done >"$room/training"
   pause=(--pause "$room/training")
   nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,clocks.sm --format=csv -l 2 >"$room/gpu.csv" 2>/dev/null &
   watching=$!
+  keep_weights() { # what each training has come to; an earlier file goes when the later one is whole
+    for run in "$room"/run.*; do
+      JAX_PLATFORMS=cpu nice "$python" benchmarks/gpu.py weights "$run" "$out/weights.${run##*.}.npz"
+    done
+  }
   (
-    kept='' since=$SECONDS
-    while kill -0 "$training" 2>/dev/null; do
+    since=$SECONDS
+    while pgrep -F "$room/training" >/dev/null; do
       sleep 1
       ((SECONDS - since < ${KEEP:-60})) && continue
-      step=$(newest) since=$SECONDS
-      if [[ -n $step && $step != "$kept" ]] && keep_weights "checkpoints/$step"; then kept=$step; fi
+      since=$SECONDS
+      keep_weights
     done
   ) >/dev/null 2>&1 &
   keeping=$!
 fi
 jobs=()
-if wanted check; then
-  stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
-  jobs+=($!)
-  stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/augment" &
-  jobs+=($!)
-fi
 if wanted step; then
   stage step 300 "$python" benchmarks/train_step.py --images "${batches[@]}" --torch-up-to 256 "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" \
     --profile "$room/profile/step" --program "$room/programs" &
   jobs+=($!)
 fi
+if wanted check; then
+  stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/augment" &
+  jobs+=($!)
+fi
+((${#jobs[@]})) && wait "${jobs[@]}" # more compilers at a time are slower than one after the other
+jobs=()
 if wanted lite0; then
-  for way in taps cpu_taps conv; do
-    stage "lite0_$way" 300 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise $way --no-torch \
-      --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
+  for way in ${WAYS:-taps conv}; do
+    XLA_FLAGS=${TRAIN_XLA_FLAGS:-} stage "lite0_$way" 300 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise "$way" \
+      --no-torch --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
     jobs+=($!)
   done
 fi
+if wanted check; then
+  stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
+  jobs+=($!)
+fi
 ((${#jobs[@]})) && wait "${jobs[@]}"
-if [[ -s $room/training ]]; then kill -CONT "$(<"$room/training")" 2>/dev/null; fi # a stage may have been cut while it paused it
+if [[ -s $room/training ]]; then xargs kill -CONT <"$room/training" 2>/dev/null; fi # a stage may have been cut while it paused it
 if wanted loader; then
   stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" "${pause[@]}" --seconds "${LOADER_SECONDS:-5}"
 fi
@@ -137,15 +138,17 @@ for trace in "$room"/profile/*; do
 done
 pack profile "$room/profile"
 pack programs "$room/programs"
-if [[ -n $(ls -A "$room/cache") ]]; then tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."; fi
+if [[ ${CACHE:-} && -n $(ls -A "$room/cache") ]]; then tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."; fi
 
 if wanted train; then
-  wait "$training"
-  { printf '\n== train: exit code %s after %s s\n' $? $SECONDS && tail -n 8 "$out/train.txt"; } | tee -a "$out/report.txt"
+  for number in "${!trainings[@]}"; do
+    wait "${trainings[number]}"
+    { printf '\n== train %s: exit code %s after %s s\n' "$number" $? $SECONDS && tail -c 600 "$out/train.$number.txt"; } | tee -a "$out/report.txt"
+    tail -n 2 "$room/run.$number/metrics.jsonl" | tee -a "$out/report.txt"
+  done
   kill "$watching" 2>/dev/null
   wait "$keeping"
-  tail -n 2 "$room/run/metrics.jsonl" | tee -a "$out/report.txt"
-  tar -czf "$out/run.tar.gz" -C "$room/run" config.json metrics.jsonl -C "$room" gpu.csv
-  if [[ -d $room/run/model ]]; then keep_weights model; else keep_weights "checkpoints/$(newest)"; fi
+  keep_weights
+  (cd "$room" && tar -czf "$out/run.tar.gz" run.*/config.json run.*/metrics.jsonl gpu.csv)
 fi
 exit 0
