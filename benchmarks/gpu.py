@@ -5,6 +5,7 @@ python benchmarks/gpu.py devices                      # versions, and the two ce
 python benchmarks/gpu.py losses --kit .gpu            # 20 steps of one training on the CPU and on the accelerator
 python benchmarks/gpu.py augment --kit .gpu           # distortions and views: the device's beside the host's, and its time
 python benchmarks/gpu.py loader --kit .gpu            # images a second that the loader delivers, and a core's share
+python benchmarks/gpu.py layers                       # an inverted residual block's layers one by one
 python benchmarks/gpu.py weights RUN FILE.npz         # a run's newest weights, small enough to carry
 python benchmarks/gpu.py model FILE.npz FOLDER        # a model folder of them
 python benchmarks/gpu.py kernels TRACE                # what a profile's time went to
@@ -17,6 +18,7 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import gzip
 import io
 import json
@@ -302,6 +304,40 @@ def loader(options: argparse.Namespace) -> None:
         )
 
 
+def layers(options: argparse.Namespace) -> None:
+    """Milliseconds of the layers of an inverted residual block, in bf16, depthwise ones in both formulations."""
+    import jax
+    import jax.numpy as jnp
+
+    from contrique_jax.networks.convolution import convolve
+    from contrique_jax.networks.depthwise import LAX, TAPS
+
+    keys, side = jax.random.split(jax.random.key(0), 3), options.side
+    x = jax.random.normal(keys[0], (options.images, side, side, 96), jnp.bfloat16)
+    pointwise = jax.random.normal(keys[1], (1, 1, 96, 24), jnp.bfloat16)
+
+    def both(x, kernel):
+        y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, 1, 0), x, kernel)
+        return pull(y)
+
+    runs = {"1x1, 96 to 24": (lambda x, k: convolve(x, k, 1, 0), pointwise), "1x1, with gradients": (both, pointwise)}
+    for size in (3, 5):
+        kernel = jax.random.normal(keys[2], (size, size, 1, 96), jnp.bfloat16)
+        pads = ((size // 2, size // 2),) * 2
+        for name, own in (("library", LAX), ("taps", TAPS)):
+            runs[f"depthwise {size}x{size}, {name}"] = (lambda x, k, own=own, p=pads: own.value(x, k, 1, p), kernel)
+            runs[f"depthwise {size}x{size}, {name}, gradients"] = (
+                lambda x, k, own=own, p=pads: own.gradients(x, k, x, 1, p),
+                kernel,
+            )
+    compiled = {name: jax.jit(run).lower(x, kernel).compile() for name, (run, kernel) in runs.items()}
+    turn(options.turn)
+    with paused(options.pause):
+        for name, (_, kernel) in runs.items():
+            seconds = seconds_of(functools.partial(compiled[name], x, kernel))
+            print(f"{options.images}x{side}x{side}x96, {name}: {1e3 * seconds:.2f} ms", flush=True)
+
+
 def weights(options: argparse.Namespace) -> None:
     """A run's newest weights in one file: parameters in float16, statistics in float32, the architecture as JSON."""
     from flax.traverse_util import flatten_dict
@@ -375,6 +411,7 @@ def main(argv) -> None:
     verb(losses, out=(Path, Path(".")), **kit)
     verb(augment, turn=(Path, None), pause=(Path, None), repeats=(int, 7), profile=(Path, None), **kit, **sizes)
     verb(loader, pause=(Path, None), seconds=(float, 5.0), **kit, **sizes)
+    verb(layers, turn=(Path, None), pause=(Path, None), images=(int, 256), side=(int, 64))
     verb(weights, run_folder=(Path, None), file=(Path, None))
     verb(model, file=(Path, None), run_folder=(Path, None))
     verb(kernels, trace=(Path, None), most=(int, 25))

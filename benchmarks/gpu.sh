@@ -7,12 +7,11 @@
 #
 #   check   devices, versions, ceilings; 20 losses beside the CPU's; distortions and views beside the host's, and their time
 #   step    ResNet-50 in bf16 at BATCHES images, beside compiled PyTorch; share of the roofline; a profile
-#   lite0   the same for EfficientNet-Lite0, by formulation of the depthwise convolution
+#   lite0   the same for EfficientNet-Lite0; its convolutions one by one, depthwise ones in both formulations
 #   loader  images a second that the threads loader delivers
 #   train   TRAIN_FLAGS of contrique_jax.main from the kit's photographs (several trainings, side by side: put ; between their
 #           flags), ended by SIGTERM after TRAIN_SECONDS; the other stages pause them while they time
-# Some stages' compilers run side by side, which a profile or a time may show; what is timed takes turns. TRAIN_XLA_FLAGS are
-# for train and lite0. OUT gets report.txt as the stages end, and of each training train.N.txt as it comes and every KEEP seconds
+# Some stages' compilers run side by side, which a profile or a time may show; what is timed takes turns. OUT gets report.txt as the stages end, and of each training train.N.txt as it comes and every KEEP seconds
 # (60) weights.N.npz (gpu.py model makes a model folder of it). At the end come profile.tar.gz, programs.tar.gz, run.tar.gz and,
 # with CACHE=1, cache.NN (compiled programs: put them into KIT, and the next call starts sooner).
 set -uo pipefail
@@ -26,7 +25,7 @@ cd "$(dirname "$0")/.." || exit 2
 (($#)) || set -- check step lite0 loader
 room=${ROOM:-/tmp/gpu_room}
 # what an earlier call has compiled and installed stays, its results do not
-rm -rf "$room"/{peaks,training,losses,profile,programs,gpu.csv} "$room"/run.*
+rm -rf "$room"/{peaks,training,losses,profile,programs,gpu.csv} "$room"/run.* "$room"/kernels_*
 mkdir -p "$room/cache" "$room/profile" "$room/programs"
 python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_PYTHON_CLIENT_MEM_FRACTION=.92 TF_CPP_MIN_LOG_LEVEL=2
@@ -62,6 +61,14 @@ stage() { # NAME LIMIT COMMAND...: its output goes to the report when it ends, c
 pack() { # NAME FOLDER: into OUT, if there is anything
   if [[ -n $(ls -A "$2" 2>/dev/null) ]]; then tar -czf "$out/$1.tar.gz" -C "$2" .; fi
 }
+profiles() { # what was profiled so far goes out now, so that a cut loses only the rest
+  local trace
+  for trace in "$room"/profile/*; do
+    [[ -d $trace && ! -f $room/kernels_${trace##*/}.txt ]] && stage "kernels_${trace##*/}" 30 "$python" benchmarks/gpu.py kernels "$trace"
+  done
+  pack profile "$room/profile"
+  pack programs "$room/programs"
+}
 wanted() { [[ " $want " == *" $1 "* ]]; }
 want=$*
 
@@ -77,7 +84,7 @@ if wanted train; then # starts first; the others pause it while they time
   IFS=';' read -ra sets <<<"$TRAIN_FLAGS"
   for number in "${!sets[@]}"; do
     # shellcheck disable=SC2086
-    XLA_FLAGS=${TRAIN_XLA_FLAGS:-} timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" \
+    timeout -s TERM -k 60 "${TRAIN_SECONDS:-300}" \
       "$python" -m contrique_jax.main ${sets[number]} --workdir "$room/run.$number" \
       --config.data.pristine="$kit/pristine" --config.data.authentic="$kit/authentic" --config.data.loader=threads \
       --config.data.cache_gigabytes=32 --config.train.checkpoint_every="${KEEP_STEPS:-50}" --config.train.keep_checkpoints=1 \
@@ -115,29 +122,25 @@ if wanted check; then
   stage augment 300 "$python" benchmarks/gpu.py augment --kit "$kit" "${sizes[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/augment" &
   jobs+=($!)
 fi
-((${#jobs[@]})) && wait "${jobs[@]}" # more compilers at a time are slower than one after the other
+((${#jobs[@]})) && wait "${jobs[@]}" && profiles # more compilers at a time are slower than one after the other
 jobs=()
 if wanted lite0; then
-  for way in ${WAYS:-taps conv}; do
-    XLA_FLAGS=${TRAIN_XLA_FLAGS:-} stage "lite0_$way" 300 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --depthwise "$way" \
-      --no-torch --images "${lite[@]}" "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/$way" --program "$room/programs/$way" &
-    jobs+=($!)
-  done
+  stage layers 60 "$python" benchmarks/gpu.py layers "${turn[@]}" "${pause[@]}" &
+  jobs+=($!)
+  stage lite0 300 "$python" benchmarks/train_step.py --encoder efficientnet_lite0 --no-torch --images "${lite[@]}" \
+    "${views[@]}" "${peaks[@]}" "${turn[@]}" "${pause[@]}" --profile "$room/profile/lite0" --program "$room/programs" &
+  jobs+=($!)
 fi
 if wanted check; then
   stage losses 150 "$python" benchmarks/gpu.py losses --kit "$kit" --platform $platform --out "$room" &
   jobs+=($!)
 fi
 ((${#jobs[@]})) && wait "${jobs[@]}"
+profiles
 if [[ -s $room/training ]]; then xargs kill -CONT <"$room/training" 2>/dev/null; fi # a stage may have been cut while it paused it
 if wanted loader; then
   stage loader 90 "$python" benchmarks/gpu.py loader --kit "$kit" "${sizes[@]}" "${pause[@]}" --seconds "${LOADER_SECONDS:-5}"
 fi
-for trace in "$room"/profile/*; do
-  [[ -d $trace ]] && stage "kernels_${trace##*/}" 30 "$python" benchmarks/gpu.py kernels "$trace"
-done
-pack profile "$room/profile"
-pack programs "$room/programs"
 if [[ ${CACHE:-} && -n $(ls -A "$room/cache") ]]; then tar -czf - -C "$room/cache" . | split -b 15M -d - "$out/cache."; fi
 
 if wanted train; then

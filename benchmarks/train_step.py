@@ -27,12 +27,10 @@ import numpy as np
 from gpu import paused, turn
 
 from contrique_jax.config import Config, DataConfig, ModelConfig
-from contrique_jax.networks import convolution, depthwise
 from contrique_jax.planning.hlo_text import Module, product_flops
 from contrique_jax.training import mesh
 from contrique_jax.training.train import init_state, make_step
 
-WAYS = {"taps": depthwise.TAPS, "cpu_taps": depthwise.CPU_TAPS, "conv": depthwise.LAX}
 STEPS = 2  # timed ones of a turn
 
 
@@ -177,9 +175,6 @@ def main() -> None:
         "--profile", type=Path, help="a folder for traces of three steps of ours, for TensorBoard or Perfetto"
     )
     parser.add_argument("--encoder", default="resnet50", help="with another than resnet50 say --no-torch")
-    parser.add_argument(
-        "--depthwise", choices=WAYS, help="how depthwise convolutions are computed (default: the platform's)"
-    )
     parser.add_argument("--view", type=int, default=256, help="side of a view [pixels]")
     parser.add_argument("--program", type=Path, help="a folder for the compiled programs as text")
     parser.add_argument("--turn", type=Path, help="a file by which processes take turns on the accelerator")
@@ -189,8 +184,6 @@ def main() -> None:
     parser.add_argument("--torch-up-to", type=int, default=10**6, metavar="N", help="no PyTorch at larger batches")
     parser.add_argument("--no-torch", action="store_true", help="time ours alone")
     options = parser.parse_args()
-    if options.depthwise:
-        convolution.DEPTHWISE.update(dict.fromkeys(convolution.DEPTHWISE, WAYS[options.depthwise]))
     dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     model = ModelConfig(encoder=options.encoder, compute_dtype=dtype)
     with ThreadPoolExecutor(len(options.images)) as pool:

@@ -1,9 +1,8 @@
 """Convolution and max-pooling: the one place where the platform chooses the formulation.
 
-XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are, on CUDA but for depthwise
-ones (`DEPTHWISE`) and the gradient of max-pooling. On CPU it is slow at 1x1
-convolutions, at both gradients of strided ones, at depthwise ones and at the gradient of max-pooling; those are written
-with matrix products and slices. The numbers agree to rounding. The choice is made when a function is compiled, for the
+XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are; on CUDA the gradient of
+max-pooling is not. On CPU it is slow at 1x1 convolutions, at both gradients of strided ones, at depthwise ones and at the
+gradient of max-pooling; those are written with matrix products and slices. The numbers agree to rounding. The choice is made when a function is compiled, for the
 platform it is compiled for, so a program compiled for a TPU on a CPU host gets the TPU's.
 """
 
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int8
 
-from contrique_jax.networks.depthwise import CPU_TAPS, LAX, TAPS, Pads
+from contrique_jax.networks.depthwise import LAX, TAPS, Pads
 
 Map = Float[Array, "n h w c"]
 Kernel = Float[Array, "k k c d"]
@@ -27,7 +26,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _POOL = 3
 _FEW_CHANNELS = 16
 # how each platform computes depthwise convolutions; "default" is every platform that is not named
-DEPTHWISE = {"cpu": CPU_TAPS, "cuda": TAPS, "default": LAX}
+DEPTHWISE = {"cpu": TAPS, "default": LAX}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -68,7 +67,7 @@ def depthwise(x: Map, kernel: Float[Array, "k k 1 c"], stride: int, pads: Pads) 
     their products in float32; the result has the dtype of `x`.
 
     On two shared cores, float32, a map of 8x48x64x144 under 5x5 took 8 to 19 ms by taps and 230 by XLA's own, its gradients 78
-    (`CPU_TAPS`) to 336 (`TAPS`) and 1168; GPUs are not measured yet.
+    and 1168. On an H200, bfloat16, 256x64x64x96 under 3x3: 0.56 ms by taps and 0.31 by cuDNN, 2.7 and 0.5 (docs/gpu.md).
     """
     return lax.platform_dependent(
         x, kernel, **{name: lambda *xs, own=own: own.value(*xs, stride, pads) for name, own in DEPTHWISE.items()}

@@ -53,31 +53,16 @@ def _taps(x: Map, kernel: Float[Array, "a b 1 c"], stride: int, pads: Pads) -> M
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
-def _taps_gradients(
-    sums: Callable[[list[Map]], list[Float[Array, " c"]]],
-    x: Map,
-    kernel: Kernel,
-    gradient: Map,
-    stride: int,
-    pads: Pads,
-) -> tuple[Map, Kernel]:
-    """The map's gradient tap by tap too, the kernel's as the `sums` over all pixels of one product a tap, in float32."""
+def _taps_gradients(x: Map, kernel: Kernel, gradient: Map, stride: int, pads: Pads) -> tuple[Map, Kernel]:
+    """The map's gradient tap by tap too, the kernel's as sums over all pixels of one product a tap, in float32."""
     padded, wide = jnp.pad(x, ((0, 0), *pads, (0, 0))), gradient.astype(jnp.float32)
     rows, columns = gradient.shape[1:3]
     products = [_shifted(padded, i, j, rows, columns, stride) * wide for i, j in _places(kernel)]
-    of_kernel = jnp.stack(sums(products)).reshape(kernel.shape).astype(kernel.dtype)
+    # one pass along each row for all taps together: a processor's cache then holds what they share
+    zeros = (jnp.zeros((), jnp.float32),) * len(products)
+    along = lax.reduce(tuple(products), zeros, lambda these, those: tuple(map(jnp.add, these, those)), (2,))
+    of_kernel = jnp.stack([jnp.sum(each, (0, 1)) for each in along]).reshape(kernel.shape).astype(kernel.dtype)
     return _map_gradient(x.shape, kernel, gradient, stride, pads), of_kernel
-
-
-def _one_by_one(maps: list[Map]) -> list[Float[Array, " c"]]:
-    return [jnp.sum(each, (0, 1, 2)) for each in maps]
-
-
-def _at_once(maps: list[Map]) -> list[Float[Array, " c"]]:
-    """One pass along each row for all maps together: a processor's cache then holds what the taps share."""
-    zeros = (jnp.zeros((), jnp.float32),) * len(maps)
-    rows = lax.reduce(tuple(maps), zeros, lambda these, those: tuple(map(jnp.add, these, those)), (2,))
-    return [jnp.sum(each, (0, 1)) for each in rows]
 
 
 def _map_gradient(shape: tuple[int, ...], kernel: Kernel, gradient: Map, stride: int, pads: Pads) -> Map:
@@ -112,5 +97,4 @@ def _shifted(padded: Map, i: int, j: int, rows: int, columns: int, stride: int) 
 
 
 LAX = Formulation(_conv, _conv_gradients)
-TAPS = Formulation(_taps, functools.partial(_taps_gradients, _one_by_one))
-CPU_TAPS = Formulation(_taps, functools.partial(_taps_gradients, _at_once))
+TAPS = Formulation(_taps, _taps_gradients)
