@@ -2,8 +2,9 @@
 
 XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are; on CUDA the gradient of
 max-pooling is not. On CPU it is slow at 1x1 convolutions, at both gradients of strided ones, at depthwise ones and at the
-gradient of max-pooling; those are written with matrix products and slices. The numbers agree to rounding. The choice is made when a function is compiled, for the
-platform it is compiled for, so a program compiled for a TPU on a CPU host gets the TPU's.
+gradient of max-pooling; those are written with matrix products and slices. The numbers agree to rounding. The choice is made
+when a function is compiled, for the platform it is compiled for, so a program compiled for a TPU on a CPU host gets the
+TPU's.
 """
 
 from __future__ import annotations
