@@ -182,8 +182,8 @@ def config_of(options: argparse.Namespace, **changes: object) -> Config:
 
 
 def pipeline_of(config: Config, batch: int):
+    from contrique_jax.data.broken import BrokenLog
     from contrique_jax.data.pipeline import Pipeline
-    from contrique_jax.data.rows import BrokenLog
     from contrique_jax.data.sources import CachedSource, open_source
 
     canvas = (config.data.height, config.data.width)
@@ -247,7 +247,7 @@ def augment(options: argparse.Namespace) -> None:
     import jax
 
     from contrique_jax.training import mesh
-    from contrique_jax.training.train import make_augment
+    from contrique_jax.training.step import make_augment
 
     config = config_of(options, augment_on="device")
     rows = next(pipeline_of(config, options.images).batches(0, 1))

@@ -25,10 +25,10 @@ from PIL import Image
 from pillow_loader import pillow_two_views
 
 from contrique_jax.config import DataConfig
+from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.decode import decode, to_canvas
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.pipeline import Pipeline, options, tfdata_half
-from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.data.sources import open_source
 from contrique_jax.io.cores import available_cores

@@ -29,7 +29,7 @@ from gpu import paused, turn
 from contrique_jax.config import Config, DataConfig, ModelConfig
 from contrique_jax.planning.hlo_text import Module, product_flops
 from contrique_jax.training import mesh
-from contrique_jax.training.train import init_state, make_step
+from contrique_jax.training.step import init_state, make_step
 
 STEPS = 2  # timed ones of a turn
 

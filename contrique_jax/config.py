@@ -8,7 +8,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from contrique_jax.errors import UserError
 
@@ -19,6 +19,8 @@ AUGMENT_ON = ("host", "device")
 LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
 DECAY_MASKS = ("no_norm", "original", "all")
+OPTIMISERS = ("sgd", "adamw", "lars")
+SCHEDULES = ("cosine", "cosine_restarts", "constant")
 # fields that say how and when, not what, and so may differ between a run and its continuation
 FREE_FIELDS = (
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.remat", "train.wait_seconds",
@@ -140,18 +142,30 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """SGD with warm-up and cosine decay, stepped every iteration."""
+    """The optimiser and its schedule, stepped every iteration."""
 
+    optimiser: str = "sgd"  # "sgd", "adamw" or "lars"
     learning_rate: float = 0.6  # peak, not scaled by the batch
-    momentum: float = 0.9
+    schedule: str = "cosine"  # after the warm-up: "cosine" to 0, "cosine_restarts" or "constant"
+    restart_steps: int = 1000  # steps of the first cycle of "cosine_restarts"
+    restart_growth: int = 1  # each later cycle is so many times as long as the one before
+    momentum: float = 0.9  # of adamw the decay rate of the gradient's mean
+    momentum_square: float = 0.999  # of adamw alone: the decay rate of its square's mean
     weight_decay: float = 1e-4
     decay_mask: str = "no_norm"  # "no_norm": all but BatchNorm; "original": also the BatchNorms its names miss; "all"
     gradient_scale: float = 1.0  # the global loss's gradient is multiplied by it; 1 / processes in the original
     warmup_share: float = 0.1  # share of the steps spent in linear warm-up, in [0, 1)
 
     def validate(self) -> None:
+        for name, choices in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+            value = getattr(self, name)
+            _require(value in choices, f"optim.{name}", value, f"one of {', '.join(choices)}")
         _require(0 < self.learning_rate < math.inf, "optim.learning_rate", self.learning_rate, "above 0")
-        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0 and under 1")
+        for name in ("restart_steps", "restart_growth"):
+            _require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
+        for name in ("momentum", "momentum_square"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optim.{name}", value, "at least 0 and under 1")
         _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
         _require(
             self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}"
@@ -189,7 +203,13 @@ class TrainConfig:
 
 @dataclass
 class Config:
-    """Everything that a training run depends on."""
+    """Everything that a training run depends on. CONTRIQUE's; another recipe's is a subclass with parts of its own.
+
+    Every recipe's has `data.batch_size`, `data.augment_on` and the loader's fields, `model.encoder`, `optim` and `train`.
+    """
+
+    recipe: ClassVar[str] = "contrique"  # the name in `recipes.RECIPES`
+    rows_together: ClassVar[int] = 2
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -199,32 +219,48 @@ class Config:
 
     def validate(self) -> None:
         """Raises UserError with one sentence naming the first field that is off."""
-        for part in dataclasses.fields(self):
-            getattr(self, part.name).validate()
+        self.validate_parts()
         _require(
             self.model.patches <= self.data.view_size // 32, "model.patches", self.model.patches,
             f"at most data.view_size / 32 = {self.data.view_size // 32}",
         )  # fmt: skip
-        check_accumulation(self.train.accumulation, self.data.batch_size, devices=1)
+
+    def validate_parts(self) -> None:
+        """What holds for every recipe."""
+        for part in dataclasses.fields(self):
+            getattr(self, part.name).validate()
+        check_accumulation(self.train.accumulation, self.data.batch_size, 1, self.rows_together)
 
 
-def check_accumulation(accumulation: int, batch_size: int, devices: int) -> None:
-    """Raises UserError where micro-batches would not hold equal numbers of whole pairs of each device's images."""
-    pairs = batch_size // 2 // devices
-    share = "data.batch_size / 2" if devices == 1 else f"data.batch_size / (2 x {devices} devices)"
-    _require(pairs % accumulation == 0, "train.accumulation", accumulation, f"a divisor of {share} = {pairs}")
+def check_accumulation(accumulation: int, batch_size: int, devices: int, together: int) -> None:
+    """Raises UserError if micro-batches would not hold equal numbers of whole runs of `together` rows of each device."""
+    runs = batch_size // together // devices
+    by = " x ".join([str(together)] * (together > 1) + [f"{devices} devices"] * (devices > 1))
+    share = f"data.batch_size / {f'({by})' if devices > 1 and together > 1 else by}" if by else "data.batch_size"
+    _require(runs % accumulation == 0, "train.accumulation", accumulation, f"a divisor of {share} = {runs}")
 
 
-def to_json(config: Any) -> str:
-    """A config dataclass as text that is the same for equal configs."""
-    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+def as_record(config: Config) -> dict[str, Any]:
+    """A config as plain values, with its recipe's name."""
+    return {"recipe": config.recipe, **dataclasses.asdict(config)}
 
 
-def first_difference(ours: dict[str, Any], stored: dict[str, Any]) -> str | None:
-    """The first `part.field`, with both values, in which two stored configs differ; FREE_FIELDS may differ. A field that
-    is not in `stored` because it came later had its default."""
-    defaults = json.loads(to_json(Config()))
-    for part in sorted(set(ours) | set(stored)):
+def to_json(config: Config) -> str:
+    """A config as text that is the same for equal configs."""
+    return json.dumps(as_record(config), indent=2, sort_keys=True) + "\n"
+
+
+def first_difference(ours: dict[str, Any], stored: dict[str, Any], like: Config | None = None) -> str | None:
+    """The first `part.field`, with both values, in which two stored configs differ; FREE_FIELDS may differ.
+
+    A field that is not in `stored` because it came later had its default, which is that of the type of `like` (default:
+    Config).
+    """
+    recipes = [record.get("recipe", Config.recipe) for record in (ours, stored)]  # CONTRIQUE if none is written
+    if recipes[0] != recipes[1]:
+        return f"recipe is {recipes[0]!r} here and {recipes[1]!r} there"
+    defaults = dataclasses.asdict(type(like)() if like else Config())
+    for part in sorted((set(ours) | set(stored)) - {"recipe"}):
         mine, theirs = ours.get(part, {}), defaults.get(part, {}) | stored.get(part, {})
         for name in sorted(set(mine) | set(theirs)):
             if f"{part}.{name}" not in FREE_FIELDS and _meant(mine.get(name)) != _meant(theirs.get(name)):

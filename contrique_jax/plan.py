@@ -22,9 +22,9 @@ from typing import Any
 from contrique_jax.config import Config
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.io.outputs import output_path, whole_file
-from contrique_jax.main import parse_flags as training_flags
 from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
 from contrique_jax.planning.topology import Topology, open_topology
+from contrique_jax.training.flags import parse_flags as training_flags
 from contrique_jax.training.mesh import Runtime
 
 MISFIT = 3  # the exit code
@@ -44,7 +44,7 @@ def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Co
         "batch_size": config.data.batch_size,
         "accumulation": config.train.accumulation,
         "encoder": config.model.encoder,
-        "view_size": config.data.view_size,
+        "view_size": getattr(config.data, "view_size", None),
         "augment_on": config.data.augment_on,
         "fits": compiled.fits,
         "bytes_per_chip": compiled.bytes_per_chip,
@@ -53,7 +53,7 @@ def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Co
         "flops_per_chip": compiled.flops or None,
         "float32_pass_flops_per_chip": compiled.passes if topology.chip and compiled.flops else None,
         "bytes_moved_per_chip": compiled.bytes_moved or None,
-        "collectives": [{**dataclasses.asdict(one), "purpose": purpose(one, config)} for one in compiled.collectives],
+        "collectives": [{**dataclasses.asdict(one), "purpose": purpose(one)} for one in compiled.collectives],
         "loops_counted_once": compiled.unknown_loops,
         "step_seconds": seconds,
         "step_seconds_by_part": parts,

@@ -20,6 +20,7 @@ ROOMS = [
     "planning",
     "inference",
     "training",
+    "recipes",
     "data",
     "losses",
     "networks",

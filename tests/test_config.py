@@ -9,7 +9,8 @@ import pytest
 
 from contrique_jax.config import Config, first_difference, to_json
 from contrique_jax.errors import UserError
-from contrique_jax.main import claim_workdir, parse_flags
+from contrique_jax.training.flags import parse_flags
+from contrique_jax.training.run import claim_workdir
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
 

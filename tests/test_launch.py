@@ -309,7 +309,7 @@ def _same(given: object, understood: object, at: str = "") -> None:
 
 def test_an_unfinished_jobset_starts_again(jobset):
     """A pod that exits with 0 counts as done, whatever is left: the exit code has to be another, and a failed pod the set's."""
-    from contrique_jax.main import parse_flags
+    from contrique_jax.training.flags import parse_flags
 
     spec, pod = _job_and_pod(jobset)
     assert parse_flags(_flags(pod)).exit_code_if_unfinished > 0
@@ -325,7 +325,7 @@ def test_an_unfinished_jobset_starts_again(jobset):
 
 
 def test_the_flags_of_the_manifests_are_ours(jobset):
-    from contrique_jax.main import parse_flags
+    from contrique_jax.training.flags import parse_flags
 
     assert parse_flags(_flags(_job_and_pod(jobset)[1])).distributed == "on"
 
@@ -337,10 +337,11 @@ def _flags(pod: dict) -> list[str]:
 
 
 def test_a_confined_task_starts_a_thread_for_each_core_it_may_use(monkeypatch, tmp_path):
-    from contrique_jax.config import DataConfig
+    from contrique_jax.config import Config, DataConfig
+    from contrique_jax.data.broken import BrokenLog
     from contrique_jax.data.pipeline import Pipeline
-    from contrique_jax.data.rows import BrokenLog
     from contrique_jax.data.sources import open_source
+    from contrique_jax.recipes.contrique import recipe
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 6}, raising=False)
     data = DataConfig(batch_size=4, pristine="scenes:8", authentic="scenes:8")
@@ -351,7 +352,7 @@ def test_a_confined_task_starts_a_thread_for_each_core_it_may_use(monkeypatch, t
         for role in ("pristine", "authentic")
     }
     log = BrokenLog(tmp_path / "broken.txt")
-    assert Pipeline(data, **sources, seed=0, rows=slice(0, 4), broken=log).workers == 3
+    assert Pipeline(Config(data=data), recipe, sources, rows=range(4), broken=log).workers == 3
 
 
 def test_the_image_takes_what_an_installation_needs():

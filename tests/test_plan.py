@@ -13,7 +13,6 @@ import jax
 import pytest
 
 from contrique_jax import plan
-from contrique_jax.config import Config, DataConfig
 from contrique_jax.errors import UserError
 from contrique_jax.planning.compiled_step import Compiled, batch_shapes, purpose, refusal
 from contrique_jax.planning.hlo_text import Collective
@@ -68,7 +67,7 @@ def test_parameters_and_gradients_are_counted_whole(planned):
 
 
 def plan_state():
-    from contrique_jax.training.train import init_state
+    from contrique_jax.training.step import init_state
 
     return init_state(tiny_config.get_config(), 10)
 
@@ -81,12 +80,14 @@ def test_every_exchange_happens_once_a_step(planned):
 
 
 def test_the_shapes_are_those_the_pipeline_gives(tmp_path):
+    from contrique_jax.data.broken import BrokenLog
     from contrique_jax.data.pipeline import Pipeline
-    from contrique_jax.data.rows import BrokenLog
     from contrique_jax.data.sources import open_source
+    from contrique_jax.recipes.contrique import recipe
 
     for where in ("host", "device"):
-        data = tiny_config.get_config().data
+        config = tiny_config.get_config()
+        data = config.data
         data.augment_on = where
         canvas = (data.height, data.width)
         sources = {
@@ -94,10 +95,10 @@ def test_the_shapes_are_those_the_pipeline_gives(tmp_path):
             for role in ("pristine", "authentic")
         }
         log = BrokenLog(tmp_path / "broken.txt")
-        pipeline = Pipeline(data, **sources, seed=0, rows=range(data.batch_size), broken=log)
+        pipeline = Pipeline(config, recipe, sources, rows=range(data.batch_size), broken=log)
         batch = next(iter(pipeline.batches(0, 1)))
         expected = jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch)
-        assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch_shapes(Config(data=data))) == expected
+        assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch_shapes(config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -204,24 +205,22 @@ def test_three_axes_are_rings_all_or_none():
     assert cube.seconds(everything) == pytest.approx((31.5e6 / 300e9, 6e-6))
 
 
-def test_purposes_by_shape():
-    config = Config(data=DataConfig(batch_size=1024))
+def test_purposes_by_scope_and_shape():
     names = {
-        ("all-gather", (8192, 128), "shard_map"): "loss: projections",
-        ("all-gather", (16, 512, 128), "shard_map"): "loss: projections",
-        ("all-gather", (16, 1, 512), "shard_map"): "loss: denominators",
-        ("all-reduce", (8192, 128), "shard_map/psum"): "loss: projections",
-        ("all-reduce", (126, 128), "shard_map"): "loss: class sums",
-        ("all-reduce", (3, 3, 512, 512), "transpose(jvp())/conv"): "gradients",
-        ("all-reduce", (2048, 2048), "transpose(jvp())/reduce_sum"): "gradients",
-        ("all-reduce", (2, 2048), "transpose(jvp())/reduce_sum"): "BatchNorm, backwards",
-        ("all-reduce", (2, 2048), "jvp()/reduce_sum"): "BatchNorm statistics",
-        ("all-reduce", (2, 2048), "shard_map/while/body/transpose(jvp())/psum"): "BatchNorm, backwards",
-        ("all-reduce", (2, 2048), "shard_map/while/body/jvp()/psum"): "BatchNorm statistics",
-        ("all-reduce", (126,), "jvp()/shard_map/psum"): "loss: sums",
+        ("all-gather", (8192, 128), "jvp(objective)/shard_map/loss: projections/all_gather"): "loss: projections",
+        ("all-gather", (16, 1, 512), "transpose(jvp(objective))/loss: denominators/all_gather"): "loss: denominators",
+        ("all-reduce", (126, 128), "jvp(objective)/shard_map/loss: class sums/psum"): "loss: class sums",
+        ("all-reduce", (126,), "jvp(objective)/shard_map/loss: sums/psum"): "loss: sums",
+        ("all-reduce", (4096, 64), "objective/shard_map/psum"): "loss",
+        ("all-reduce", (3, 3, 512, 512), "transpose(jvp(forward))/conv"): "gradients",
+        ("all-reduce", (2048, 2048), "transpose(jvp(forward))/reduce_sum"): "gradients",
+        ("all-reduce", (2, 2048), "transpose(jvp(forward))/reduce_sum"): "BatchNorm, backwards",
+        ("all-reduce", (2, 2048), "jvp(forward)/reduce_sum"): "BatchNorm statistics",
+        ("all-reduce", (2, 2048), "shard_map/while/body/transpose(jvp(forward))/psum"): "BatchNorm, backwards",
+        ("all-reduce", (2, 2048), "shard_map/while/body/jvp(forward)/psum"): "BatchNorm statistics",
     }
     for (kind, shape, source), name in names.items():
-        assert purpose(Collective(kind, 1, 1, shape, 1, source), config) == name
+        assert purpose(Collective(kind, 1, 1, shape, 1, source)) == name
 
 
 needs_tpu_compiler = pytest.mark.skipif(

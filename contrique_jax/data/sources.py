@@ -9,7 +9,7 @@ import os
 import threading
 from array import array
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int16, UInt8
@@ -21,7 +21,7 @@ from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.io import buckets
 from contrique_jax.io.csv_rows import csv_rows
 
-Role = Literal["pristine", "authentic"]
+Role = str  # a field of config.data; of scenes, and of the column `class`, "pristine" is what it says
 _CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
 KEPT_SCENES = 1 << 29  # bytes
 _FORMS = "a folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy or scenes:N"

@@ -74,7 +74,7 @@ def log_denominators(
 def _forward(
     z: Array, temperature: float, block_size: int, axis: str | None
 ) -> tuple[Float[Array, " n"], tuple[Array, Array, Array]]:
-    everyone = _gathered(z, axis)
+    everyone = _gathered(z, axis, "projections")
     grid, first = _Grid.of(len(z), len(everyone), block_size), _first_row(z, axis)
     rows, columns = grid.pad_rows(z), grid.pad_columns(everyone)
 
@@ -99,8 +99,8 @@ def _backward(
     rows, columns = grid.pad_rows(z), grid.pad_columns(everyone)
     # exp(s - inf) is 0: padding weighs nothing
     row_logs, row_weights = grid.pad_rows(own, jnp.inf), grid.pad_rows(weights)
-    column_logs = grid.pad_columns(_gathered(own, axis), jnp.inf)
-    column_weights = grid.pad_columns(_gathered(weights, axis))
+    column_logs = grid.pad_columns(_gathered(own, axis, "denominators"), jnp.inf)
+    column_weights = grid.pad_columns(_gathered(weights, axis, "denominators"))
     # the lower half is summed transposed: a product with the transpose of a tile is slow on CPU
     transposed = rows.T
 
@@ -136,8 +136,11 @@ def _padded(x: Array, block: int, value: float) -> Array:
     return jnp.pad(x, [(0, -len(x) % block)] + [(0, 0)] * (x.ndim - 1), constant_values=value)
 
 
-def _gathered(x: Array, axis: str | None) -> Array:
-    return x if axis is None else lax.all_gather(x, axis, tiled=True)
+def _gathered(x: Array, axis: str | None, what: str) -> Array:
+    if axis is None:
+        return x
+    with jax.named_scope(f"loss: {what}"):
+        return lax.all_gather(x, axis, tiled=True)
 
 
 def _first_row(z: Array, axis: str | None) -> Int[Array, ""] | int:

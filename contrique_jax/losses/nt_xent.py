@@ -6,13 +6,9 @@ class: log sum_{k != i} exp(s_ik) - mean_p s_ip; the loss is the mean over ancho
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.losses.denominators import log_denominators
@@ -61,7 +57,8 @@ def nt_xent(
     class_sums = jnp.zeros((num_classes, z.shape[1]), jnp.float32).at[classes].add(z)
     if axis is not None:
         end = num_classes if shared_classes is None else shared_classes
-        everywhere = lax.psum((members[:end], class_sums[:end]), axis)
+        with jax.named_scope("loss: class sums"):
+            everywhere = lax.psum((members[:end], class_sums[:end]), axis)
         members, class_sums = (
             jnp.concatenate([sums, own[end:]]) for sums, own in zip(everywhere, (members, class_sums), strict=True)
         )
@@ -71,38 +68,29 @@ def nt_xent(
     loss = jnp.sum(log_denominators(z, temperature, block_size, axis) - attraction)
     total = len(z)
     if axis is not None:
-        loss, total = lax.psum(loss, axis), total * lax.axis_size(axis)
+        with jax.named_scope("loss: sums"):
+            loss, total = lax.psum(loss, axis), total * lax.axis_size(axis)
     return loss / total
 
 
-def sharded_nt_xent(
-    z: Float[Array, "views batch patches d"],
-    classes: Int[Array, " batch"],
+def nt_xent_of_patches(
+    z: Float[Array, "views rows patches d"],
+    classes: Int[Array, " rows"],
     *,
-    mesh: Mesh,
-    axis: str,
     num_classes: int,
     shared_classes: int,
     temperature: float,
     block_size: int,
+    axis: str | None = None,
 ) -> Float[Array, ""]:
-    """The exact loss of the global batch, its rows split over `axis` of `mesh`; each patch inherits its image's class.
-
-    From `shared_classes` on, a class is one image's own.
-    """
-
-    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(None, axis), P(axis)), out_specs=P())
-    def split(z: Array, classes: Array) -> Array:
-        views, _, patches, width = z.shape
-        per_patch = jnp.broadcast_to(classes[None, :, None], (views, len(classes), patches)).reshape(-1)
-        return nt_xent(
-            z.reshape(-1, width),
-            per_patch,
-            num_classes=num_classes,
-            temperature=temperature,
-            block_size=block_size,
-            axis=axis,
-            shared_classes=shared_classes,
-        )
-
-    return split(z, classes)
+    """`nt_xent` of all views' patches, each of its image's class. From `shared_classes` on, a class is one image's own."""
+    views, rows, patches, width = z.shape
+    return nt_xent(
+        z.reshape(-1, width),
+        jnp.broadcast_to(classes[None, :, None], (views, rows, patches)).reshape(-1),
+        num_classes=num_classes,
+        temperature=temperature,
+        block_size=block_size,
+        axis=axis,
+        shared_classes=shared_classes,
+    )

@@ -11,14 +11,27 @@ layer meets an even side, at multiples of 32, and others elsewhere.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from contrique_jax.networks.convolution import convolve, depthwise
 from contrique_jax.networks.depthwise import Pads
-from contrique_jax.networks.layers import BatchNorm, Conv, Map, Sizes, Statistics, halved, inside, kept_or_again
+from contrique_jax.networks.layers import (
+    BatchNorm,
+    Conv,
+    Map,
+    Sizes,
+    Statistics,
+    halved,
+    inside,
+    kept_or_again,
+    parameter,
+)
 
 MOMENTUM, EPSILON = 0.01, 1e-3  # of every BatchNorm: the package's and TensorFlow's
 STEM, HEAD = 32, 1280  # channels after the first and the last convolution
@@ -35,12 +48,17 @@ STAGES = (
 STAGE_WIDTHS = tuple(channels for _, _, _, channels, _ in STAGES)
 
 
+def _per_channel(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Kaiming normal over the fan-out, which is of one channel."""
+    return generator.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / (shape[0] * shape[1])))
+
+
 class Depthwise(nnx.Module):
     """A k x k convolution of each channel alone, without bias, padded as SAME."""
 
     def __init__(self, width: int, size: int, stride: int, *, dtype: jnp.dtype):
         self.stride, self.dtype = stride, dtype
-        self.weight = nnx.Param(jnp.zeros((size, size, 1, width), jnp.float32))
+        self.weight = parameter((size, size, 1, width), _per_channel)
 
     def __call__(self, x: Map, valid: Sizes | None) -> Map:
         kernel = self.weight[...].astype(self.dtype)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import zlib
 from typing import Any
 
@@ -17,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.networks.efficientnet import HEAD, STAGE_WIDTHS, Depthwise, EfficientNetLite0
-from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics
+from contrique_jax.networks.efficientnet import HEAD, STAGE_WIDTHS, EfficientNetLite0
+from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics, kaiming_uniform, parameter
 from contrique_jax.networks.pooling import (
     adaptive_average_pool,
     adaptive_statistics,
@@ -45,7 +45,7 @@ class Linear(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype):
         self.dtype = dtype
-        self.weight = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
+        self.weight = parameter((inputs, outputs), kaiming_uniform)
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
         precision = lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
@@ -112,27 +112,28 @@ def feature_width(model: ModelConfig) -> int:
 
 
 def init_model(model: ModelConfig, seed: int) -> Variables:
-    """Fresh weights on the host by torchvision's and torch's rules: Kaiming normal over fan-out for convolutions
-    (a depthwise one has one output a channel), Kaiming uniform with a = sqrt(5) for linear layers, BatchNorm 1 and 0.
+    """Fresh weights on the host, each layer's by its own rule.
 
     Each array is drawn from (seed, its name) alone, so it does not change when the network around it does.
     """
 
-    alone = {f"{path}.weight" for path in _modules(dataclasses.astuple(model), Depthwise)}
+    def drawn(state: nnx.State) -> dict[str, Any]:
+        arrays = {}
+        for path, variable in nnx.to_flat_state(state):
+            name = ".".join(map(str, path))
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            arrays[tuple(map(str, path))] = variable.get_metadata()["draw"](generator, variable.shape)
+        return unflatten_dict(arrays)
 
-    def fill(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = ".".join(str(part.key) for part in path[1:])
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        if len(leaf.shape) == 4:
-            outputs = 1 if name in alone else leaf.shape[3]
-            fan_out = leaf.shape[0] * leaf.shape[1] * outputs
-            return generator.standard_normal(leaf.shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
-        if len(leaf.shape) == 2:
-            bound = 1 / math.sqrt(leaf.shape[0])
-            return generator.uniform(-bound, bound, leaf.shape).astype(np.float32)
-        return np.full(leaf.shape, float(name.endswith(("weight", "running_var"))), np.float32)
+    _, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    return {"params": drawn(params), "batch_stats": drawn(batch_stats)}
 
-    return jax.tree_util.tree_map_with_path(fill, variable_shapes(model))
+
+def decays(model: ModelConfig) -> dict[str, Any]:
+    """A tree of booleans like the parameters: which of them weight decay touches, as their layers say."""
+    _, params, _ = _skeleton(dataclasses.astuple(model))
+    flat = nnx.to_flat_state(params)
+    return unflatten_dict({tuple(map(str, path)): variable.get_metadata()["decays"] for path, variable in flat})
 
 
 def variable_shapes(model: ModelConfig) -> Variables:
@@ -206,9 +207,3 @@ def _skeleton(model: tuple[Any, ...]) -> tuple[nnx.GraphDef[Contrique], nnx.Stat
     network = nnx.eval_shape(lambda: Contrique(ModelConfig(*model)))
     graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
     return graph, states[0], states[1]
-
-
-def _modules(model: tuple[Any, ...], kind: type[nnx.Module]) -> frozenset[str]:
-    """Dotted names of the network's modules of that kind."""
-    network = nnx.eval_shape(lambda: Contrique(ModelConfig(*model)))
-    return frozenset(".".join(map(str, path)) for path, part in nnx.iter_modules(network) if isinstance(part, kind))

@@ -6,11 +6,13 @@ Maps are NHWC, kernels HWIO. Parameters and BatchNorm statistics are float32; co
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -22,6 +24,33 @@ EPSILON = 1e-5
 
 Map = Float[Array, "n h w c"]
 Sizes = Int[Array, "n 2"]
+
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def ones(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def zeros(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def kaiming_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of a kernel [k, k, inputs, outputs], over its fan-out; torchvision's rule for convolutions."""
+    return generator.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / (shape[0] * shape[1] * shape[3])))
+
+
+def kaiming_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of a matrix [inputs, outputs], with a = sqrt(5); torch's rule for linear layers."""
+    bound = 1 / math.sqrt(shape[0])
+    return generator.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def parameter(shape: tuple[int, ...], draw: Draw, *, decays: bool = True) -> nnx.Param[Array]:
+    """A float32 parameter that says how it is drawn, and whether weight decay touches it."""
+    return nnx.Param(jnp.zeros(shape, jnp.float32), draw=draw, decays=decays)
 
 
 class Statistics(NamedTuple):
@@ -41,7 +70,7 @@ class Conv(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, dtype: jnp.dtype):
         self.stride, self.padding, self.dtype = stride, (size - 1) // 2, dtype
-        self.weight = nnx.Param(jnp.zeros((size, size, inputs, outputs), jnp.float32))
+        self.weight = parameter((size, size, inputs, outputs), kaiming_normal)
 
     def __call__(self, x: Map) -> Map:
         return convolve(x.astype(self.dtype), self.weight[...].astype(self.dtype), self.stride, self.padding)
@@ -57,10 +86,10 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, width: int, *, momentum: float = MOMENTUM, epsilon: float = EPSILON):
         self.momentum, self.epsilon = momentum, epsilon
-        self.weight = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
-        self.running_mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
-        self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
+        self.weight = parameter((width,), ones, decays=False)
+        self.bias = parameter((width,), zeros, decays=False)
+        self.running_mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32), draw=zeros)
+        self.running_var = nnx.BatchStat(jnp.ones((width,), jnp.float32), draw=ones)
 
     def __call__(self, x: Float[Array, "n *rest c"], statistics: Statistics) -> Float[Array, "n *rest c"]:
         weight, bias = self.weight[...], self.bias[...]

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from contrique_jax.config import DTYPES, ENCODERS, FEATURES, INPUT_SCALINGS, ModelConfig
+from contrique_jax.config import DTYPES, ENCODERS, FEATURES, INPUT_SCALINGS, Config, ModelConfig
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.networks.encoder import (
     CENTRE,
@@ -83,6 +83,7 @@ def save_model(
     *,
     provenance: Mapping[str, Any],
     licence: str = NO_LICENCE,
+    recipe: str = Config.recipe,
 ) -> None:
     """Writes a model folder: beside it first, then renamed, so that a reader never meets half a file.
 
@@ -92,6 +93,7 @@ def save_model(
     folder = Path(os.path.abspath(folder))
     description = {
         "format_version": FORMAT_VERSION,
+        "recipe": recipe,
         "architecture": dataclasses.asdict(model),
         "preprocessing": preprocessing(model),
         "provenance": dict(provenance),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -10,17 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from contrique_jax.augment.batches import Canvases, Crops, Rows
-from contrique_jax.augment.views import ViewDraw
 from contrique_jax.config import Config
-from contrique_jax.data.pipeline import Batch
-from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.planning.hlo_text import Collective, Module
 from contrique_jax.planning.topology import Topology
+from contrique_jax.recipes import recipe_of
+from contrique_jax.training.loop import total_steps
 from contrique_jax.training.mesh import Runtime
-from contrique_jax.training.train import init_state, make_step, total_steps
+from contrique_jax.training.step import init_state, make_step
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -43,7 +41,7 @@ class Compiled:
 
 def compile_step(config: Config, topology: Topology, runtime: Runtime, images: int) -> Compiled:
     """Compiles the training step for the runtime's devices; no array is made."""
-    steps = total_steps(config, images, images)
+    steps = total_steps(config, dict.fromkeys(recipe_of(config).roles, images))
     state = jax.eval_shape(lambda: init_state(config, steps))
     batch = batch_shapes(config)
     capacity = round(topology.chip.memory) if topology.chip else _machine_memory() // runtime.devices
@@ -62,7 +60,7 @@ def compile_step(config: Config, topology: Topology, runtime: Runtime, images: i
     text = compiled.as_text()
     assert memory and cost and text, "this compiler tells nothing of what it compiled"
     module = Module(text)
-    held = sum(_tree_bytes(tree) for tree in state)
+    held = _tree_bytes(state)
     parts = {
         "parameters": _tree_bytes(state.params),
         "statistics and momentum": held - _tree_bytes(state.params),
@@ -88,20 +86,17 @@ def compile_step(config: Config, topology: Topology, runtime: Runtime, images: i
 
 def batch_shapes(config: Config) -> Any:
     """The shapes of what the pipeline hands to the step."""
+    recipe, data = recipe_of(config), config.data
+    share = data.batch_size // len(recipe.roles)
 
-    def array(*shape: int, dtype: Any = jnp.uint8) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype)
+    def rows(leaf: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
 
-    data = config.data
-    rows, half, size = data.batch_size, data.batch_size // 2, data.view_size
-    crops = (2, size, size, 3)
-    if data.augment_on == "host":
-        return Batch(array(rows, *crops), array(rows, dtype=jnp.int32))  # type: ignore[arg-type]
-    kinds = ViewDraw(jnp.int32, jnp.float32, jnp.float32, jnp.int32, jnp.bool_)  # type: ignore[arg-type]
-    draws = ViewDraw(*(array(half, 2, dtype=kind) for kind in kinds))  # type: ignore[arg-type]
-    classes, keys = array(half, dtype=jnp.int32), array(half, 2, dtype=jnp.uint32)
-    canvases = Canvases(array(half, data.height, data.width, 3), classes, keys, draws)  # type: ignore[arg-type]
-    return Rows(canvases, Crops(array(half, *crops), classes, draws))  # type: ignore[arg-type]
+    examples = recipe.example_shapes(config)
+    if data.augment_on == "device":
+        return jax.tree.map(lambda leaf: rows(leaf, share), examples)
+    row = jax.eval_shape(functools.partial(recipe.finish_row, config, 0), examples[0])
+    return jax.tree.map(lambda leaf: rows(leaf, data.batch_size), row)
 
 
 def times(compiled: Compiled, topology: Topology) -> dict[str, float] | None:
@@ -122,23 +117,17 @@ def step_seconds(parts: dict[str, float]) -> float:
     return max(parts["arithmetic"], parts["memory"]) + parts["exchange_bytes"] + parts["exchange_delay"]
 
 
-def purpose(collective: Collective, config: Config) -> str:
-    """Which part of the step exchanges, by the largest array: the compiler joins small exchanges with large ones."""
-    largest, width = collective.largest, config.model.projection_dim
-    # the projections travel as a gather, its devices an axis of their own or not, or, over many chips, as a sum of arrays
-    # that are zero but for one chip's rows
-    *rows, last = largest or (0,)
-    if (math.prod(rows), last) == (2 * config.data.batch_size * config.model.patches**2, width):
-        return "loss: projections"
-    if largest == (NUM_CLASSES, width):
-        return "loss: class sums"
-    if collective.kind == "all-gather":
-        return "loss: denominators"
+def purpose(collective: Collective) -> str:
+    """Which part of the step exchanges, by the scopes in the compiled text and the largest array: the compiler joins small
+    exchanges with large ones."""
+    scopes = re.findall(r"loss: [a-z ]+", collective.source)
+    if scopes:
+        return str(scopes[-1])
+    if "objective" in collective.source:
+        return "loss"
+    largest = collective.largest
     if len(largest) > 2 or (len(largest) == 2 and largest[0] > 2):  # BatchNorm's are [views, channels]
         return "gradients"
-    gradient_at, split_at = (collective.source.find(word) for word in ("jvp(", "shard_map"))
-    if gradient_at < split_at:  # micro-batches have theirs the other way round
-        return "loss: sums"
     return "BatchNorm, backwards" if "transpose" in collective.source else "BatchNorm statistics"
 
 

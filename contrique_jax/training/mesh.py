@@ -49,16 +49,19 @@ class Runtime:
         return jax.device_put(tree, self.whole)
 
 
-def check_divides(batch_size: int, devices: int) -> None:
-    """Raises UserError where the devices cannot get equal numbers of whole pairs."""
-    if batch_size % (2 * devices):
+def check_divides(batch_size: int, devices: int, together: int = 2) -> None:
+    """Raises UserError if the devices cannot get equal numbers of whole runs of `together` rows."""
+    if batch_size % (together * devices):
+        what = {1: "equal shares", 2: "pairs of a synthetic and an authentic image"}.get(
+            together, f"runs of {together} rows"
+        )
         raise UserError(
-            f"config.data.batch_size = {batch_size}: {devices} devices do not divide it into pairs of a synthetic and an "
-            f"authentic image; take a multiple of {2 * devices}."
+            f"config.data.batch_size = {batch_size}: {devices} devices do not divide it into {what}; "
+            f"take a multiple of {together * devices}."
         )
 
 
-def start(batch_size: int, devices: int = 0) -> Runtime:
+def start(batch_size: int, devices: int = 0, together: int = 2) -> Runtime:
     """The runtime over `devices` devices (0: all of them).
 
     Raises UserError where there are fewer devices than asked for or where they do not divide the batch.
@@ -71,6 +74,6 @@ def start(batch_size: int, devices: int = 0) -> Runtime:
         )
     if jax.process_count() > 1 and count < len(available):
         raise UserError(f"--devices={count}: several processes use all their {len(available)} devices; leave it out.")
-    check_divides(batch_size, count)
+    check_divides(batch_size, count, together)
     mesh = jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
     return Runtime(mesh)

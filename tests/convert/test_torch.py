@@ -228,7 +228,7 @@ def test_mistakes_of_to_torch(tmp_path, capsys):
 def test_a_training_checkpoint_converts_without_its_optimiser(tmp_path, capsys):
     from contrique_jax.config import Config
     from contrique_jax.training.checkpoint import Checkpoints
-    from contrique_jax.training.train import init_state
+    from contrique_jax.training.step import init_state
 
     config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
     state = init_state(config, 10)
@@ -245,7 +245,7 @@ def test_a_training_checkpoint_converts_without_its_optimiser(tmp_path, capsys):
 def test_a_training_checkpoint_with_nan_is_refused(tmp_path, capsys):
     from contrique_jax.config import Config
     from contrique_jax.training.checkpoint import Checkpoints
-    from contrique_jax.training.train import init_state
+    from contrique_jax.training.step import init_state
 
     config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
     state = init_state(config, 10)

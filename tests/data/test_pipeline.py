@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax.augment.batches import batch_of
-from contrique_jax.config import DataConfig
+from contrique_jax.config import Config, DataConfig, TrainConfig
+from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
-from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.scenes import authentic_scene, pristine_scene
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
+from contrique_jax.recipes.contrique import recipe
 from tests.tiny_config import FEW_TYPES
 
 
@@ -43,12 +43,13 @@ def pipeline(folder, rows: range | None = None, broken: BrokenLog | None = None,
     settings = {"batch_size": 8, "height": 96, "width": 128, "view_size": 64, "pristine_share": 0.2}
     settings["type_weights"] = FEW_TYPES
     data = DataConfig(str(folder / "pristine"), str(folder / "authentic"), **(settings | changes))
+    config = Config(data=data, train=TrainConfig(seed=5))
     sources = {
         role: open_source(getattr(data, role), role=role, field=f"config.data.{role}")
         for role in ("pristine", "authentic")
     }
     return Pipeline(
-        data, **sources, seed=5, rows=rows or range(data.batch_size), broken=broken or BrokenLog(quiet=True)
+        config, recipe, sources, rows=rows or range(data.batch_size), broken=broken or BrokenLog(quiet=True)
     )
 
 
@@ -79,7 +80,7 @@ def test_rows_for_the_device_are_those_of_the_host(photographs):
     pytest.importorskip("tensorflow")
     host = list(pipeline(photographs, loader="tfdata").batches(1, 3))
     device = pipeline(photographs, loader="tfdata", augment_on="device")
-    finish = jax.jit(functools.partial(batch_of, size=64, types=device.order.types, minmax=True))
+    finish = jax.jit(functools.partial(recipe.finish, device.config))
     for wanted, rows in zip(host, device.batches(1, 3), strict=True):
         views, classes = finish(rows)
         np.testing.assert_array_equal(classes, wanted.classes)
@@ -151,10 +152,12 @@ def test_arrays_need_no_tensorflow(tmp_path, monkeypatch):
     source = f"arrays:{tmp_path / 'scenes.npy'}"
     data = DataConfig(source, source, batch_size=4, height=96, width=128, view_size=64, type_weights=FEW_TYPES)
     arrays = {role: open_source(source, role=role, field=f"config.data.{role}") for role in ("pristine", "authentic")}
-    made = Pipeline(data, **arrays, seed=0, rows=range(4), broken=BrokenLog())
+    made = Pipeline(Config(data=data), recipe, arrays, rows=range(4), broken=BrokenLog())
     assert len(list(made.batches(0, 3))) == 3
     with pytest.raises(UserError, match="TensorFlow is not installed"):
-        Pipeline(dataclasses.replace(data, loader="tfdata"), **arrays, seed=0, rows=range(4), broken=BrokenLog())
+        Pipeline(
+            Config(data=dataclasses.replace(data, loader="tfdata")), recipe, arrays, rows=range(4), broken=BrokenLog()
+        )
 
 
 @pytest.mark.slow
@@ -177,16 +180,17 @@ def test_memory_stays_flat(photographs, loader):
 
 # Blurs by Fourier transform, from more threads than XLA's pool has.
 MANY_THREADS = """
-from contrique_jax.config import DataConfig
+from contrique_jax.config import Config, DataConfig
 from contrique_jax.data.pipeline import Pipeline
-from contrique_jax.data.rows import BrokenLog
+from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.sources import open_source
+from contrique_jax.recipes.contrique import recipe
 sources = {role: open_source("scenes:16", role=role, field=role, canvas=(96, 128)) for role in ("pristine", "authentic")}
 blurs = (0.0, 1.0, 1.0, 1.0) + (0.0,) * 21
 data = DataConfig(
     batch_size=32, height=96, width=128, view_size=64, loader="threads", workers=4, type_weights=blurs
 )
-for _ in Pipeline(data, **sources, seed=0, rows=range(32), broken=BrokenLog()).batches(0, 20):
+for _ in Pipeline(Config(data=data), recipe, sources, rows=range(32), broken=BrokenLog()).batches(0, 20):
     pass
 """
 

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from contrique_jax.augment.views import COLOURS
-from contrique_jax.config import DataConfig
+from contrique_jax.config import Config, DataConfig, TrainConfig
+from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
-from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.sources import open_source
+from contrique_jax.recipes.contrique import recipe
 from contrique_jax.training import mesh
-from contrique_jax.training.train import train
+from contrique_jax.training.loop import train
 from tests.training.test_train import losses, pipeline_of, tiny
 
 CLASSES = [3, 125, 0, 3, 77, 124, 9, 10, 11, 12, 0, 64]
@@ -32,12 +33,13 @@ def folder(tmp_path_factory):
 
 def pipeline(folder, rows: range | None = None, broken: BrokenLog | None = None, **changes) -> Pipeline:
     data = DataConfig(str(folder / "list.csv"), str(folder), **({"batch_size": 8} | changes))
+    config = Config(data=data, train=TrainConfig(seed=5))
     sources = {
         role: open_source(getattr(data, role), role=role, field=f"config.data.{role}")
         for role in ("pristine", "authentic")
     }
     return Pipeline(
-        data, **sources, seed=5, rows=rows or range(data.batch_size), broken=broken or BrokenLog(quiet=True)
+        config, recipe, sources, rows=rows or range(data.batch_size), broken=broken or BrokenLog(quiet=True)
     )
 
 
@@ -57,7 +59,7 @@ def test_every_row_has_its_class_and_the_pixels_of_its_image(folder):
     made = pipeline(folder, loader="threads")
     compared = set()
     for step, batch in enumerate(made.batches(0, 6)):
-        draws = made.order(step)[0]
+        draws = recipe.draw(made.config, made.sources, step, made.rows)[0]
         assert batch.classes[::2].tolist() == [CLASSES[record] for record in draws.record]
         assert batch.classes[1::2].tolist() == [126, 127, 128, 129]
         for row, record in enumerate(draws.record):
@@ -102,7 +104,9 @@ def test_in_place_of_a_broken_image_the_next_one_comes_with_its_own_class(folder
     seen = []
     for step, batch in enumerate(made.batches(0, 3)):
         seen += batch.classes[::2].tolist()
-        records = [5 if record == 4 else record for record in made.order(step)[0].record]
+        records = [
+            5 if record == 4 else record for record in recipe.draw(made.config, made.sources, step, made.rows)[0].record
+        ]
         assert batch.classes[::2].tolist() == [CLASSES[record] for record in records]
     assert 77 not in seen and seen.count(124) == 2 and broken.count == 1
 

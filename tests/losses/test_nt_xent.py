@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from numpy.lib.npyio import NpzFile
 from scipy.special import logsumexp
 
 from contrique_jax.losses.denominators import log_denominators
-from contrique_jax.losses.nt_xent import dense_nt_xent, nt_xent, sharded_nt_xent
+from contrique_jax.losses.nt_xent import dense_nt_xent, nt_xent, nt_xent_of_patches
 from contrique_jax.training import mesh as runtime
-from contrique_jax.training.train import init_state, make_step
+from contrique_jax.training.step import init_state, make_step
 from tests.reference_weights import REFERENCE_DATA
 from tests.tiny_config import get_config
 
@@ -89,16 +90,26 @@ def test_dense_reference_is_the_textbook_sum():
     np.testing.assert_allclose(dense_nt_xent(rows.astype(np.float32), labels, 0.1), np.mean(anchors), rtol=1e-6)
 
 
+def split_over(mesh, *, images: int, block_size: int):
+    """The loss as a training step calls it: rows split over the mesh's devices."""
+    loss = functools.partial(
+        nt_xent_of_patches,
+        axis="data",
+        num_classes=126 + images,
+        shared_classes=126,
+        temperature=0.1,
+        block_size=block_size,
+    )
+    return jax.shard_map(loss, mesh=mesh, in_specs=(P(None, "data"), P("data")), out_specs=P())
+
+
 @pytest.mark.parametrize("devices", [1, 4, 8])
 def test_any_number_of_devices_gives_the_same_value_and_gradient(devices):
     z, classes = random_case(16, 4, 32)
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 
     def sharded(z):
-        return sharded_nt_xent(
-            z, jnp.asarray(classes), mesh=mesh, axis="data", num_classes=126 + 16, shared_classes=126, temperature=0.1,
-            block_size=48,
-        )  # fmt: skip
+        return split_over(mesh, images=16, block_size=48)(z, jnp.asarray(classes))
 
     def dense(z):
         return dense_nt_xent(z.reshape(-1, 32), np.tile(np.repeat(classes, 4), 2), 0.1)
@@ -175,9 +186,6 @@ def test_the_compiled_step_holds_no_array_of_all_pairs(devices):
     assert max(sizes) >= views.size // devices  # those of the network are seen
     # and the loss alone, where nothing is larger than the projections and a tile
     z = jax.ShapeDtypeStruct((2, images, 4, config.model.projection_dim), jnp.float32)
-    loss = functools.partial(
-        sharded_nt_xent, mesh=mesh.mesh, axis="data", num_classes=126 + images // 2, shared_classes=126, temperature=0.1,
-        block_size=block,
-    )  # fmt: skip
+    loss = split_over(mesh.mesh, images=images // 2, block_size=block)
     text = jax.jit(jax.value_and_grad(loss)).lower(z, batch[1]).compile().as_text()
     assert max(array_sizes(text)) <= max(z.size, (126 + images // 2) * z.shape[-1], block * block)

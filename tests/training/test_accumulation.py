@@ -18,7 +18,7 @@ from contrique_jax.planning.compiled_step import purpose
 from contrique_jax.planning.hlo_text import Module
 from contrique_jax.training import mesh
 from contrique_jax.training.accumulation import micro_batch, value_and_gradient
-from contrique_jax.training.train import init_state, make_step
+from contrique_jax.training.step import init_state, make_step
 from tests.tiny_config import get_config
 
 IMAGES, PARTS = 16, 2
@@ -98,8 +98,8 @@ def test_gradient_is_that_of_the_network_whose_batch_norm_sees_micro_batches():
 
 @pytest.mark.slow
 def test_devices_exchange_gradients_once_a_step():
-    config, compiled = tiny(8, accumulation=PARTS), one_step(8, 2, PARTS)[3]
-    exchanges = [one for one in Module(compiled.as_text()).collectives() if purpose(one, config) == "gradients"]
+    compiled = one_step(8, 2, PARTS)[3]
+    exchanges = [one for one in Module(compiled.as_text()).collectives() if purpose(one) == "gradients"]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(one_step(8, 2, PARTS)[1]))
     assert {one.times for one in exchanges} == {1}
     assert size <= sum(one.bytes for one in exchanges) <= 1.2 * size
@@ -116,20 +116,20 @@ def test_without_batch_statistics_micro_batches_change_nothing(parts):
     def project(params, views, axis=None):
         pixels = views[:, :, ::16, ::16].reshape(len(views), 2, 4, 12) / 255
         pixels = jnp.concatenate([pixels, jnp.sin(9 * pixels), jnp.cos(9 * pixels), pixels**2], axis=-1)
-        return (jnp.tanh(pixels @ params["first"]) @ params["second"]).swapaxes(0, 1), {}
+        return jnp.tanh(pixels @ params["first"]) @ params["second"], {}
 
     def loss_of(z):
-        return dense_nt_xent(z.reshape(-1, z.shape[-1]), labels, 0.5)
+        return dense_nt_xent(z.swapaxes(0, 1).reshape(-1, z.shape[-1]), labels, 0.5), None
 
-    split = {"mesh": mesh.start(IMAGES, devices=1).mesh, "axis": mesh.DATA_AXIS}
-    loss, _, gradient = value_and_gradient(project, loss_of, params, views, parts, **split)
-    expected, _, expected_gradient = value_and_gradient(project, loss_of, params, views, 1, **split)
+    split = {"together": 2, "mesh": mesh.start(IMAGES, devices=1).mesh, "axis": mesh.DATA_AXIS}
+    loss, *_, gradient = value_and_gradient(project, loss_of, params, views, parts, **split)
+    expected, *_, expected_gradient = value_and_gradient(project, loss_of, params, views, 1, **split)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
     assert distance(gradient, expected_gradient) <= 1e-6
 
 
 def test_micro_batches_are_whole_pairs_of_every_devices_rows():
-    parts = [np.asarray(micro_batch(jnp.arange(24), number, 3)) for number in range(3)]
+    parts = [np.asarray(micro_batch(jnp.arange(24), number, parts=3, together=2)) for number in range(3)]
     assert sorted(np.concatenate(parts)) == list(range(24))
     for part in parts:
         np.testing.assert_array_equal(part[0::2] % 2, 0)

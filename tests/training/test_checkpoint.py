@@ -17,7 +17,7 @@ from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.training.checkpoint import Checkpoints, _no_space, load_for_inference
-from contrique_jax.training.train import init_state
+from contrique_jax.training.step import init_state
 
 TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
 
@@ -121,7 +121,7 @@ def test_a_disk_without_space_keeps_the_earlier_checkpoint(tmp_path):
         from contrique_jax.training.checkpoint import Checkpoints
         from contrique_jax.config import Config, ModelConfig
         from contrique_jax.errors import run_verb
-        from contrique_jax.training.train import init_state
+        from contrique_jax.training.step import init_state
         config = Config(model=ModelConfig(encoder="resnet18", base_width=16, compute_dtype="float32"))
         state = init_state(config, 10)
         checkpoints = Checkpoints(__import__("pathlib").Path(sys.argv[1]))

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from contrique_jax.config import ModelConfig, OptimConfig
+from contrique_jax.config import Config, ModelConfig, OptimConfig
 from contrique_jax.networks.encoder import init_model
-from contrique_jax.training.optim import decayed, learning_rate, sgd
+from contrique_jax.recipes.contrique import recipe
+from contrique_jax.training.optim import learning_rate, optimiser
 
 
 def test_learning_rate_is_warm_up_then_cosine():
@@ -57,7 +58,7 @@ def test_sgd_equals_pytorch_over_twenty_steps(torch):
     theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
 
     params = {"fc": {"kernel": jnp.asarray(weight.T, jnp.float32)}, "bn1": {"bias": jnp.asarray(bias, jnp.float32)}}
-    ours = sgd(optim, 20)
+    ours = optimiser(optim, 20, {"fc": {"kernel": True}, "bn1": {"bias": False}})
     state = ours.init(params)
 
     def loss(params, x, y):
@@ -82,10 +83,12 @@ def test_sgd_equals_pytorch_over_twenty_steps(torch):
 @pytest.fixture(scope="module")
 def names() -> dict[str, dict[str, bool]]:
     """Mask -> dotted parameter name of a ResNet-50 -> whether it is decayed."""
-    params = jax.eval_shape(lambda: init_model(ModelConfig(encoder="resnet50"), 0))["params"]
+    model = ModelConfig(encoder="resnet50")
+    variables = jax.eval_shape(lambda: init_model(model, 0))
     table = {}
     for mask in ("no_norm", "original", "all"):
-        leaves = jax.tree_util.tree_leaves_with_path(decayed(params, mask))
+        config = Config(model=model, optim=OptimConfig(decay_mask=mask))
+        leaves = jax.tree_util.tree_leaves_with_path(recipe.decays(config, variables))
         table[mask] = {".".join(str(part.key) for part in path): bool(leaf) for path, leaf in leaves}
     return table
 
@@ -105,6 +108,6 @@ def test_gradient_scale_spares_the_decay():
     """The original divides the loss's gradient, not what weight decay adds."""
     params, gradients = {"fc": {"kernel": jnp.ones(2)}}, {"fc": {"kernel": jnp.full(2, 0.8)}}
     optim = OptimConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.5, warmup_share=0.0, gradient_scale=0.25)
-    rule = sgd(optim, 10)
+    rule = optimiser(optim, 10, {"fc": {"kernel": True}})
     updates, _ = rule.update(gradients, rule.init(params), params)
     np.testing.assert_allclose(updates["fc"]["kernel"], -(0.8 / 4 + 0.5), rtol=1e-6)

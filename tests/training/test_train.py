@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 
 from contrique_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
-from contrique_jax.data.pipeline import Batch, Pipeline
-from contrique_jax.data.rows import BrokenLog
+from contrique_jax.data.broken import BrokenLog
+from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.main import main
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.model_folder import load_model
+from contrique_jax.recipes.contrique import recipe
+from contrique_jax.recipes.contrique.batches import Batch
 from contrique_jax.training import mesh
-from contrique_jax.training.train import Diverged, init_state, make_step, out_of_memory_said, train
+from contrique_jax.training.loop import Diverged, out_of_memory_said, train
+from contrique_jax.training.step import init_state, make_step
 from tests.children import ONE_DEVICE, alone
 from tests.reference_weights import (
     REFERENCE_MODEL,
@@ -53,16 +56,13 @@ def tiny(**changes) -> Config:
 
 
 def pipeline_of(config: Config, rows: range | None = None) -> Pipeline:
-    pristine, authentic = (
-        open_source(
+    sources = {
+        role: open_source(
             getattr(config.data, role), role=role, field=f"config.data.{role}", seed=config.train.seed, canvas=(64, 96)
         )
-        for role in ("pristine", "authentic")
-    )
-    return Pipeline(
-        config.data, pristine=pristine, authentic=authentic, seed=config.train.seed,
-        rows=rows or range(config.data.batch_size), broken=BrokenLog(),
-    )  # fmt: skip
+        for role in recipe.roles
+    }
+    return Pipeline(config, recipe, sources, rows=rows or range(config.data.batch_size), broken=BrokenLog())
 
 
 def flat(tree) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from contrique_jax.io import buckets
 from contrique_jax.networks.model_folder import load_model, save_model
 from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
 from contrique_jax.training.load import load_network
-from contrique_jax.training.train import init_state
+from contrique_jax.training.step import init_state
 from contrique_jax.training.workdir import Workdir
 from tests.children import ONE_DEVICE
 

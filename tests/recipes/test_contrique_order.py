@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
-from contrique_jax.data.order import Order, check_sizes, steps_per_epoch, type_table
+from contrique_jax.config import DataConfig
+from contrique_jax.data.order import check_sizes, steps_per_epoch
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
+from contrique_jax.recipes.contrique.order import draw, type_table
 
 
-def order(rows: range | None = None, **changes) -> Order:
-    settings = {"seed": 3, "pristine": 21, "authentic": 30, "batch_size": 8, "pristine_share": 0.25, "type_weights": ()}
-    settings |= changes
-    return Order(rows=rows or range(settings["batch_size"]), **settings)
+def order(rows: range | None = None, *, seed: int = 3, pristine: int = 21, authentic: int = 30, **changes):
+    """Step -> the choices of both halves."""
+    data = DataConfig(**({"batch_size": 8, "pristine_share": 0.25} | changes))
+    return functools.partial(draw, data, seed, (pristine, authentic), rows=rows or range(data.batch_size))
 
 
 def test_the_same_step_gives_the_same_choices_whatever_came_before():
@@ -92,9 +96,9 @@ def test_types_and_shares():
 
 
 def test_steps_and_sizes():
-    assert steps_per_epoch(21, 30, 8) == 5
+    assert steps_per_epoch({"pristine": 21, "authentic": 30}, 8) == 5
     with pytest.raises(UserError, match=r"config\.data\.authentic holds 3 images"):
-        check_sizes(10, 3, 8)
+        check_sizes({"pristine": 10, "authentic": 3}, 8)
 
 
 def test_views_are_full_and_half_in_random_order():
@@ -108,7 +112,7 @@ def test_merged_identities_are_drawn_as_the_undistorted_class():
     assert [bank.BANK[id // 5].name for id in bank.IDENTITIES] == [
         "gaussian blur", "motion blur", "saturation in Lab", "mean shift",
     ]  # fmt: skip
-    apart, merged = order(pristine=500, authentic=500), order(pristine=500, authentic=500, merge_identities=True)
+    apart, merged = order(pristine=500, authentic=500), order(pristine=500, authentic=500, merge_identity_classes=True)
     seen = 0
     for step in range(60):
         plain, joint = apart(step)[0], merged(step)[0]

@@ -1,19 +1,20 @@
-"""What becomes of a row's pixels: distortion and two views, one row at a time on the host or many at once on a device.
+"""Distorts a row and cuts its two views, row by row on the host or in groups on a device.
 
 Both ways take the same draws and give the same images up to rounding. On the host a row runs the one branch of its
-distortion and of each view's colour space. On an accelerator rows go by the dozen, and a switch over rows would run
-every branch for each; so rows of one kind are brought together and go through their branch in groups.
+distortion and of each view's colour space; on a device rows of one kind go through their branch together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, UInt8, UInt32
 
+from contrique_jax.augment.grouped import by_kind
 from contrique_jax.augment.views import (
     COLOURS,
     ViewDraw,
@@ -24,13 +25,15 @@ from contrique_jax.augment.views import (
     place_view,
     two_views,
 )
+from contrique_jax.data.broken import BrokenLog, load
+from contrique_jax.data.decode import authentic_view, to_canvas
+from contrique_jax.data.pipeline import in_turn
+from contrique_jax.data.sources import Source
 from contrique_jax.distort import bank
-
-LEAST_GROUP = 4  # rows of one kind that go together at least
 
 
 class Canvases(NamedTuple):
-    """Clean photographs and what is to become of them."""
+    """Clean photographs and what is to become of them; of one row, without the axis n."""
 
     images: UInt8[Array, "n height width 3"]
     classes: Int[Array, " n"]  # 0..125
@@ -39,21 +42,41 @@ class Canvases(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """Photographs that are not distorted here, both crops cut."""
+    """Photographs that are not distorted here, both crops cut; of one row, without the axis n."""
 
     images: UInt8[Array, "n 2 size size 3"]
     classes: Int[Array, " n"]
     views: ViewDraw  # fields [n, 2]
 
 
-class Rows(NamedTuple):
-    """A batch whose pixels are finished on the devices; the rows of the halves come in turn."""
+class Batch(NamedTuple):
+    """Synthetic and authentic rows in turn."""
 
-    synthetic: Canvases | Crops
-    authentic: Crops
+    views: UInt8[Array, "rows 2 size size 3"]
+    classes: Int[Array, " rows"]
 
 
 # on the host: one row
+
+
+def load_canvas(
+    source: Source, record: int, height: int, width: int, broken: BrokenLog
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A clean photograph at the size at which it is distorted."""
+    return to_canvas(load(source, record, broken)[0], height, width)
+
+
+def load_crops(
+    source: Source, record: int, views: ViewDraw, size: int, broken: BrokenLog
+) -> tuple[UInt8[np.ndarray, "2 size size 3"], int]:
+    """The two crops of a photograph of any size that is not distorted here, each taken over the whole image, and the
+    record that was read; fields of `views` [2]."""
+    image, read = load(source, record, broken)
+    crops = [
+        authentic_view(image, int(div), float(y), float(x), size)
+        for div, y, x in zip(views.div, views.y, views.x, strict=True)
+    ]
+    return np.stack(crops), read
 
 
 def synthetic_views(
@@ -79,17 +102,12 @@ def cropped_views(crops: UInt8[Array, "2 size size 3"], views: ViewDraw) -> UInt
 
 
 def batch_of(
-    rows: Rows, *, size: int, types: tuple[int, ...], minmax: bool
+    halves: Sequence[Canvases | Crops], *, size: int, types: tuple[int, ...], minmax: bool
 ) -> tuple[UInt8[Array, "rows 2 size size 3"], Int[Array, " rows"]]:
     """The views and classes of a batch, synthetic and authentic rows in turn."""
-    views = [views_of(half, size=size, types=types, minmax=minmax) for half in rows]
-    classes = [half.classes for half in rows]
+    views = [views_of(half, size=size, types=types, minmax=minmax) for half in halves]
+    classes = [half.classes for half in halves]
     return in_turn(views, jnp.stack), in_turn(classes, jnp.stack)
-
-
-def in_turn(halves: Sequence[Any], stack: Callable[..., Any]) -> Any:
-    """[n, ...] and [n, ...] -> [2n, ...], in turn, by the `stack` of NumPy or of JAX."""
-    return stack(halves, axis=1).reshape(-1, *halves[0].shape[1:])
 
 
 def views_of(
@@ -116,30 +134,3 @@ def distorted(rows: Canvases, *, types: tuple[int, ...], minmax: bool) -> UInt8[
 
     kinds, levels = bank.kind_and_level(rows.classes)
     return by_kind(one, kinds, (rows.keys, rows.images, levels), kinds=bank.NUM_TYPES + 1)
-
-
-def by_kind(
-    function: Callable[..., Array], kind_of_row: Int[Array, " n"], rows: tuple[Any, ...], *, kinds: int
-) -> Array:
-    """function(kind, *row) of each row, where all that `function` branches on is the row's kind, 0..kinds-1.
-
-    Rows are sorted by kind and mapped in groups of one kind; the last group of a kind repeats a row to be full.
-    """
-    count = len(kind_of_row)
-    group = min(max(-(-count // kinds), LEAST_GROUP), count)
-    order = jnp.argsort(kind_of_row, stable=True)
-    rows_of_kind = jnp.bincount(kind_of_row, length=kinds)
-    first_row = jnp.cumsum(rows_of_kind) - rows_of_kind
-    groups_of_kind = -(-rows_of_kind // group)
-    last_group = jnp.cumsum(groups_of_kind)
-
-    def step(number: Array, done: Array) -> Array:
-        kind = jnp.searchsorted(last_group, number, side="right")
-        within = (number - (last_group[kind] - groups_of_kind[kind])) * group + jnp.arange(group)
-        chosen = order[first_row[kind] + jnp.minimum(within, rows_of_kind[kind] - 1)]
-        mine = jax.tree.map(lambda part: part[chosen], rows)
-        return done.at[chosen].set(mapped(kind, *mine))
-
-    mapped = jax.vmap(function, in_axes=(None, *[0] * len(rows)))
-    result = jax.eval_shape(mapped, kind_of_row[0], *rows)
-    return jax.lax.fori_loop(0, last_group[-1], step, jnp.zeros(result.shape, result.dtype))

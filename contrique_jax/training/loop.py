@@ -1,140 +1,39 @@
-"""TrainState, one pure step, and the loop around it."""
+"""The loop around the step: resume, metrics, checkpoints, an early end."""
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, UInt8
 
-from contrique_jax.augment import batches
-from contrique_jax.config import Config, check_accumulation
-from contrique_jax.data.order import steps_per_epoch, type_table
-from contrique_jax.data.pipeline import Batch, Pipeline
-from contrique_jax.distort.bank import NUM_CLASSES
+from contrique_jax.config import Config
+from contrique_jax.data.order import steps_per_epoch
+from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.errors import UserError
-from contrique_jax.losses.nt_xent import sharded_nt_xent
-from contrique_jax.networks.encoder import Variables, init_model, project
 from contrique_jax.networks.model_folder import save_model
-from contrique_jax.training import hosts, optim
-from contrique_jax.training.accumulation import value_and_gradient
+from contrique_jax.recipes import recipe_of
+from contrique_jax.recipes.recipe import Variables
+from contrique_jax.training import hosts
 from contrique_jax.training.checkpoint import Checkpoints
-from contrique_jax.training.mesh import DATA_AXIS, Runtime
+from contrique_jax.training.mesh import Runtime
 from contrique_jax.training.metrics import Metrics
+from contrique_jax.training.step import Measures, TrainState, init_state, make_step
 from contrique_jax.training.warm_start import starting_weights
 from contrique_jax.training.watch import Watch
 from contrique_jax.training.workdir import Workdir
-
-Measures = dict[str, Float[Array, ""]]
-
-
-class TrainState(NamedTuple):
-    """All that a step changes."""
-
-    step: Int[Array, ""]  # steps done
-    params: Any  # nested dict of float32 arrays
-    batch_stats: Any  # nested dict of float32 arrays
-    opt_state: Any
 
 
 class Diverged(hosts.Together):
     """The loss is no number any more."""
 
 
-def total_steps(config: Config, pristine: int, authentic: int) -> int:
-    """Steps of the whole run: `train.steps`, or `train.epochs` epochs of the shorter source."""
-    return config.train.steps or config.train.epochs * steps_per_epoch(pristine, authentic, config.data.batch_size)
-
-
-def init_state(config: Config, steps: int, variables: Variables | None = None) -> TrainState:
-    """The state before the first step, on the host: with these weights, or with those that the seed draws."""
-    variables = variables or init_model(config.model, config.train.seed)
-    optimiser = optim.sgd(config.optim, steps)
-    return TrainState(
-        jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], optimiser.init(variables["params"])
-    )
-
-
-def make_augment(
-    config: Config, runtime: Runtime
-) -> Callable[[batches.Rows], tuple[UInt8[Array, "batch 2 size size 3"], Int[Array, " batch"]]]:
-    """Rows as decoded -> views and classes: each device finishes its own rows."""
-    types, _ = type_table(config.data.type_weights)
-    finish = functools.partial(batches.batch_of, size=config.data.view_size, types=types, minmax=config.data.minmax)
-    split = runtime.images.spec
-    return jax.shard_map(finish, mesh=runtime.mesh, in_specs=split, out_specs=split, check_vma=False)
-
-
-def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrapped:
-    """The jitted step over the mesh: (TrainState, Batch | batches.Rows) -> (TrainState, Measures). The state is donated.
-
-    The loss and its gradient are the global batch's, whatever the number of devices and of micro-batches
-    (`train.accumulation`). BatchNorm sees a micro-batch, of all devices, one view at a time with `model.norm_per_view`.
-    Raises UserError where the devices' rows do not fall into that many micro-batches.
-    """
-    check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices)
-    optimiser = optim.sgd(config.optim, steps)
-    num_classes = NUM_CLASSES + config.data.batch_size // 2
-
-    def loss_of(z: Array, classes: Array) -> Float[Array, ""]:
-        return sharded_nt_xent(
-            z,
-            classes,
-            mesh=runtime.mesh,
-            axis=DATA_AXIS,
-            num_classes=num_classes,
-            shared_classes=NUM_CLASSES,
-            temperature=config.loss.temperature,
-            block_size=config.loss.block_size,
-        )
-
-    finished = make_augment(config, runtime)
-
-    def step(state: TrainState, batch: Batch | batches.Rows) -> tuple[TrainState, Measures]:
-        views, classes = map(jnp.asarray, finished(batch) if isinstance(batch, batches.Rows) else batch)
-
-        def through(params: Any, views: Array, *, axis: str | None = None) -> tuple[Array, Any]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            return project(config.model, variables, views, remat=config.train.remat, axis=axis)
-
-        loss, stats, gradients = value_and_gradient(
-            through,
-            lambda z: loss_of(z, classes),
-            state.params,
-            views,
-            config.train.accumulation,
-            mesh=runtime.mesh,
-            axis=DATA_AXIS,
-        )
-        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-        measures = {
-            "loss": loss,
-            "learning_rate": optim.learning_rate(config.optim, steps, state.step),
-            "gradient_norm": optax.tree.norm(gradients),
-        }
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), stats, opt_state), measures
-
-    return jax.jit(
-        step,
-        in_shardings=(runtime.whole, runtime.images),
-        out_shardings=(runtime.whole, runtime.whole),
-        donate_argnums=0,
-        compiler_options=_compiler_options(config, runtime),
-    )
-
-
-def _compiler_options(config: Config, runtime: Runtime) -> dict[str, str] | None:
-    """XLA's CPU compiler takes away the barriers around what is computed again, and then keeps the first result after all."""
-    on_cpu = runtime.mesh.devices.flat[0].platform == "cpu"
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if config.train.remat and on_cpu else None
+def total_steps(config: Config, counts: Mapping[str, int]) -> int:
+    """Steps of the whole run: `train.steps`, or `train.epochs` epochs of the shortest source; `counts`: images by role."""
+    return config.train.steps or config.train.epochs * steps_per_epoch(counts, config.data.batch_size)
 
 
 @contextmanager
@@ -182,7 +81,7 @@ def train(
     they are at hand; a resumed run needs none. Raises UserError (Diverged) where the
     loss stops being a number, and where a checkpoint does not fit or be written.
     """
-    steps, often = total_steps(config, len(pipeline.pristine), len(pipeline.authentic)), config.train
+    steps, often = total_steps(config, pipeline.counts), config.train
     run = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     watch = watch or Watch(often.wait_seconds)
     with closing(Checkpoints(run.checkpoints, often.keep_checkpoints, wait_seconds=often.wait_seconds)) as checkpoints:
@@ -244,11 +143,12 @@ def _metrics(workdir: Path, first: int, steps: int, config: Config) -> AbstractC
 
 
 def _save_model(config: Config, run: Workdir, state: TrainState, steps: int) -> None:
-    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
-    provenance = {"steps": steps, "seed": config.train.seed, "pristine": config.data.pristine}
-    provenance |= {"authentic": config.data.authentic, "broken_images": len(run.broken_images())}
+    variables = {name: jax.device_get(state.variables.get(name, {})) for name in ("params", "batch_stats")}
+    provenance: dict[str, object] = {"steps": steps, "seed": config.train.seed}
+    provenance |= {role: getattr(config.data, role) for role in recipe_of(config).roles}
+    provenance |= {"broken_images": len(run.broken_images())}
     provenance |= {"init_from": config.train.init_from} if config.train.init_from else {}
-    save_model(run.folder / "model", config.model, variables, provenance=provenance)
+    save_model(run.folder / "model", config.model, variables, provenance=provenance, recipe=config.recipe)
 
 
 if __name__ == "__main__":

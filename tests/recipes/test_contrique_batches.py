@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from contrique_jax.augment.batches import Canvases, Crops, Rows, batch_of, by_kind, cropped_views, synthetic_views
+from contrique_jax.augment.grouped import by_kind
 from contrique_jax.augment.views import ViewDraw, draw_views
 from contrique_jax.distort import bank
+from contrique_jax.recipes.contrique.batches import Canvases, Crops, batch_of, cropped_views, synthetic_views
 
 SIZE = 64
 PHOTOGRAPHS = [
@@ -76,7 +77,7 @@ def test_many_rows_equal_one_at_a_time():
     settings = {"types": bank.TYPES, "minmax": True, "size": SIZE}
     canvases = Canvases(images, classes, keys, views_of_rows(count))
     crops = Crops(np.stack([images[:, :SIZE, :SIZE], images[:, -SIZE:, -SIZE:]], 1), classes + 126, canvases.views)
-    views, labels = jax.jit(functools.partial(batch_of, **settings))(Rows(canvases, crops))
+    views, labels = jax.jit(functools.partial(batch_of, **settings))((canvases, crops))
     np.testing.assert_array_equal(labels[::2], classes)
     np.testing.assert_array_equal(labels[1::2], classes + 126)
     alone = jax.jit(functools.partial(synthetic_views, **settings))

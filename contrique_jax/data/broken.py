@@ -1,4 +1,4 @@
-"""One row of a batch: its pixels from the source, whatever the state of the files."""
+"""Images that cannot be read: counted, named, and replaced by the next that can."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import threading
 import numpy as np
 from jaxtyping import UInt8
 
-from contrique_jax.augment.views import ViewDraw
-from contrique_jax.data.decode import authentic_view, to_canvas
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import BrokenImage, UserError
 
@@ -57,23 +55,3 @@ def load(source: Source, record: int, broken: BrokenLog) -> tuple[UInt8[np.ndarr
             broken.add(error)
             last = error
     raise UserError(f"{source.name}: {min(TRIES, len(source))} images in a row cannot be read, the last is {last}")
-
-
-def load_canvas(
-    source: Source, record: int, height: int, width: int, broken: BrokenLog
-) -> UInt8[np.ndarray, "height width 3"]:
-    """A clean photograph at the size at which it is distorted."""
-    return to_canvas(load(source, record, broken)[0], height, width)
-
-
-def load_crops(
-    source: Source, record: int, views: ViewDraw, size: int, broken: BrokenLog
-) -> tuple[UInt8[np.ndarray, "2 size size 3"], int]:
-    """The two crops of a photograph of any size that is not distorted here, each taken over the whole image, and the
-    record that was read; fields of `views` [2]."""
-    image, read = load(source, record, broken)
-    crops = [
-        authentic_view(image, int(div), float(y), float(x), size)
-        for div, y, x in zip(views.div, views.y, views.x, strict=True)
-    ]
-    return np.stack(crops), read

@@ -1,0 +1,110 @@
+"""What a recipe is: a module of pure functions and a few constants, from which the loader, the step and the meter are made.
+
+All arrays are plain trees. The leading axis of batches and outputs is the row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, UInt32
+
+from contrique_jax.data.pipeline import RowRecipe, Sources, Tree
+
+Variables = dict[str, Any]  # "params", "batch_stats", and collections of the recipe's own
+
+
+class Recipe(RowRecipe, Protocol):
+    """The contract; `tests/recipes/test_contract.py` holds every recipe of the table to it."""
+
+    name: str
+    rows_together: int  # rows that no device and no micro-batch may separate
+    gives: str  # "features": a probe makes the score; "score": the model is the meter
+    takes_reference: bool  # whether `apply` needs the pristine image too
+
+    def canvas(self, config: Any) -> tuple[int, int]:
+        """Height and width at which a source that draws its images makes them."""
+
+    def describe(self, config: Any, sources: Sources) -> str:
+        """What is trained on, in a few words with counts."""
+
+    def finish(self, config: Any, examples: tuple[Tree, ...]) -> Tree:
+        """On a device: each role's examples [n, ...] -> the batch, its roles' rows in turn; equal to `finish_row` up to
+        rounding."""
+
+    # the training
+
+    def init(self, config: Any, seed: int) -> Variables:
+        """Fresh variables on the host, float32."""
+
+    def take_over(self, config: Any, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
+        """The variables of a run that starts from another model (`train.init_from`), and what was taken, in words.
+        Raises UserError if that model does not fit."""
+
+    def constants(self, config: Any) -> Tree:
+        """What the step reads and never changes (a frozen teacher or trunk); not in checkpoints. {} if there is nothing."""
+
+    def forward(
+        self,
+        config: Any,
+        variables: Variables,
+        constants: Tree,
+        batch: Tree,
+        keys: UInt32[Array, "n 2"],
+        axis: str | None,
+    ) -> tuple[Tree, Variables]:
+        """Each row through the network by itself, but for BatchNorm -> (outputs [n, ...], changed collections).
+
+        `keys`: randomness of each row. `axis`: inside a `shard_map`, the mesh axis over which rows are split. Of micro-batches
+        the mean of what changed is kept.
+        """
+
+    def objective(
+        self, config: Any, variables: Variables, outputs: Tree, batch: Tree, axis: str
+    ) -> tuple[Float[Array, ""], Variables, dict[str, Float[Array, ""]]]:
+        """All rows against all, inside a `shard_map` over `axis` that splits outputs and batch by rows -> (loss, changed
+        collections, further measures), each the same on every device. Only through the outputs does it move parameters."""
+
+    def after_update(self, config: Any, variables: Variables) -> Variables:
+        """The variables once the optimiser has moved the parameters: for a moving average of them."""
+
+    def decays(self, config: Any, variables: Variables) -> Tree:
+        """A tree of booleans like the parameters: which of them weight decay touches."""
+
+    # inference
+
+    def apply(
+        self,
+        config: Any,
+        variables: Variables,
+        constants: Tree,
+        stack: Array,
+        valid: Array | None,
+        reference: Array | None,
+    ) -> Float[Array, "..."]:
+        """Images [n, h, w, 3] of the sizes `valid` [n, 2] -> features [n, d], or scores [n]."""
+
+
+def row_keys(seed: int, step: Array, rows: int) -> UInt32[Array, "n 2"]:
+    """A key for each row of a step's global batch, the same on any number of devices."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda row: jax.random.key_data(jax.random.fold_in(key, row)))(jnp.arange(rows))
+
+
+def all_rows(x: Float[Array, "n *rest"], axis: str) -> Float[Array, "m *rest"]:
+    """Inside a `shard_map`: the rows of all devices in order, the same on every device."""
+    place = lax.axis_index(axis) * len(x)
+    whole = jnp.zeros((len(x) * lax.axis_size(axis), *x.shape[1:]), x.dtype)
+    return lax.psum(lax.dynamic_update_slice_in_dim(whole, x, place, 0), axis)
+
+
+def loss(
+    recipe: Recipe, config: Any, variables: Variables, constants: Tree, batch: Tree, keys: Array, axis: str
+) -> tuple[Float[Array, ""], Variables, dict[str, Array]]:
+    """`objective` after `forward`, inside a `shard_map` over `axis` -> (loss, changed collections, measures)."""
+    outputs, moved = recipe.forward(config, variables, constants, batch, keys, axis)
+    value, changed, measures = recipe.objective(config, variables, outputs, batch, axis)
+    return value, moved | changed, measures

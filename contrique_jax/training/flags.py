@@ -1,0 +1,124 @@
+"""The command line of a training, which `plan` takes too."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from contrique_jax.config import Config
+from contrique_jax.errors import UserError
+from contrique_jax.io import buckets
+from contrique_jax.recipes import RECIPES
+from contrique_jax.training import hosts
+
+HELP = """
+Flags:
+  --config F.py[:VARIANT]    a config file with get_config(variant); configs/ has some
+  --config.PART.FIELD=VALUE  changes one field, e.g. --config.data.batch_size=64; a field that does not exist is an error
+  --workdir D                where everything is written; holds one run; a folder, or gs://BUCKET/RUN
+  --devices N                use the first N devices (default: all)
+  --distributed MODE         auto (default): joins the cluster that started this process, else trains alone; on; off
+  --coordinator HOST:PORT    process 0, where no cluster tells; with --processes N and --process_id I, from 0 (or from
+                             JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)
+  --exit_code_if_unfinished N  after SIGTERM, once all is saved: 0 by default; another one makes a cluster start it again
+  --print_config             print the final config and leave
+"""
+
+
+class Flags(NamedTuple):
+    """The command line, validated."""
+
+    config: Config
+    workdir: Path | str  # a str where it is an address
+    devices: int
+    print_config: bool
+    distributed: str
+    coordinator: str
+    processes: int
+    process_id: int
+    exit_code_if_unfinished: int
+
+
+def parse_flags(argv: Sequence[str]) -> Flags:
+    """Raises UserError naming what is off."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values, line = flags.FlagValues(), ["contrique_jax.main", *argv]
+    config_flags.DEFINE_config_file("config", None, "the config file", flag_values=values, sys_argv=line)
+    flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
+    flags.DEFINE_integer("devices", 0, "devices to use, 0 for all", lower_bound=0, flag_values=values)
+    coordinator, processes, process_id = hosts.environment()
+    flags.DEFINE_enum("distributed", "auto", hosts.MODES, "whether to join other processes", flag_values=values)
+    flags.DEFINE_string("coordinator", coordinator, "host:port of process 0", flag_values=values)
+    flags.DEFINE_integer("processes", processes, "how many there are", flag_values=values)
+    flags.DEFINE_integer("process_id", process_id, "which this is", flag_values=values)
+    flags.DEFINE_integer(
+        "exit_code_if_unfinished", 0, "after SIGTERM", lower_bound=0, upper_bound=125, flag_values=values
+    )
+    flags.DEFINE_bool("print_config", False, "print the final config and leave", flag_values=values)
+    try:
+        rest = values(line)
+    except Exception as error:  # also whatever the config file raises
+        if isinstance(error, UserError):
+            raise
+        sentence = _without_python(" ".join(str(error).split()), _loaded(values))
+        raise UserError(f"command line: {sentence}; see `python -m contrique_jax.main --help`.") from error
+    if len(rest) > 1:
+        raise UserError(f"command line: {rest[1]!r} is no flag; see `python -m contrique_jax.main --help`.")
+    if values.config is None:
+        raise UserError("--config is missing: name a config file, e.g. --config configs/contrique_resnet50.py:small.")
+    try:
+        values.config.data  # noqa: B018 - a config file that failed to load says so at the first look into it
+    except Exception as error:
+        file = str(getattr(values["config"], "config_filename", "")).split(":")[0]
+        why = " ".join(str(error).split()) if Path(file).exists() else "there is no such file"
+        raise UserError(f"--config: {file} cannot be loaded: {why}.") from error
+    if not isinstance(values.config, Config):
+        raise UserError("--config: get_config() of that file must return a contrique_jax.config.Config.")
+    if values.config.recipe not in RECIPES:
+        known = ", ".join(sorted(RECIPES))
+        raise UserError(
+            f"--config: there is no recipe {values.config.recipe!r}, which that file's is of; there is {known}."
+        )
+    if values.workdir is None and not values.print_config:
+        raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
+    workdir: Path | str = Path(values.workdir or ".").expanduser()
+    if buckets.is_address(values.workdir or ""):
+        workdir = buckets.check_address(values.workdir, "--workdir")
+    values.config.validate()
+    return Flags(
+        values.config, workdir, values.devices, values.print_config,
+        values.distributed, values.coordinator, values.processes, values.process_id, values.exit_code_if_unfinished,
+    )  # fmt: skip
+
+
+def _loaded(values: Any) -> object:
+    """The config that the file gave, or None if it did not get so far."""
+    try:
+        return values["config"].value
+    except Exception:  # whatever the file raises
+        return None
+
+
+def _without_python(sentence: str, like: object) -> str:
+    """ml_collections' complaint about a field that does not exist, in words of the config."""
+    found = re.search(r"Field (\w+) not found on dataclass <class '[\w.]*\.(\w+)'>", sentence)
+    on_the_way = re.search(r"Attribute <class '[\w.]*\.(\w+)'>\.(\w+) does not exist", sentence)  # of a.b in config.a.b
+    if found:
+        name, kind = found.groups()
+    elif on_the_way:
+        kind, name = on_the_way.groups()
+    else:
+        return sentence
+    config = like if isinstance(like, Config) else Config()
+    holders = {type(config).__name__: "config"} | {
+        type(part).__name__: f"config.{at}" for at, part in vars(config).items()
+    }
+    place = holders.get(kind, "config")
+    holder = vars(config).get(place.removeprefix("config."), config)
+    near = difflib.get_close_matches(name, vars(holder), n=1, cutoff=0.0)[0]
+    return f"{place} has no field {name!r}; the nearest name is {place}.{near}"

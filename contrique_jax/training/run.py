@@ -1,0 +1,162 @@
+"""A training from its flags to the finished model: the processes agree, the folder is claimed, the loop runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from contrique_jax.config import Config, check_accumulation, first_difference, to_json
+from contrique_jax.data.broken import BrokenLog
+from contrique_jax.data.pipeline import Pipeline
+from contrique_jax.data.sources import CachedSource, Source, open_source
+from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.recipes import recipe_of
+from contrique_jax.recipes.recipe import Variables
+from contrique_jax.training import hosts, mesh
+from contrique_jax.training.flags import Flags
+from contrique_jax.training.loop import out_of_memory_said, total_steps, train
+from contrique_jax.training.mesh import Runtime
+from contrique_jax.training.warm_start import starting_weights
+from contrique_jax.training.watch import Watch
+from contrique_jax.training.workdir import Workdir
+
+
+def start(flags: Flags) -> None:
+    """Joins the other processes, trains, and says how it ended."""
+    seconds = flags.config.train.wait_seconds
+    hosts.join(flags.distributed, flags.coordinator, flags.processes, flags.process_id, seconds)
+    with Watch(seconds) as watch:
+        _train(flags, watch)
+
+
+def _train(flags: Flags, watch: Watch) -> None:
+    config, limit = flags.config, flags.config.train.wait_seconds
+    use_compilation_cache()
+    run = Workdir(flags.workdir)
+    resumed, fault, prepared, start = False, None, None, None
+    try:
+        run.fetch()
+        prepared = prepare(config, run.folder, flags.devices)
+        start = None if run.has_checkpoint() else starting_weights(config)
+    except UserError as error:
+        fault = error
+    same = _fingerprints(config, prepared[1], start) if prepared and not fault else None
+    hosts.agree("the start", fault, limit, same=same)
+    assert prepared is not None  # or agree has raised
+    runtime, pipeline = prepared
+    with ExitStack() as lock:
+        if hosts.is_first():
+            try:
+                resumed = claim_workdir(run.folder, config, pipeline.counts, run.name)
+                lock.enter_context(only_writer(run.folder))
+                run.publish(must=True)
+            except UserError as error:
+                fault = error
+        hosts.agree("the run's folder", fault, limit)
+        steps = total_steps(config, pipeline.counts)
+        doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resumed else "training"
+        sources = recipe_of(config).describe(config, pipeline.sources)
+        announce(
+            f"{doing} {config.model.encoder} in {run.name}: {sources}, "
+            f"{config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
+        )
+        try:
+            with out_of_memory_said(config):
+                state = train(config, run, runtime, pipeline, watch, start)
+        finally:
+            run.publish()  # also what a run measured before it failed
+    if int(state.step) < steps:
+        announce(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there")
+        if flags.exit_code_if_unfinished:
+            raise SystemExit(flags.exit_code_if_unfinished)
+        return
+    broken = run.broken_images() if hosts.is_first() else {}
+    if broken:
+        count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"
+        announce(f"{count} skipped: {', '.join(f'{run.name}/{name}' for name in sorted(set(broken.values())))}")
+    hosts.meet("the model", limit)  # else nobody would hear that it could not be written
+    announce(f"done: {run.name}/model")
+
+
+def claim_workdir(workdir: Path, config: Config, images: dict[str, int], name: str = "") -> bool:
+    """Makes `workdir` this config's, and says whether it already was.
+
+    `name`: what messages call it, where that is not its path. `images` counts those of each source: with other numbers the
+    order of a resumed run would be another. Raises UserError where the folder is another run's or cannot be written.
+    """
+    path, name = workdir / "config.json", name or str(workdir)
+    record = json.loads(to_json(config)) | {"images": images}
+    if path.exists():
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            difference = first_difference(record, stored, config)
+        except (ValueError, AttributeError, TypeError, OSError):
+            raise UserError(
+                f"{name}/config.json: not readable as a run's config; restore it or take another --workdir."
+            ) from None
+        if difference:
+            raise UserError(f"{name} holds another config's run ({difference}); take another --workdir or that config.")
+        return True
+    if (workdir / "checkpoints").exists():
+        raise UserError(f"{name} holds checkpoints but no config.json; restore it or take another --workdir.")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as beside:
+            beside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another."
+        ) from error
+    return False
+
+
+def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -> dict[str, str]:
+    """What all processes have to agree on before they train together, by name."""
+    if not hosts.several():
+        return {}
+    found = {"config": hashlib.sha256(to_json(config).encode()).hexdigest()[:12]}
+    for role, source in pipeline.sources.items():
+        names = hashlib.sha256()
+        for i in range(len(source)):
+            names.update(f"{source.item_name(i)}\n".encode(errors="surrogateescape"))
+        names.update(b"" if source.classes is None else source.classes.tobytes())
+        found[f"config.data.{role}"] = f"{len(source)} images, {names.hexdigest()[:12]}"
+    if start and config.train.init_from:
+        found["config.train.init_from"] = content_hash(config.model, start)
+    return found
+
+
+def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:
+    """This process's part of the mesh and of the input. Raises UserError where a source or the devices do not fit."""
+    recipe = recipe_of(config)
+    runtime = mesh.start(config.data.batch_size, devices, recipe.rows_together)
+    check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices, recipe.rows_together)
+    sources: dict[str, Source] = {
+        role: open_source(
+            getattr(config.data, role),
+            role=role,
+            field=f"config.data.{role}",
+            seed=config.train.seed,
+            max_pixels=config.data.max_pixels,
+            canvas=recipe.canvas(config),
+        )
+        for role in recipe.roles
+    }
+    kept = int(config.data.cache_gigabytes * 1e9)
+    if kept:
+        sources = {role: CachedSource(source, kept) for role, source in sources.items()}
+    rows = runtime.local_rows(config.data.batch_size)
+    log = workdir / ("broken_images.txt" if hosts.is_first() else f"broken_images.{rows.start}.txt")
+    return runtime, Pipeline(config, recipe, sources, rows=rows, broken=BrokenLog(log))
+
+
+def announce(line: str) -> None:
+    """A line on stderr, from one process."""
+    if hosts.is_first():
+        print(line, file=sys.stderr)
