@@ -185,13 +185,14 @@ def pipeline_of(config: Config, batch: int):
     from contrique_jax.data.broken import BrokenLog
     from contrique_jax.data.pipeline import Pipeline
     from contrique_jax.data.sources import CachedSource, open_source
+    from contrique_jax.recipes.contrique import recipe
 
     canvas = (config.data.height, config.data.width)
     sources = {
         role: CachedSource(open_source(getattr(config.data, role), role=role, field=role, canvas=canvas), 16 << 30)
         for role in ("pristine", "authentic")
     }
-    return Pipeline(config.data, **sources, seed=0, rows=range(batch), broken=BrokenLog())
+    return Pipeline(config, recipe, sources, rows=range(batch), broken=BrokenLog())
 
 
 def losses(options: argparse.Namespace) -> None:
@@ -247,14 +248,14 @@ def augment(options: argparse.Namespace) -> None:
     import jax
 
     from contrique_jax.training import mesh
-    from contrique_jax.training.step import make_augment
+    from contrique_jax.training.step import make_finish
 
     config = config_of(options, augment_on="device")
     rows = next(pipeline_of(config, options.images).batches(0, 1))
     run = mesh.start(options.images, 1)
     placed = run.place(rows)
     start = time.perf_counter()
-    finish = jax.jit(make_augment(config, run)).lower(placed).compile()
+    finish = jax.jit(make_finish(config, run)).lower(placed).compile()
     print(f"distortions and views on the device compiled in {time.perf_counter() - start:.0f} s", flush=True)
     host = next(pipeline_of(config_of(options), options.images).batches(0, 1))
     turn(options.turn)

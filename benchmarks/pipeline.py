@@ -24,14 +24,16 @@ import numpy as np
 from PIL import Image
 from pillow_loader import pillow_two_views
 
-from contrique_jax.config import DataConfig
+from contrique_jax.config import Config, DataConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.decode import decode, to_canvas
 from contrique_jax.data.image_files import list_images
-from contrique_jax.data.pipeline import Pipeline, options, tfdata_half
+from contrique_jax.data.pipeline import Pipeline, options, tfdata_rows
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.data.sources import open_source
+from contrique_jax.distort import bank
 from contrique_jax.io.cores import available_cores
+from contrique_jax.recipes.contrique import recipe
 
 COUNT = 200
 
@@ -72,10 +74,10 @@ def main() -> None:
         assert size == 384 * 512 * 3
         data = DataConfig(str(folder), str(folder), batch_size=64, pristine_share=0.0, loader="tfdata")
         sources = {role: open_source(name, role=role, field=role) for role in ("pristine", "authentic")}
-        pipeline = Pipeline(data, **sources, seed=0, rows=range(64), broken=BrokenLog())
+        pipeline = Pipeline(Config(data=data), recipe, sources, rows=range(64), broken=BrokenLog())
         steps = 10**6
 
-        synthetic = tfdata_half(pipeline, 0, 0, steps, []).batch(32).prefetch(2).with_options(options(pipeline.workers))
+        synthetic = tfdata_rows(pipeline, 0, 0, steps, []).batch(32).prefetch(2).with_options(options(pipeline.workers))
         contestants = {"synthetic rows": (iter(synthetic), 32), "whole batches": (pipeline.batches(0, steps), 64)}
         names = [str(folder / f"{number % COUNT:04}.jpg") for number in range(flags.samples)]
         pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"))
@@ -99,7 +101,7 @@ def main() -> None:
                 times[label].append(batches * rows / (time.perf_counter() - start))
         pool.shutdown()
         plain = statistics.median(times["plain Pillow, no distortion"])
-        print(f"{cores} cores, {len(pipeline.order.types)} distortion types, 256-pixel views of 512x384 JPEGs")
+        print(f"{cores} cores, {len(bank.TYPES)} distortion types, 256-pixel views of 512x384 JPEGs")
         for label, rates in times.items():
             rate = statistics.median(rates)
             print(f"{label:<30}{rate / cores:8.1f} samples/s and core   {rate / plain:.2f} x plain Pillow")

@@ -212,6 +212,12 @@ def test_purposes_by_scope_and_shape():
         ("all-reduce", (126, 128), "jvp(objective)/shard_map/loss: class sums/psum"): "loss: class sums",
         ("all-reduce", (126,), "jvp(objective)/shard_map/loss: sums/psum"): "loss: sums",
         ("all-reduce", (4096, 64), "objective/shard_map/psum"): "loss",
+        (
+            "all-reduce",
+            (64, 64),
+            "(transpose(jvp(forward))/dot:transpose(jvp(forward))/dot:objective/psum)",
+        ): "gradients",
+        ("all-reduce", (126,), "(jvp(forward)/sum:objective/loss: class sums/psum)"): "loss: class sums",
         ("all-reduce", (3, 3, 512, 512), "transpose(jvp(forward))/conv"): "gradients",
         ("all-reduce", (2048, 2048), "transpose(jvp(forward))/reduce_sum"): "gradients",
         ("all-reduce", (2, 2048), "transpose(jvp(forward))/reduce_sum"): "BatchNorm, backwards",

@@ -121,36 +121,56 @@ def save_model(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def preprocessing(model: ModelConfig) -> dict[str, Any]:
+def preprocessing(model: Any) -> dict[str, Any]:
     """What has to be done to an image before this network sees it, and to what comes out, in words and numbers."""
     said: dict[str, Any] = dict(PREPROCESSING)
-    if model.input_scaling == "imagenet":
+    scaling = getattr(model, "input_scaling", "unit")  # which another recipe's may lack
+    if scaling == "imagenet":
         said |= {"mean": list(IMAGENET_MEAN), "standard deviation": list(IMAGENET_DEVIATION)}
-    if model.input_scaling == "centred":
+    if scaling == "centred":
         said |= {"mean": [CENTRE / 255] * 3, "standard deviation": [HALF_RANGE / 255] * 3}
-    if model.features == "stages":
+    if getattr(model, "features", "") == "stages":
         said["features"] = "mean and deviation over the last map of each stage, at each scale, full scale first"
     return said
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
-    """Reads a model folder. Raises UserError for a missing, broken or unknown file and for weights that do not fit."""
+    """Reads a model folder of CONTRIQUE's. Raises UserError for a missing, broken or unknown file, for another recipe's and for
+    weights that do not fit."""
+    folder = _model_folder(folder)
+    description = read_description(folder)
+    if (found := description.get("recipe", Config.recipe)) != Config.recipe:
+        raise UserError(f"{folder}: a model of the recipe {found!r}; name one of {Config.recipe!r}.")
+    model = _architecture(description, folder / DESCRIPTION)
+    weights = folder / WEIGHTS
+    flat = _read_flat(weights)
+    _check_fit(model, flat, weights)
+    return model, from_flat(flat)
+
+
+def read_folder(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Variables]:
+    """The description and the weights of a model folder of any recipe. Raises UserError for a missing or broken file."""
+    folder = _model_folder(folder)
+    return read_description(folder), from_flat(_read_flat(folder / WEIGHTS))
+
+
+def _model_folder(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model folder; give a folder that holds {DESCRIPTION} and {WEIGHTS}.")
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {name} is missing; a model folder holds {DESCRIPTION} and {WEIGHTS}.")
-    model = _architecture(read_description(folder), folder / DESCRIPTION)
-    weights = folder / WEIGHTS
+    return folder
+
+
+def _read_flat(weights: Path) -> dict[str, np.ndarray]:
     try:
-        flat = safetensors.numpy.load_file(weights)
+        return dict(safetensors.numpy.load_file(weights))
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{weights}: truncated or not a safetensors file; copy or save the model again.") from error
     except OSError as error:
         raise UserError(f"{weights}: cannot be read ({error.strerror}).") from error
-    _check_fit(model, flat, weights)
-    return model, from_flat(flat)
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -118,13 +118,15 @@ def step_seconds(parts: dict[str, float]) -> float:
 
 
 def purpose(collective: Collective) -> str:
-    """Which part of the step exchanges, by the scopes in the compiled text and the largest array: the compiler joins small
-    exchanges with large ones."""
-    scopes = re.findall(r"loss: [a-z ]+", collective.source)
-    if scopes:
-        return str(scopes[-1])
-    if "objective" in collective.source:
-        return "loss"
+    """Which part of the step exchanges, by the scopes in the compiled text and the largest array.
+
+    The compiler joins exchanges, and then names all of them, with colons between: what most of them are for is said.
+    """
+    joined = re.split(r":(?! )", collective.source)
+    of_loss = [part for part in joined if "objective" in part]
+    if 2 * len(of_loss) >= len(joined):
+        scopes = re.findall(r"loss: [a-z ]+", of_loss[-1])
+        return str(scopes[-1]) if scopes else "loss"
     largest = collective.largest
     if len(largest) > 2 or (len(largest) == 2 and largest[0] > 2):  # BatchNorm's are [views, channels]
         return "gradients"

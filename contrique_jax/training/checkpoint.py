@@ -221,7 +221,10 @@ def _load_for_inference(path: Path | epath.Path) -> tuple[ModelConfig, dict[str,
     checkpoints = Checkpoints(folder, owner=False)
     try:
         known = {part.name for part in dataclasses.fields(ModelConfig)}
-        stored = checkpoints.config(max(steps))["model"]
+        record = checkpoints.config(max(steps))
+        if (found := record.get("recipe", Config.recipe)) != Config.recipe:
+            raise UserError(f"{folder}: a run of the recipe {found!r}; name one of {Config.recipe!r}.")
+        stored = record["model"]
         state = checkpoints.restore_plain(max(steps))
     except (KeyError, ValueError, OSError) as error:
         raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error

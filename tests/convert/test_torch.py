@@ -249,7 +249,7 @@ def test_a_training_checkpoint_with_nan_is_refused(tmp_path, capsys):
 
     config = Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8))
     state = init_state(config, 10)
-    state = state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
+    state = state.replace(variables=jax.tree.map(lambda leaf: leaf * np.nan, state.variables))
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     checkpoints.save(3, state, config)
     checkpoints.close()

@@ -102,8 +102,8 @@ def test_processes_read_only_their_rows(photographs):
     asked: list[int] = []
     for rows in (range(0, 4), range(4, 8)):
         part = pipeline(photographs, rows=rows, loader="threads")
-        load = part.pristine.load
-        part.pristine.load = lambda record, load=load: (asked.append(record), load(record))[1]
+        load = part.sources["pristine"].load
+        part.sources["pristine"].load = lambda record, load=load: (asked.append(record), load(record))[1]
         batch = next(part.batches(1, 2))
         np.testing.assert_array_equal(batch.views, whole.views[rows.start : rows.stop])
         np.testing.assert_array_equal(batch.classes, whole.classes[rows.start : rows.stop])

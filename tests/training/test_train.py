@@ -224,7 +224,7 @@ def step_equals(model: ModelConfig, variables: Variables, views: np.ndarray, cla
         optim=OptimConfig(momentum=0.0, weight_decay=0.0, warmup_share=0.0, learning_rate=1.0),
     )
     run = mesh.start(6, devices=1)
-    state = init_state(config, 10)._replace(params=variables["params"], batch_stats=variables["batch_stats"])
+    state = init_state(config, 10).replace(variables=variables)
     before = jax.device_get(state.params)
     state = run.replicate(state)
     after, measures = make_step(config, run, 10)(state, run.place((views, classes)))
