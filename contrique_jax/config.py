@@ -1,6 +1,7 @@
 """The typed configuration: one small dataclass a concern, a comment a field, `validate()` in plain words.
 
-The dataclasses are mutable because `ml_collections.config_flags` sets fields from the command line.
+The dataclasses are mutable, and their annotations types and not strings, because `ml_collections.config_flags` sets fields
+from the command line.
 """
 
 import dataclasses

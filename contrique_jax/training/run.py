@@ -8,14 +8,16 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.data.broken import BrokenLog
-from contrique_jax.data.pipeline import Pipeline
+from contrique_jax.data.pipeline import Pipeline, Tree
 from contrique_jax.data.sources import CachedSource, Source, open_source
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io.devices import use_compilation_cache
 from contrique_jax.io.outputs import only_writer, whole_file
-from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.recipes import recipe_of
 from contrique_jax.recipes.recipe import Variables
 from contrique_jax.training import hosts, mesh
@@ -50,10 +52,11 @@ def _train(flags: Flags, watch: Watch) -> None:
     hosts.agree("the start", fault, limit, same=same)
     assert prepared is not None  # or agree has raised
     runtime, pipeline = prepared
+    recipe = recipe_of(config)
     with ExitStack() as lock:
         if hosts.is_first():
             try:
-                resumed = claim_workdir(run.folder, config, pipeline.counts, run.name)
+                resumed = claim_workdir(run.folder, config, pipeline.counts, run.name, recipe.constants(config))
                 lock.enter_context(only_writer(run.folder))
                 run.publish(must=True)
             except UserError as error:
@@ -61,7 +64,7 @@ def _train(flags: Flags, watch: Watch) -> None:
         hosts.agree("the run's folder", fault, limit)
         steps = total_steps(config, pipeline.counts)
         doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resumed else "training"
-        sources = recipe_of(config).describe(config, pipeline.sources)
+        sources = recipe.describe(config, pipeline.sources)
         announce(
             f"{doing} {config.model.encoder} in {run.name}: {sources}, "
             f"{config.data.batch_size} images a step, {steps} steps, {runtime.devices} device(s)"
@@ -84,14 +87,19 @@ def _train(flags: Flags, watch: Watch) -> None:
     announce(f"done: {run.name}/model")
 
 
-def claim_workdir(workdir: Path, config: Config, images: dict[str, int], name: str = "") -> bool:
+def claim_workdir(
+    workdir: Path, config: Config, images: dict[str, int], name: str = "", constants: Tree | None = None
+) -> bool:
     """Makes `workdir` this config's, and says whether it already was.
 
-    `name`: what messages call it, where that is not its path. `images` counts those of each source: with other numbers the
-    order of a resumed run would be another. Raises UserError where the folder is another run's or cannot be written.
+    `name`: what messages call it, if that is not its path. `images` counts those of each source: with other numbers the
+    order of a resumed run would be another. `constants`: the recipe's, whose hash is kept. Raises UserError if the folder is
+    another run's or cannot be written.
     """
     path, name = workdir / "config.json", name or str(workdir)
     record = json.loads(to_json(config)) | {"images": images}
+    if constants:
+        record["constants"] = {"hash": _digest(constants)}
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -128,8 +136,20 @@ def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -
         names.update(b"" if source.classes is None else source.classes.tobytes())
         found[f"config.data.{role}"] = f"{len(source)} images, {names.hexdigest()[:12]}"
     if start and config.train.init_from:
-        found["config.train.init_from"] = content_hash(config.model, start)
+        found["config.train.init_from"] = _digest(start)
+    if constants := recipe_of(config).constants(config):
+        found["the recipe's constants"] = _digest(constants)
     return found
+
+
+def _digest(tree: Tree) -> str:
+    """Twelve hexadecimal digits that name a tree of arrays."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:12]
 
 
 def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:

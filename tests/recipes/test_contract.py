@@ -19,17 +19,19 @@ from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
 from contrique_jax.training import mesh
+from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
+from contrique_jax.training.run import claim_workdir
 from contrique_jax.training.step import init_state, make_step
 from tests import tiny_config
-from tests.recipes import toy
+from tests.recipes import toy, toy_config
 
 SEED_OF_NOISE = 3
 
 
 def tiny(name: str, **train) -> Config:
     """A run of seconds of that recipe."""
-    config = toy.get_config() if name == "toy" else TINY[name]()
+    config = toy_config.get_config() if name == "toy" else TINY[name]()
     config.train = TrainConfig(**({"steps": 20, "checkpoint_every": 4, "log_every": 4} | train))
     return config
 
@@ -209,6 +211,38 @@ def test_padding_changes_nothing(name):
 def test_an_unknown_recipe_is_one_sentence():
     with pytest.raises(UserError, match=r"there is no recipe 'nothing'; choose from .*contrique"):
         recipe_named("nothing")
+
+
+def test_constants_are_kept_as_a_hash(tmp_path, monkeypatch):
+    """Another teacher is another run."""
+    config, teacher = tiny("toy"), toy.constants(None)
+    assert claim_workdir(tmp_path, config, {"authentic": 24}, constants=teacher) is False
+    assert claim_workdir(tmp_path, config, {"authentic": 24}, constants=teacher) is True
+    with pytest.raises(UserError, match="another config's run"):
+        claim_workdir(tmp_path, config, {"authentic": 24}, constants={"teacher": teacher["teacher"] + 1})
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    claim_workdir(tmp_path, tiny("contrique"), {"authentic": 24})
+    with pytest.raises(UserError, match=r"another config's run \(recipe is 'toy' here and 'contrique' there\)"):
+        claim_workdir(tmp_path, tiny("toy"), {"authentic": 24})
+
+
+def test_a_config_of_a_recipe_that_does_not_exist_is_one_sentence(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text("from tests.recipes.toy_config import ToyConfig\n\ndef get_config():\n    return ToyConfig()\n")
+    with pytest.raises(UserError, match=r"--config: there is no recipe 'toy'"):
+        parse_flags(["--config", str(file), "--workdir", str(tmp_path / "run")])
+
+
+def test_fields_of_another_recipe_come_from_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "toy", "tests.recipes.toy")
+    file = tmp_path / "config.py"
+    file.write_text("from tests.recipes.toy_config import ToyConfig\n\ndef get_config():\n    return ToyConfig()\n")
+    flags = ["--config", str(file), "--workdir", str(tmp_path / "run")]
+    assert parse_flags([*flags, "--config.model.width=5"]).config.model.width == 5
+    with pytest.raises(UserError, match=r"config.model has no field 'widht'; the nearest name is config.model.width"):
+        parse_flags([*flags, "--config.model.widht=5"])
 
 
 def test_the_record_carries_the_name(name):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrique_jax.config import Config, DataConfig, OptimConfig
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
 from contrique_jax.networks.pooling import normalise
@@ -22,35 +18,6 @@ gives = "score"
 takes_reference = False
 KEPT = 32  # rows of the queue
 SIDE = 16
-
-
-@dataclass
-class ToyModel:
-    encoder: str = "linear"
-    width: int = 8
-
-    def validate(self) -> None:
-        pass
-
-
-@dataclass
-class ToyLoss:
-    temperature: float = 0.2
-
-    def validate(self) -> None:
-        pass
-
-
-@dataclass
-class ToyConfig(Config):
-    recipe: ClassVar[str] = "toy"
-    rows_together: ClassVar[int] = 1
-    data: DataConfig = field(default_factory=lambda: DataConfig(authentic="scenes:24", batch_size=8, loader="threads"))
-    model: ToyModel = field(default_factory=ToyModel)  # type: ignore[assignment]
-    loss: ToyLoss = field(default_factory=ToyLoss)  # type: ignore[assignment]
-
-    def validate(self) -> None:
-        self.validate_parts()
 
 
 def canvas(config):
@@ -135,7 +102,3 @@ def decays(config, variables):
 
 def apply(config, variables, constants, stack, valid, reference=None):
     return _encoded(variables["params"], stack[:, :SIDE, :SIDE])[:, 0]
-
-
-def get_config() -> ToyConfig:
-    return ToyConfig(optim=OptimConfig(learning_rate=0.1))

@@ -41,6 +41,27 @@ def test_learning_rate_equals_pytorch_schedulers(torch):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("growth", [1, 2, 3])
+def test_restarts_equal_pytorchs(torch, growth):
+    optim = OptimConfig(
+        learning_rate=0.3, schedule="cosine_restarts", restart_steps=7, restart_growth=growth, warmup_share=0.0
+    )
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, T_0=7, T_mult=growth)
+    expected = []
+    for _ in range(200):
+        expected.append(theirs.param_groups[0]["lr"])
+        theirs.step()
+        scheduler.step()
+    ours = [float(learning_rate(optim, 200, step)) for step in range(200)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_constant_rate_stays():
+    optim = OptimConfig(learning_rate=0.2, schedule="constant", warmup_share=0.1)
+    assert [float(learning_rate(optim, 20, step)) for step in (0, 1, 2, 19)] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+
+
 def test_no_warm_up_starts_at_the_peak():
     assert float(learning_rate(OptimConfig(learning_rate=0.5, warmup_share=0.0), 10, 0)) == 0.5
 
@@ -78,6 +99,48 @@ def test_sgd_equals_pytorch_over_twenty_steps(torch):
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params["fc"]["kernel"], layer.weight.detach().numpy().T, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(params["bn1"]["bias"], layer.bias.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_adamw_equals_pytorch_over_twenty_steps(torch):
+    generator = np.random.default_rng(1)
+    weight, bias = generator.standard_normal((4, 3)).astype(np.float32), generator.standard_normal(3).astype(np.float32)
+    slopes = generator.standard_normal((20, 5, 3)).astype(np.float32)
+    optim = OptimConfig(
+        optimiser="adamw",
+        learning_rate=0.01,
+        weight_decay=0.1,
+        momentum_square=0.99,
+        schedule="constant",
+        warmup_share=0.0,
+    )
+    ours, params = optimiser(optim, 20, {"w": True, "b": False}), {"w": jnp.asarray(weight), "b": jnp.asarray(bias)}
+    state = ours.init(params)
+    tensors = [torch.tensor(weight, requires_grad=True), torch.tensor(bias, requires_grad=True)]
+    groups = [{"params": [tensors[0]], "weight_decay": 0.1}, {"params": [tensors[1]], "weight_decay": 0.0}]
+    theirs = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99))
+    for slope in slopes:
+        updates, state = ours.update({"w": jnp.asarray(slope[:4]), "b": jnp.asarray(slope[4])}, state, params)
+        params = optax.apply_updates(params, updates)
+        for tensor, gradient in zip(tensors, (slope[:4], slope[4]), strict=True):
+            tensor.grad = torch.tensor(gradient)
+        theirs.step()
+    np.testing.assert_allclose(params["w"], tensors[0].detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(params["b"], tensors[1].detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_lars_scales_each_decayed_array_by_its_norms():
+    """The paper's equation 6 with its trust coefficient of .001; what is not decayed takes a plain step."""
+    weight, bias = np.full(4, 3.0, np.float32), np.ones(2, np.float32)
+    gradients = {"w": jnp.asarray([0.5, -0.5, 1.0, 2.0]), "b": jnp.asarray([0.3, -0.2])}
+    optim = OptimConfig(
+        optimiser="lars", learning_rate=2.0, weight_decay=0.01, momentum=0.0, schedule="constant", warmup_share=0.0
+    )
+    rule, params = optimiser(optim, 5, {"w": True, "b": False}), {"w": jnp.asarray(weight), "b": jnp.asarray(bias)}
+    updates, _ = rule.update(gradients, rule.init(params), params)
+    step = np.asarray(gradients["w"]) + 0.01 * weight
+    trust = 0.001 * np.linalg.norm(weight) / np.linalg.norm(step)
+    np.testing.assert_allclose(updates["w"], -2.0 * trust * step, rtol=1e-5)
+    np.testing.assert_allclose(updates["b"], -2.0 * np.asarray(gradients["b"]), rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
