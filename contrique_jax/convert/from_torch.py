@@ -31,7 +31,7 @@ _SCALING = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo, torchvision's "
         "ResNet-18 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def from_torch(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)

@@ -35,7 +35,7 @@ HOW_TO = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def to_onnx_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "The encoder as an ONNX graph: images float32 [batch, 3, height, width], RGB in [0, 1], any size -> features "
         "float32 [batch, width] of one scale, L2-normalised if pooled. " + HOW_TO
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT.onnx")
 
 
-def run(args: argparse.Namespace) -> None:
+def to_onnx(args: argparse.Namespace) -> None:
     """Raises UserError where there is no such model or the onnx package is not installed."""
     out = output_path("OUT", args.out, (".onnx",))
     model, variables = load_network(args.model)
