@@ -16,7 +16,7 @@ from contrique_jax.errors import run_verb
 from contrique_jax.evaluation import comparison
 from contrique_jax.evaluation.comparison import Trial
 from contrique_jax.evaluation.intervals import bootstrap_medians
-from contrique_jax.evaluation.studies import LearningCurve
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.tables import curve_line
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, load_probe

@@ -11,16 +11,27 @@ from jaxtyping import Float
 
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.evaluation.controls import mean_alone, standardised
 from contrique_jax.evaluation.correlation import Correlations, correlate
 from contrique_jax.evaluation.intervals import Interval, bootstrap_difference, bootstrap_intervals, bootstrap_medians
-from contrique_jax.evaluation.protocol import Chooser, Evaluation, SplitResult, compare_evaluations, evaluate_features
+from contrique_jax.evaluation.learning_curve import LearningCurve
+from contrique_jax.evaluation.protocol import (
+    ALPHAS,
+    Chooser,
+    Evaluation,
+    SplitResult,
+    best_alpha,
+    check_scores,
+    compare_evaluations,
+    evaluate_features,
+)
 from contrique_jax.evaluation.splits import Split
-from contrique_jax.evaluation.studies import CrossResult, LearningCurve, cross_data_set
 from contrique_jax.inference.cache import Describer, cached_features
 from contrique_jax.inference.extractor import name_broken
+from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
+from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 
 MEAN = "mean of the scores"
+FARTHEST = 5.0  # standard deviations: a flat or synthetic image is further out, and would sway a ridge on 36 numbers
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,15 @@ class Versus:
     wins: int | None
     splits: int
     note: str | None = None
+
+
+@dataclass(frozen=True)
+class CrossResult:
+    """A ridge fitted on all of one data set, tested on all of another."""
+
+    alpha: float
+    correlations: Correlations
+    predictions: Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,67 @@ def try_all(
     return [*trials, Trial(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose))]
 
 
+def standardised(
+    features: Float[np.ndarray, "n d"], like: Float[np.ndarray, "m d"] | None = None
+) -> Float[np.ndarray, "n d"]:
+    """Every feature with mean 0 and variance 1 over the images of `like` (default: these), whose scores play no part;
+    0 where it does not vary, and outliers drawn in to FARTHEST. Statistics have units of their own, and a ridge would see
+    only the largest."""
+    like = np.asarray(features if like is None else like, np.float64)
+    deviation = like.std(axis=0)
+    values = (features - like.mean(axis=0)) / np.where(deviation > 1e-9 * np.abs(like).max(axis=0), deviation, np.inf)
+    return np.clip(values, -FARTHEST, FARTHEST)
+
+
+def mean_alone(
+    scores: Float[np.ndarray, " n"], splits: Sequence[Split], subsets: Sequence[str] | None, choose: Chooser
+) -> Evaluation:
+    """The protocol for what looks at no image: the mean score of the images a ridge would be fitted on.
+
+    It has an RMSE and no correlation: its predictions are constant. It is the ridge of infinite alpha.
+    """
+    kinds = None if subsets is None else np.asarray(subsets, str)
+    results, errors = [], []
+    for split in splits:
+        fitted = split.train if choose == "validation" else np.concatenate([split.train, split.validation])
+        mean = scores[fitted].mean()
+        left_out = split.validation if choose == "validation" else fitted
+        errors.append(scores[left_out] - mean)
+        deviations = np.full(len(split.test), np.sqrt(np.mean(errors[-1] ** 2)))
+        errors_on_test = scores[split.test] - mean
+        parts = {}
+        if kinds is not None:
+            parts = {str(k): _constant(scores[split.test[kinds[split.test] == k]], mean) for k in np.unique(kinds)}
+        results.append(
+            SplitResult(
+                split=split,
+                pooled=_constant(scores[split.test], mean),
+                subsets=parts,
+                predictions=np.full(len(split.test), mean),
+                deviations=deviations,
+                coverage=coverage(errors_on_test, deviations),
+                subset_coverages=coverage_of_kinds(
+                    errors_on_test, deviations, None if kinds is None else kinds[split.test]
+                ),
+                fitted=len(fitted),
+            )
+        )
+    error = np.concatenate(errors)
+    return Evaluation(
+        alpha=np.inf,
+        validation_srocc=np.nan,
+        deviation=float(np.sqrt(np.mean(error**2))),
+        calibration=calibrate(error, np.zeros(len(error))),
+        chosen_by=choose,
+        results=results,
+    )
+
+
+def _constant(scores: Float[np.ndarray, " n"], mean: float) -> Correlations:
+    error = float(np.sqrt(np.mean((scores - mean) ** 2))) if len(scores) else np.nan
+    return Correlations(np.nan, np.nan, np.nan, error)
+
+
 def median_intervals(trial: Trial, images: ScoredImages) -> dict[str, Interval]:
     """The trial's medians of SROCC, PLCC and RMSE with their bootstrap intervals, whole groups resampled."""
     results = trial.evaluation.results
@@ -186,3 +267,40 @@ def cross(contender: Contender, trial: Trial, own: Described, other: Described) 
         )
     interval = bootstrap_intervals(result.predictions, other.images.scores, groups=other.images.groups)["srocc"]
     return CrossTrial(contender.name, other.images.name, len(other.images), result, subsets, interval)
+
+
+def cross_data_set(
+    features: Float[np.ndarray, "n d"],
+    scores: Float[np.ndarray, " n"],
+    other_features: Float[np.ndarray, "m d"],
+    other_scores: Float[np.ndarray, " m"],
+    *,
+    groups: Sequence[str] | None = None,
+    alpha: float | None = None,
+    alphas: Float[np.ndarray, " a"] = ALPHAS,
+    opposite: bool = False,
+    parameters: int = 4,
+) -> CrossResult:
+    """Fitted on all of the first data set, tested on all of the other.
+
+    `alpha`: one chosen before on the first (its `Evaluation.alpha`); default: by leave-one-out on it, whole `groups`
+    left out. `opposite`: higher is better in one and worse in the other, so predictions are negated. Raises UserError
+    for features of different widths and as `evaluate_features` does.
+    """
+    check_scores(features, scores, groups)
+    check_scores(other_features, other_scores)
+    if np.shape(features)[1] != np.shape(other_features)[1]:
+        raise UserError(
+            f"cross-data-set: features of {np.shape(features)[1]} and {np.shape(other_features)[1]} numbers; "
+            "use one model for both data sets."
+        )
+    if alpha is None:
+        everything = [np.arange(len(scores))]
+        paths, _ = held_out_paths(features, scores, everything, alphas, groups)
+        alpha = float(alphas[best_alpha(paths, scores, everything)])
+    coefficients, intercepts = fit_ridge(features, scores, np.array([alpha]))
+    predictions = np.asarray(other_features, np.float64) @ coefficients[0] + intercepts[0]
+    if not np.isfinite(predictions).all():
+        raise UserError("cross-data-set: a feature of the other data set is NaN or infinite; leave such images out.")
+    predictions = -predictions if opposite else predictions
+    return CrossResult(alpha, correlate(predictions, other_scores, parameters=parameters), predictions)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.evaluation.studies import LearningCurve
+from contrique_jax.evaluation.learning_curve import LearningCurve
 
 WIDTH, HEIGHT = 420.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 44.0

@@ -21,10 +21,10 @@ from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
 from contrique_jax.evaluation.comparison import CrossTrial, Trial, Versus, typical_split
 from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.logistic import fit_curve
 from contrique_jax.evaluation.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
 from contrique_jax.evaluation.report_style import stylesheet
-from contrique_jax.evaluation.studies import LearningCurve
 from contrique_jax.evaluation.tables import (
     ENOUGH,
     NUMBERS,

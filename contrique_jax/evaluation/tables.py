@@ -12,8 +12,8 @@ import numpy as np
 from contrique_jax.evaluation.comparison import CrossTrial, Trial, Versus
 from contrique_jax.evaluation.correlation import Correlations
 from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.protocol import Evaluation
-from contrique_jax.evaluation.studies import LearningCurve
 
 NUMBERS = ("srocc", "plcc", "rmse")
 KEPT = ("srocc", "plcc", "krocc", "rmse", "outlier_ratio")

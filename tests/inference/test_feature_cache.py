@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax.evaluation.controls import NaturalStatistics
+from contrique_jax.evaluation.brisque import NaturalStatistics
 from contrique_jax.inference.cache import cached_features
 
 

@@ -1,0 +1,255 @@
+"""One evaluation from its flags to its findings, printed as they come: `contrique-jax evaluate` without its files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrique_jax import __version__
+from contrique_jax.config import ModelConfig
+from contrique_jax.data.iqa_sets import ScoredImages
+from contrique_jax.errors import UserError
+from contrique_jax.evaluation.brisque import NaturalStatistics
+from contrique_jax.evaluation.comparison import (
+    Contender,
+    CrossTrial,
+    Described,
+    Trial,
+    cross,
+    describe,
+    median_intervals,
+    try_all,
+    versus,
+)
+from contrique_jax.evaluation.flags import read_images, read_others
+from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.learning_curve import learning_curve
+from contrique_jax.evaluation.protocol import ALPHAS, Chooser, Evaluation
+from contrique_jax.evaluation.report import Findings
+from contrique_jax.evaluation.splits import (
+    Split,
+    choose_splits,
+    images_hash,
+    keep_rows,
+    short_hash,
+    splits_hash,
+    write_new,
+)
+from contrique_jax.evaluation.tables import (
+    as_json,
+    cross_json,
+    cross_table,
+    curve_line,
+    interval_text,
+    notes,
+    subset_coverages,
+    table,
+    versus_json,
+    versus_line,
+)
+from contrique_jax.inference.extractor import Extractor
+from contrique_jax.io.outputs import user_cache, whole_file
+from contrique_jax.networks.encoder import Variables
+from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
+from contrique_jax.probe.posterior import fit_posterior
+from contrique_jax.training.load import load_network, random_weights
+
+RANDOM, STATISTICS = "random weights", "hand-made statistics"
+# A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.
+CURVE_FITS, CURVE_ALPHAS = 5, 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The findings, and the features of the evaluated network that its probe is fitted on."""
+
+    findings: Findings
+    own: Described
+
+    def probe(self) -> Probe:
+        return fit_probe(self.own, self.findings.trials[0].evaluation)
+
+
+def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
+    """Evaluates --model, those of --against and the controls, and prints tables and sentences.
+
+    Raises UserError for whatever the flags name that cannot be had, before the networks run where it can be known.
+    """
+    images = read_images(flags)
+    others = read_others(flags, images)
+    chosen = choose_splits(images, flags)  # too few groups: said before the network runs
+    has_validation = all(len(split.validation) for split in chosen.splits)
+    choose: Chooser = flags.choose or ("validation" if has_validation else "leave-one-out")
+    cache = _cache_folder(flags.features_cache)
+    contenders = contenders_of(flags)
+    described = describe(contenders, images, cache, "--images" if flags.images else "--scores")
+    kept, splits = described[0].images, keep_rows(chosen.splits, described[0].rows, len(images))
+    trials = try_all(contenders, described, splits, choose, flags.logistic)
+    write_new(chosen, images, flags.seed)
+
+    direction = "higher is better" if images.higher_is_better else "lower is better"
+    mode = "no-reference" if images.references is None else "full-reference"
+    print(
+        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose}, "
+        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})\n"
+    )
+    print(table(trials) + "\n")
+    intervals = {trial.name: median_intervals(trial, kept) for trial in trials if trial.features is not None}
+    print("".join(_judgement(trial, intervals[trial.name]) for trial in trials[: len(contenders)]), end="")
+    compared = [versus(trials[0], trial, kept) for trial in trials[1 : len(contenders)]]
+    print("".join(f"{versus_line(found)}\n" for found in compared), end="")
+    crossed = _cross_all(others, contenders, trials, described, cache)
+    if crossed:
+        print(f"\nfitted on all of {images.name}\n" + cross_table(crossed))
+    if with_curves:
+        trials = [_with_curve(trial, splits[:CURVE_FITS], kept) for trial in trials]
+        print("".join(f"{curve_line(trial)}\n" for trial in trials if trial.curve), end="")
+    about = _about(images, kept) | {
+        "mode": mode, "split_source": chosen.source, "splits_hash": splits_hash(splits, kept)
+    }  # fmt: skip
+    about["config_hash"] = _config_hash(flags, choose, kept, trials, about)
+    return Outcome(Findings(kept, trials, intervals, compared, crossed, about, vars(flags)), described[0])
+
+
+def save_json(path: Path, found: Findings) -> None:
+    """Every number of the findings, whole or not at all."""
+    trained, *controls = found.trials
+    result = {
+        **as_json(trained, found.intervals[trained.name]),
+        "controls": {trial.name: as_json(trial, found.intervals.get(trial.name)) for trial in controls},
+        "differences": [versus_json(one) for one in found.compared],
+        "cross": [cross_json(one) for one in found.crossed],
+        **found.about,
+        "config": found.config,
+    }
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def fit_probe(own: Described, evaluation: Evaluation) -> Probe:
+    """The probe fitted on all images with the alpha that the protocol chose; its deviations are calibrated on the images
+    that this was chosen by."""
+    images, features = own.images, own.features
+    coefficients, intercepts = fit_ridge(features, images.scores, np.array([evaluation.alpha]))
+    low, high = images.score_range or (float(images.scores.min()), float(images.scores.max()))
+    return Probe(
+        coefficients=coefficients[0],
+        intercept=float(intercepts[0]),
+        alpha=evaluation.alpha,
+        feature_name=NO_REFERENCE if images.references is None else FULL_REFERENCE,
+        model_hash=own.model_hash,
+        data_set=images.name,
+        score_low=float(low),
+        score_high=float(high),
+        higher_is_better=images.higher_is_better,
+        deviation=evaluation.deviation,
+        posterior=fit_posterior(features, evaluation.alpha, evaluation.calibration, images.groups),
+        shorter_side=images.shorter_side,
+    )
+
+
+def contenders_of(flags: argparse.Namespace) -> list[Contender]:
+    """The network that --model names, those of --against, and the controls. Raises UserError where one is no network."""
+    limit = flags.max_megapixels
+
+    def network(name: str, model: ModelConfig, weights: Variables) -> Contender:
+        return Contender(name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side))
+
+    networks = {name: load_network(name) for name in (flags.model, *flags.against)}
+    found = [network(name, *loaded) for name, loaded in networks.items()]
+    if not flags.no_control:
+        model, _ = networks[flags.model]
+        if not flags.model.startswith("random:"):
+            found.append(network(RANDOM, model, random_weights(model)))
+        made = Contender(
+            STATISTICS, lambda side: NaturalStatistics(max_megapixels=limit, shorter_side=side), standardise=True
+        )
+        found.append(made)
+    return found
+
+
+def _cross_all(
+    others: Sequence[ScoredImages],
+    contenders: Sequence[Contender],
+    trials: Sequence[Trial],
+    described: Sequence[Described],
+    cache: Path | None,
+) -> list[CrossTrial]:
+    """Every contender fitted on all of the data set, on each of the others."""
+    crossed = []
+    for other in others:
+        theirs = describe(contenders, other, cache, "--cross")
+        pairs = zip(contenders, trials, described, theirs, strict=False)  # the last trial is the mean's
+        crossed += [cross(contender, trial, mine, their) for contender, trial, mine, their in pairs]
+    return crossed
+
+
+def _config_hash(
+    flags: argparse.Namespace, choose: Chooser, kept: ScoredImages, trials: Sequence[Trial], about: Mapping[str, Any]
+) -> str:
+    """Names all that decides the numbers."""
+    decides = {
+        "version": __version__, "images": images_hash(kept), "models": [trial.model_hash for trial in trials], "choose": choose,
+        "logistic": flags.logistic, "max_megapixels": flags.max_megapixels,
+        **{name: about[name] for name in ("mode", "splits_hash", "alphas")},
+    }  # fmt: skip
+    return short_hash(decides)
+
+
+def _counted(images: ScoredImages) -> str:
+    """How many images, and of how many where the folder holds a part of the data set."""
+    whole = images.full_size
+    return f"{len(images)} of {whole:,} images" if whole and len(images) < whole else f"{len(images)} images"
+
+
+def _judgement(trial: Trial, intervals: Mapping[str, Interval]) -> str:
+    """What the table has no room for, a line and one for each note."""
+    found = trial.evaluation
+    medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in intervals.items())
+    line = (
+        f"{trial.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; "
+        f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
+    )
+    parts = ", ".join(f"{name} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
+    return "".join(f"{each}\n" for each in [line + (f" ({parts})" if parts else ""), *notes(found)])
+
+
+def _with_curve(trial: Trial, splits: Sequence[Split], images: ScoredImages) -> Trial:
+    """The trial with its learning curve over `splits`, drawn several times where they are few; the mean has none."""
+    if trial.features is None:
+        return trial
+    repeats, alphas = -(-CURVE_FITS // len(splits)), ALPHAS[::CURVE_ALPHAS]
+    curve = learning_curve(trial.features, images.scores, splits, images.groups, repeats=repeats, alphas=alphas)
+    return replace(trial, curve=curve)
+
+
+def _about(images: ScoredImages, kept: ScoredImages) -> dict[str, Any]:
+    """What was evaluated, so that others can compare."""
+    return {
+        "images": len(kept),
+        "full_size": images.full_size,
+        "images_left_out": len(images) - len(kept),
+        "groups": len(set(kept.groups)),
+        "data_set": images.name,
+        "score_column": images.score_column,
+        "score_range": [float(images.scores.min()), float(images.scores.max())],
+        "higher_is_better": images.higher_is_better,
+        "alphas": [float(ALPHAS[0]), float(ALPHAS[-1]), len(ALPHAS)],
+    }
+
+
+def _cache_folder(named: str | None) -> Path | None:
+    if named is None:
+        return user_cache("features")
+    folder = Path(named).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--features-cache: {folder} cannot be made ({error.strerror}); name another.") from error
+    return folder
