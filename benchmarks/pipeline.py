@@ -31,7 +31,7 @@ from contrique_jax.data.pipeline import Pipeline, options, tfdata_half
 from contrique_jax.data.rows import BrokenLog
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.data.sources import open_source
-from contrique_jax.io.cores import available_cores
+from contrique_jax.io.machine import available_cores
 
 COUNT = 200
 

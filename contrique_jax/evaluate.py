@@ -9,7 +9,7 @@ from contrique_jax.errors import run_verb
 from contrique_jax.evaluation.flags import parse_flags
 from contrique_jax.evaluation.report import write_report
 from contrique_jax.evaluation.run import evaluate, save_json
-from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path
 
 

@@ -21,8 +21,7 @@ from contrique_jax.distort import bank
 from contrique_jax.distort.flags import add_flags, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import Parser, UserError, run_verb
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import host_device, use_compilation_cache
+from contrique_jax.io.machine import available_cores, host_device, use_compilation_cache
 from contrique_jax.io.outputs import output_path, whole_file
 
 LONGEST, SHORTEST = 512, 384  # pixels: a larger image is reduced to this, the size of KADIS-700k

@@ -175,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _train(flags: Flags, watch: Watch) -> None:
     # slow imports, after everything that can be refused without them
-    from contrique_jax.io.devices import use_compilation_cache
+    from contrique_jax.io.machine import use_compilation_cache
     from contrique_jax.training.train import out_of_memory_said, total_steps, train
     from contrique_jax.training.warm_start import starting_weights
     from contrique_jax.training.workdir import Workdir

@@ -14,7 +14,7 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.extractor import Extractor, add_model_flags, name_reduced, progress_bar
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
-from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path, whole_file
 from contrique_jax.probe import load_probe
 from contrique_jax.training.load import load_network

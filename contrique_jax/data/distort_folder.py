@@ -31,8 +31,7 @@ from contrique_jax.distort import bank
 from contrique_jax.distort.flags import add_flags, numbers, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.machine import available_cores, use_compilation_cache
 from contrique_jax.io.outputs import only_writer, whole_file
 
 MANY_SIZES = 8  # that are worth a word

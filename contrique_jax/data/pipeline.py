@@ -31,8 +31,7 @@ from contrique_jax.data.order import Draws, Order
 from contrique_jax.data.rows import BrokenLog, load_canvas, load_crops
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import ONE_THREAD, host_device
+from contrique_jax.io.machine import ONE_THREAD, available_cores, host_device
 
 Row = tuple[UInt8[np.ndarray, "..."], Int32[np.ndarray, ""]]  # pixels and the class
 

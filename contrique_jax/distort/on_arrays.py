@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
-from contrique_jax.io.devices import ONE_THREAD, host_device
+from contrique_jax.io.machine import ONE_THREAD, host_device
 
 SMALLEST_SIDE = 48  # pixels; what type 20 needs
 MOST_COMPILED = 128  # functions kept, one for each type and size; the one unused for longest goes first
