@@ -33,8 +33,9 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from contrique_jax.augment.host_views import to_canvas
 from contrique_jax.config import Config, DataConfig
-from contrique_jax.data.decode import read, to_canvas
+from contrique_jax.data.decode import read
 from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.io.machine import available_cores

@@ -24,8 +24,9 @@ import numpy as np
 from PIL import Image
 from pillow_loader import pillow_two_views
 
+from contrique_jax.augment.host_views import to_canvas
 from contrique_jax.config import DataConfig
-from contrique_jax.data.decode import decode, to_canvas
+from contrique_jax.data.decode import decode
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.pipeline import Pipeline, options, tfdata_half
 from contrique_jax.data.rows import BrokenLog

@@ -16,7 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from contrique_jax import distort
-from contrique_jax.data.decode import read, to_canvas
+from contrique_jax.augment.host_views import to_canvas
+from contrique_jax.data.decode import read
 from contrique_jax.data.distorted_set import (
     MANIFEST,
     Photograph,

@@ -9,8 +9,8 @@ import threading
 import numpy as np
 from jaxtyping import UInt8
 
+from contrique_jax.augment.host_views import authentic_view, to_canvas
 from contrique_jax.augment.views import ViewDraw
-from contrique_jax.data.decode import authentic_view, to_canvas
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import BrokenImage, UserError
 
