@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,13 +119,19 @@ class Checkpoints:
                 "use the config it was trained with or another --workdir."
             )
 
-    def restore_plain(self, step: int) -> Any:
-        """The state of `step` as nested dicts of host arrays, whatever its architecture."""
+    def restore_plain(self, step: int, names: Sequence[str]) -> Any:
+        """Those parts of the state of `step` as nested dicts of host arrays, whatever its architecture; no other is read."""
         metadata = self._manager.item_metadata(step)["state"].tree
         host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), metadata)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
-        return jax.device_get(restored["state"])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host),
+            {name: metadata[name] for name in names},
+        )
+        args = ocp.args.PyTreeRestore(
+            item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+        )
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return jax.device_get(reader.restore(self.folder / str(step) / "state", args=args))
 
     def wait(self) -> None:
         """Returns once everything saved is written. Raises UserError where the disk is full or the bucket refuses it."""
@@ -222,7 +229,7 @@ def _load_for_inference(path: Path | epath.Path) -> tuple[ModelConfig, dict[str,
     try:
         known = {part.name for part in dataclasses.fields(ModelConfig)}
         stored = checkpoints.config(max(steps))["model"]
-        state = checkpoints.restore_plain(max(steps))
+        state = checkpoints.restore_plain(max(steps), ("params", "batch_stats"))
     except (KeyError, ValueError, OSError) as error:
         raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error
     finally:
