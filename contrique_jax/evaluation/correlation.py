@@ -30,9 +30,9 @@ class Correlations:
 
 
 def correlate(
-    predictions: Values, scores: Values, *, opinion_deviations: Values | None = None, parameters: int = 4
+    predictions: Values, scores: Values, *, opinion_deviations: Values | None = None, logistic_parameters: int = 4
 ) -> Correlations:
-    """All numbers for `predictions` [n] against `scores` [n], after a logistic of 4 or 5 `parameters`.
+    """All numbers for `predictions` [n] against `scores` [n], after a logistic of 4 or 5 `logistic_parameters`.
 
     `opinion_deviations` [n]: standard deviation of each image's opinions, in units of the scores; an outlier is an
     image further than twice that from the fit, and without them one further than twice the residuals' deviation.
@@ -49,7 +49,7 @@ def correlate(
     why = _undefined(predictions, scores)
     if why:
         return Correlations(np.nan, np.nan, np.nan, np.nan, (why,), outlier_rule=rule)
-    fitted, note = fit_logistic(predictions, scores, parameters)
+    fitted, note = fit_logistic(predictions, scores, logistic_parameters)
     residuals = np.abs(fitted - scores)
     return Correlations(
         srocc=srocc(predictions, scores),
@@ -76,12 +76,12 @@ def krocc(x: Values, y: Values) -> float:
     return np.nan if _undefined(x, y) else float(stats.kendalltau(x, y).statistic)
 
 
-def plcc(predictions: Values, scores: Values, parameters: int = 4) -> float:
+def plcc(predictions: Values, scores: Values, logistic_parameters: int = 4) -> float:
     """Pearson's correlation of scores and predictions mapped by `fit_logistic`; NaN where an input is constant."""
     predictions, scores = _pair(predictions, scores)
     if _undefined(predictions, scores):
         return np.nan
-    return _signed_pearson(predictions, fit_logistic(predictions, scores, parameters)[0], scores)
+    return _signed_pearson(predictions, fit_logistic(predictions, scores, logistic_parameters)[0], scores)
 
 
 def rmse(x: Values, y: Values) -> float:
@@ -100,10 +100,10 @@ def rank_correlations(
         return (x @ y) / np.sqrt((x * x).sum(axis=1) * (y @ y))
 
 
-def fit_logistic(predictions: Values, scores: Values, parameters: int = 4) -> tuple[Values, str | None]:
+def fit_logistic(predictions: Values, scores: Values, logistic_parameters: int = 4) -> tuple[Values, str | None]:
     """Predictions mapped to the scale of the scores by `logistic.fit_curve`, and a note where the curve is no logistic."""
     predictions, scores = _pair(predictions, scores)
-    curve = fit_curve(predictions, scores, parameters)
+    curve = fit_curve(predictions, scores, logistic_parameters)
     return curve(predictions), curve.note
 
 

@@ -89,8 +89,8 @@ def _test_sroccs(
     portion = max(PORTION // (len(alphas) * len(scores)), 1)
     for start in range(0, len(fits), portion):
         part = slice(start, start + portion)
-        paths, _ = held_out_paths(features, scores, fits[part], alphas, groups)
+        by_alpha, _ = held_out_paths(features, scores, fits[part], alphas, groups)
         for i, (rows, test) in enumerate(zip(fits[part], tests[part], strict=True)):
-            best = best_alpha(paths[i : i + 1], scores, [rows])
-            found.append(srocc(paths[i, best, test], scores[test]))
+            best = best_alpha(by_alpha[i : i + 1], scores, [rows])
+            found.append(srocc(by_alpha[i, best, test], scores[test]))
     return np.array(found)

@@ -18,14 +18,14 @@ from contrique_jax.errors import UserError
 from contrique_jax.evaluation.brisque import NaturalStatistics
 from contrique_jax.evaluation.comparison import (
     Contender,
-    CrossTrial,
-    Described,
-    Trial,
+    CrossModelResult,
+    ExtractedFeatures,
+    ModelResult,
+    compare_models,
     cross,
-    describe,
+    evaluate_all,
+    extract_all,
     median_intervals,
-    try_all,
-    versus,
 )
 from contrique_jax.evaluation.flags import read_images, read_others
 from contrique_jax.evaluation.intervals import Interval
@@ -43,6 +43,8 @@ from contrique_jax.evaluation.splits import (
 )
 from contrique_jax.evaluation.tables import (
     as_json,
+    comparison_json,
+    comparison_line,
     cross_json,
     cross_table,
     curve_line,
@@ -50,8 +52,6 @@ from contrique_jax.evaluation.tables import (
     notes,
     subset_coverages,
     table,
-    versus_json,
-    versus_line,
 )
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.io.outputs import user_cache, whole_file
@@ -70,10 +70,10 @@ class Outcome:
     """The findings, and the features of the evaluated network that its probe is fitted on."""
 
     findings: Findings
-    own: Described
+    own: ExtractedFeatures
 
     def probe(self) -> Probe:
-        return fit_probe(self.own, self.findings.trials[0].evaluation)
+        return fit_probe(self.own, self.findings.models[0].evaluation)
 
 
 def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
@@ -85,45 +85,45 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     others = read_others(flags, images)
     chosen = choose_splits(images, flags)  # too few groups: said before the network runs
     has_validation = all(len(split.validation) for split in chosen.splits)
-    choose: Chooser = flags.choose or ("validation" if has_validation else "leave-one-out")
+    choose_by: Chooser = flags.choose or ("validation" if has_validation else "leave-one-out")
     cache = _cache_folder(flags.features_cache)
     contenders = contenders_of(flags)
-    described = describe(contenders, images, cache, "--images" if flags.images else "--scores")
-    kept, splits = described[0].images, keep_rows(chosen.splits, described[0].rows, len(images))
-    trials = try_all(contenders, described, splits, choose, flags.logistic)
+    extracted = extract_all(contenders, images, cache, "--images" if flags.images else "--scores")
+    kept, splits = extracted[0].images, keep_rows(chosen.splits, extracted[0].rows, len(images))
+    models = evaluate_all(contenders, extracted, splits, choose_by, flags.logistic)
     write_new(chosen, images, flags.seed)
 
     direction = "higher is better" if images.higher_is_better else "lower is better"
     mode = "no-reference" if images.references is None else "full-reference"
     print(
-        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose}, "
+        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose_by}, "
         f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})\n"
     )
-    print(table(trials) + "\n")
-    intervals = {trial.name: median_intervals(trial, kept) for trial in trials if trial.features is not None}
-    print("".join(_judgement(trial, intervals[trial.name]) for trial in trials[: len(contenders)]), end="")
-    compared = [versus(trials[0], trial, kept) for trial in trials[1 : len(contenders)]]
-    print("".join(f"{versus_line(found)}\n" for found in compared), end="")
-    crossed = _cross_all(others, contenders, trials, described, cache)
+    print(table(models) + "\n")
+    intervals = {model.name: median_intervals(model, kept) for model in models if model.features is not None}
+    print("".join(_judgement(model, intervals[model.name]) for model in models[: len(contenders)]), end="")
+    compared = [compare_models(models[0], model, kept) for model in models[1 : len(contenders)]]
+    print("".join(f"{comparison_line(found)}\n" for found in compared), end="")
+    crossed = _cross_all(others, contenders, models, extracted, cache)
     if crossed:
         print(f"\nfitted on all of {images.name}\n" + cross_table(crossed))
     if with_curves:
-        trials = [_with_curve(trial, splits[:CURVE_FITS], kept) for trial in trials]
-        print("".join(f"{curve_line(trial)}\n" for trial in trials if trial.curve), end="")
+        models = [_with_curve(model, splits[:CURVE_FITS], kept) for model in models]
+        print("".join(f"{curve_line(model)}\n" for model in models if model.curve), end="")
     about = _about(images, kept) | {
         "mode": mode, "split_source": chosen.source, "splits_hash": splits_hash(splits, kept)
     }  # fmt: skip
-    about["config_hash"] = _config_hash(flags, choose, kept, trials, about)
-    return Outcome(Findings(kept, trials, intervals, compared, crossed, about, vars(flags)), described[0])
+    about["config_hash"] = _config_hash(flags, choose_by, kept, models, about)
+    return Outcome(Findings(kept, models, intervals, compared, crossed, about, vars(flags)), extracted[0])
 
 
 def save_json(path: Path, found: Findings) -> None:
     """Every number of the findings, whole or not at all."""
-    trained, *controls = found.trials
+    trained, *controls = found.models
     result = {
         **as_json(trained, found.intervals[trained.name]),
-        "controls": {trial.name: as_json(trial, found.intervals.get(trial.name)) for trial in controls},
-        "differences": [versus_json(one) for one in found.compared],
+        "controls": {model.name: as_json(model, found.intervals.get(model.name)) for model in controls},
+        "differences": [comparison_json(one) for one in found.compared],
         "cross": [cross_json(one) for one in found.crossed],
         **found.about,
         "config": found.config,
@@ -132,7 +132,7 @@ def save_json(path: Path, found: Findings) -> None:
         beside.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def fit_probe(own: Described, evaluation: Evaluation) -> Probe:
+def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
     """The probe fitted on all images with the alpha that the protocol chose; its deviations are calibrated on the images
     that this was chosen by."""
     images, features = own.images, own.features
@@ -177,25 +177,30 @@ def contenders_of(flags: argparse.Namespace) -> list[Contender]:
 def _cross_all(
     others: Sequence[ScoredImages],
     contenders: Sequence[Contender],
-    trials: Sequence[Trial],
-    described: Sequence[Described],
+    models: Sequence[ModelResult],
+    extracted: Sequence[ExtractedFeatures],
     cache: Path | None,
-) -> list[CrossTrial]:
+) -> list[CrossModelResult]:
     """Every contender fitted on all of the data set, on each of the others."""
     crossed = []
     for other in others:
-        theirs = describe(contenders, other, cache, "--cross")
-        pairs = zip(contenders, trials, described, theirs, strict=False)  # the last trial is the mean's
-        crossed += [cross(contender, trial, mine, their) for contender, trial, mine, their in pairs]
+        theirs = extract_all(contenders, other, cache, "--cross")
+        pairs = zip(contenders, models, extracted, theirs, strict=False)  # the last model is the mean's
+        crossed += [cross(contender, model, mine, their) for contender, model, mine, their in pairs]
     return crossed
 
 
 def _config_hash(
-    flags: argparse.Namespace, choose: Chooser, kept: ScoredImages, trials: Sequence[Trial], about: Mapping[str, Any]
+    flags: argparse.Namespace,
+    choose_by: Chooser,
+    kept: ScoredImages,
+    models: Sequence[ModelResult],
+    about: Mapping[str, Any],
 ) -> str:
     """Names all that decides the numbers."""
     decides = {
-        "version": __version__, "images": images_hash(kept), "models": [trial.model_hash for trial in trials], "choose": choose,
+        "version": __version__, "images": images_hash(kept), "models": [model.model_hash for model in models],
+        "choose": choose_by,
         "logistic": flags.logistic, "max_megapixels": flags.max_megapixels,
         **{name: about[name] for name in ("mode", "splits_hash", "alphas")},
     }  # fmt: skip
@@ -208,25 +213,25 @@ def _counted(images: ScoredImages) -> str:
     return f"{len(images)} of {whole:,} images" if whole and len(images) < whole else f"{len(images)} images"
 
 
-def _judgement(trial: Trial, intervals: Mapping[str, Interval]) -> str:
+def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> str:
     """What the table has no room for, a line and one for each note."""
-    found = trial.evaluation
+    found = model.evaluation
     medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in intervals.items())
     line = (
-        f"{trial.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; "
+        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; "
         f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
     )
     parts = ", ".join(f"{name} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
     return "".join(f"{each}\n" for each in [line + (f" ({parts})" if parts else ""), *notes(found)])
 
 
-def _with_curve(trial: Trial, splits: Sequence[Split], images: ScoredImages) -> Trial:
-    """The trial with its learning curve over `splits`, drawn several times where they are few; the mean has none."""
-    if trial.features is None:
-        return trial
+def _with_curve(model: ModelResult, splits: Sequence[Split], images: ScoredImages) -> ModelResult:
+    """The model with its learning curve over `splits`, drawn several times where they are few; the mean has none."""
+    if model.features is None:
+        return model
     repeats, alphas = -(-CURVE_FITS // len(splits)), ALPHAS[::CURVE_ALPHAS]
-    curve = learning_curve(trial.features, images.scores, splits, images.groups, repeats=repeats, alphas=alphas)
-    return replace(trial, curve=curve)
+    curve = learning_curve(model.features, images.scores, splits, images.groups, repeats=repeats, alphas=alphas)
+    return replace(model, curve=curve)
 
 
 def _about(images: ScoredImages, kept: ScoredImages) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def _stored(path: Path) -> tuple[list[dict[str, list[str]]], Any]:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SplitChoice:
     """The splits of an evaluation."""
 
     splits: list[Split]
@@ -195,7 +195,7 @@ class Chosen:
     new_file: Path | None = None  # where --splits-file wants them written
 
 
-def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> Chosen:
+def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> SplitChoice:
     """Those of --splits-file, the data set's official one, or random ones.
 
     Raises UserError where there are too few groups, and where the file does not fit or could not be written.
@@ -204,7 +204,7 @@ def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> Chosen:
     names = split_names(images)
     if path is not None and path.exists():
         found = read_splits(path, names)
-        return Chosen(found, f"{len(found)} splits of {path.name}")
+        return SplitChoice(found, f"{len(found)} splits of {path.name}")
     if flags.splits is None and {"train", "test"} <= set(images.official_split or []):
         if path is not None:
             raise UserError(
@@ -215,24 +215,24 @@ def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> Chosen:
     count = 10 if flags.splits is None else flags.splits
     found = make_splits(names, count, flags.seed, "--images" if flags.images else "--scores")
     new_file = None if path is None else output_path("--splits-file", str(path), (".json",))
-    return Chosen(found, f"{count} random splits 70/10/20", new_file)
+    return SplitChoice(found, f"{count} random splits 70/10/20", new_file)
 
 
-def write_new(chosen: Chosen, images: ScoredImages, seed: int) -> None:
+def write_new(chosen: SplitChoice, images: ScoredImages, seed: int) -> None:
     """Writes the splits where --splits-file asks for it."""
     if chosen.new_file is not None:
         about = {"data_set": images.name, "images": len(images), "seed": seed}
         write_splits(chosen.new_file, chosen.splits, split_names(images), about)
 
 
-def _official(images: ScoredImages) -> Chosen:
+def _official(images: ScoredImages) -> SplitChoice:
     sides = images.official_split or []
     split = official_split(sides, images.groups)
     twice = sum(side in ("train", "validation") for side in sides) - len(split.train) - len(split.validation)
     if not twice:
-        return Chosen([split], "the official split")
+        return SplitChoice([split], "the official split")
     counted = "1 image that is" if twice == 1 else f"{twice} images that are"
-    return Chosen([split], f"the official split ({counted} also on its test side left out of training)")
+    return SplitChoice([split], f"the official split ({counted} also on its test side left out of training)")
 
 
 def split_names(images: ScoredImages) -> list[str]:
