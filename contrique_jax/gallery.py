@@ -22,7 +22,7 @@ from contrique_jax.distort.flags import add_flags, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.io.machine import available_cores, host_device, use_compilation_cache
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 
 LONGEST, SHORTEST = 512, 384  # pixels: a larger image is reduced to this, the size of KADIS-700k
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -178,8 +178,8 @@ def main(argv: Sequence[str]) -> None:
     size = f"distorted at {image.shape[1]} x {image.shape[0]} pixels, shown at {flags.scale:g} of that"
     ends = "values stretched to the whole range" if flags.minmax else "values clipped"
     page = sheet(image, rows, title=f"{path.name}: {size}; {ends}; seed {flags.seed}", scale=flags.scale)
-    with whole_file(out) as beside:
-        page.save(beside, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=92)
+    with atomic_write(out) as temporary:
+        page.save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=92)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.errors import UserError, disk_message, run_verb
 from contrique_jax.io import buckets
-from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.training import hosts
 from contrique_jax.training.watch import Watch
 
@@ -149,8 +149,8 @@ def claim_workdir(workdir: Path, config: Config, images: dict[str, int], name: s
         raise UserError(f"{name} holds checkpoints but no config.json; restore it or take another --workdir.")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as beside:
-            beside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(
             disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another."

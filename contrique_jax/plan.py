@@ -21,7 +21,7 @@ from typing import Any
 
 from contrique_jax.config import Config
 from contrique_jax.errors import Parser, UserError, run_verb
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.main import parse_flags as training_flags
 from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
 from contrique_jax.planning.topology import Topology, open_topology
@@ -199,8 +199,8 @@ def main(argv: Sequence[str]) -> None:
         most = "more may, " if tries == MOST_TRIES else ""
         print(f"largest     {record['largest_batch']} images a step fit ({most}{tries} compilations)")
     if out:
-        with whole_file(out) as beside:
-            beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(out) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if not compiled.fits:
         print(f"error: {topology.name}: {misfit_advice(config, compiled, runtime.devices)}", file=sys.stderr)
         raise SystemExit(MISFIT)

@@ -17,7 +17,7 @@ from pathlib import Path
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 
 ORIGINAL, OURS = ("File_names", "labels"), ("path", "class")
 HELP = (
@@ -92,7 +92,7 @@ def rewrite(
             raise UserError(f"{path}: there is no column {name!r} (columns found: {', '.join(columns) or 'none'}).")
     places = [columns.index(name) for name in before]
     count = authentic = 0
-    with whole_file(out) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+    with atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(after)
         for line, row in rows:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.networks.encoder import feature_width
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
@@ -157,23 +157,23 @@ def write_json(probe: Probe, path: Path) -> None:
     """Numbers as text that reads back exactly, and three lines of Python that make a Ridge of them."""
     numbers = {"coefficients": probe.coefficients.tolist(), "intercept": probe.intercept, "alpha": probe.alpha}
     stored = {"how_to_build": HOW_TO_BUILD, DESCRIPTION: description(probe)} | numbers
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
 def write_skops(probe: Probe, path: Path) -> None:
     """A file of the skops library. Raises UserError where it is not installed."""
     ridge = sklearn_ridge(probe)
     skops = _skops(path)
-    with whole_file(path) as beside:
-        skops.dump(ridge, beside)
+    with atomic_write(path) as temporary:
+        skops.dump(ridge, temporary)
 
 
 def write_pickle(probe: Probe, path: Path) -> None:
     """A pickled scikit-learn Ridge."""
     ridge = sklearn_ridge(probe)
-    with whole_file(path) as beside:
-        beside.write_bytes(pickle.dumps(ridge, protocol=4))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(pickle.dumps(ridge, protocol=4))
 
 
 def sklearn_ridge(probe: Probe) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from contrique_jax import __version__
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.networks import efficientnet
 from contrique_jax.networks.encoder import (
     CENTRE,
@@ -52,8 +52,8 @@ def to_onnx(args: argparse.Namespace) -> None:
     folder = model_folder(args.model)
     licence = read_description(folder).get("licence") if folder else None
     stored = build(model, variables, {"licence": str(licence or NO_LICENCE)}).SerializeToString()
-    with whole_file(out) as beside:
-        beside.write_bytes(stored)
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(stored)
     print(f"{out}: {model.encoder}, images [batch, 3, height, width] -> features [batch, {feature_width(model)}]")
     print(HOW_TO)
     if folder is None and not args.model.startswith("random:"):

@@ -33,7 +33,7 @@ from contrique_jax.distort.flags import add_flags, numbers, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.io.machine import available_cores, use_compilation_cache
-from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.io.outputs import atomic_write, only_writer
 
 MANY_SIZES = 8  # that are worth a word
 WAITING = 4  # photographs handed out ahead, for each worker
@@ -62,8 +62,10 @@ def make(plan: Plan, photograph: Photograph, stop: threading.Event) -> int:
         if type:
             seed = seed_of(plan.seed, photograph.name, type, level)
             done = distort.apply(image, type, level, seed=seed, minmax=plan.minmax)
-        with whole_file(plan.file(photograph, type, level)) as beside:
-            Image.fromarray(done).save(beside, "PNG", compress_level=1)  # a third of the time for a tenth of the space
+        with atomic_write(plan.file(photograph, type, level)) as temporary:
+            Image.fromarray(done).save(
+                temporary, "PNG", compress_level=1
+            )  # a third of the time for a tenth of the space
         written += 1
     return written
 

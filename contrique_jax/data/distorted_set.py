@@ -16,7 +16,7 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 MANIFEST, SETTINGS = "manifest.csv", "distort.json"
 COLUMNS = ("path", "source", "type", "level", "class")
@@ -110,8 +110,8 @@ def check_settings(plan: Plan) -> None:
             raise UserError(
                 f"{plan.out}: it holds images, but no {SETTINGS} says how they were made; name a new folder."
             ) from None
-        with whole_file(path) as beside:
-            beside.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")
         return
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: it cannot be read ({error}); name another folder.") from error
@@ -138,7 +138,7 @@ def write_manifest(plan: Plan, photographs: Sequence[Photograph]) -> int:
             rows[name] = (name, source, str(type), str(level), str(number))
     there = {entry.name for entry in os.scandir(plan.out)}
     rows = {name: row for name, row in rows.items() if name in there}
-    with whole_file(path) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows[name] for name in sorted(rows))

@@ -35,7 +35,7 @@ from contrique_jax.evaluation.tables import (
     subset_names,
     summary,
 )
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 SHOWN = 6  # pictures at each end
 PICTURE_SIDE, PICTURE_QUALITY = 220, 75
@@ -56,8 +56,8 @@ class Findings:
 
 def write_report(path: Path, findings: Findings) -> None:
     """The page, whole or not at all."""
-    with whole_file(path) as beside:
-        beside.write_text(page(findings), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(page(findings), encoding="utf-8")
 
 
 def page(findings: Findings) -> str:

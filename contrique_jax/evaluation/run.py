@@ -54,7 +54,7 @@ from contrique_jax.evaluation.tables import (
     table,
 )
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.io.outputs import user_cache, whole_file
+from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
 from contrique_jax.probe.posterior import fit_posterior
@@ -128,8 +128,8 @@ def save_json(path: Path, found: Findings) -> None:
         **found.about,
         "config": found.config,
     }
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 FEWEST_GROUPS = 5
@@ -127,8 +127,8 @@ def write_splits(path: Path, splits: Sequence[Split], groups: Sequence[str], abo
             )
         listed.append({side: [str(name) for name in found] for side, found in sides.items()})
     stored = {"format": FILE_FORMAT, "version": FILE_VERSION, **about, "splits": listed}
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:

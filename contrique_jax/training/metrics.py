@@ -13,7 +13,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 
 def _step_of(line: str) -> int:
@@ -52,8 +52,8 @@ class Metrics:
             return
         with open(self.path, encoding="utf-8") as file:
             lines = [line for line in file if 0 < _step_of(line) <= steps]
-        with whole_file(self.path) as beside:
-            beside.write_text("".join(lines), encoding="utf-8")
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
 
     def write(self, rows: list[dict[str, float]]) -> None:
         """Rows of consecutive steps, each with at least `step` and `loss`; the last one feeds the bar and TensorBoard.
