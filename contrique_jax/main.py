@@ -225,7 +225,7 @@ def _train(flags: Flags, watch: Watch) -> None:
     if broken:
         count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"
         announce(f"{count} skipped: {', '.join(f'{run.name}/{name}' for name in sorted(set(broken.values())))}")
-    hosts.meet("the model", limit)  # else nobody would hear that it could not be written
+    hosts.barrier("the model", limit)  # else nobody would hear that it could not be written
     announce(f"done: {run.name}/model")
 
 

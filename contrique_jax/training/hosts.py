@@ -152,7 +152,7 @@ class Together(UserError):
     """A mistake that every process raises, at the same place."""
 
 
-def meet(name: str, wait_seconds: int) -> None:
+def barrier(name: str, wait_seconds: int) -> None:
     """Waits until every process is here, without a collective: the first one of those gives up after half a minute.
 
     Each `name` serves once. Raises UserError where one does not come within `wait_seconds`.
@@ -169,7 +169,7 @@ def meet(name: str, wait_seconds: int) -> None:
 
 
 def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
-    """Waits for all processes, as `meet`. Raises Together on all of them where one brings an error, or where a value of
+    """Waits for all processes, as `barrier`. Raises Together on all of them where one brings an error, or where a value of
     `same` differs, which its key names."""
     if not several():
         if error:
@@ -177,7 +177,7 @@ def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mappin
         return
     place = f"contrique_jax/said/{name}"
     publish(f"{place}/{number()}", json.dumps([str(error or ""), dict(same or {})]))
-    meet(name, wait_seconds)
+    barrier(name, wait_seconds)
     if error:
         raise Together(str(error)) from error
     said = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in _service().key_value_dir_get(f"{place}/")}

@@ -201,7 +201,9 @@ def train(
             for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
                 if done == first + 1:
                     compiled = run_step.lower(state, batch).compile()
-                    hosts.meet("the first step", often.wait_seconds)  # one may compile where another finds it compiled
+                    hosts.barrier(
+                        "the first step", often.wait_seconds
+                    )  # one may compile where another finds it compiled
                 watch.expect(f"step {done}")
                 state, measures = compiled(state, batch)
                 if waiting and hosts.several():
@@ -228,7 +230,7 @@ def train(
             checkpoints.wait()
         watch.expect("the list of broken images")
         run.publish(must=True)
-        hosts.meet("the end", often.wait_seconds)
+        hosts.barrier("the end", often.wait_seconds)
         watch.expect("the model")
         if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
             _save_model(config, run, state, steps)

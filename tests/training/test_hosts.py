@@ -200,8 +200,8 @@ def together(bodies, seconds=60):
 
 
 def test_a_first_process_whose_machine_has_stopped_is_waited_for_only_so_long():
-    stops = "import os, signal\nhosts.meet('here', 30)\nos.kill(os.getpid(), signal.SIGSTOP)"
-    waits = "hosts.meet('here', 30)\nwith Watch(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
+    stops = "import os, signal\nhosts.barrier('here', 30)\nos.kill(os.getpid(), signal.SIGSTOP)"
+    waits = "hosts.barrier('here', 30)\nwith Watch(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
     jobs = join_and_do([stops, waits])
     try:
         said = jobs[1].communicate(timeout=60)[1]
