@@ -231,7 +231,7 @@ def _train(flags: Flags, watch: Watch) -> None:
 
 def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -> dict[str, str]:
     """What all processes have to agree on before they train together, by name."""
-    if not hosts.several():
+    if not hosts.is_distributed():
         return {}
     found = {"config": hashlib.sha256(to_json(config).encode()).hexdigest()[:12]}
     for role, source in (("pristine", pipeline.pristine), ("authentic", pipeline.authentic)):

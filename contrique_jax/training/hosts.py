@@ -138,7 +138,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether other processes train with this one; starts no device."""
     return jax.distributed.is_initialized() and _state().num_processes > 1
 
@@ -157,7 +157,7 @@ def barrier(name: str, wait_seconds: int) -> None:
 
     Each `name` serves once. Raises UserError where one does not come within `wait_seconds`.
     """
-    if not several():
+    if not is_distributed():
         return
     try:
         _service().wait_at_barrier(f"contrique_jax/{name}", wait_seconds * 1000)
@@ -171,7 +171,7 @@ def barrier(name: str, wait_seconds: int) -> None:
 def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
     """Waits for all processes, as `barrier`. Raises Together on all of them where one brings an error, or where a value of
     `same` differs, which its key names."""
-    if not several():
+    if not is_distributed():
         if error:
             raise error
         return
@@ -220,7 +220,7 @@ def _state() -> Any:
 
 def total(count: int) -> int:
     """The sum over all processes; all of them call it together."""
-    if not several():
+    if not is_distributed():
         return count
     return int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
 
@@ -234,7 +234,7 @@ class StopOnTerminate:
 
     def __enter__(self) -> StopOnTerminate:
         self._asked = False
-        self._together = several()
+        self._together = is_distributed()
         if not self._together:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self

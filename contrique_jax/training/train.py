@@ -206,7 +206,7 @@ def train(
                     )  # one may compile where another finds it compiled
                 watch.expect(f"step {done}")
                 state, measures = compiled(state, batch)
-                if waiting and hosts.several():
+                if waiting and hosts.is_distributed():
                     jax.block_until_ready(waiting[-1])  # the watch is to see the end of each step
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
