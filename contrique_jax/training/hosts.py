@@ -148,7 +148,7 @@ def number() -> int:
     return int(_state().process_id or 0)
 
 
-class Together(UserError):
+class SharedError(UserError):
     """A mistake that every process raises, at the same place."""
 
 
@@ -169,7 +169,7 @@ def barrier(name: str, wait_seconds: int) -> None:
 
 
 def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
-    """Waits for all processes, as `barrier`. Raises Together on all of them where one brings an error, or where a value of
+    """Waits for all processes, as `barrier`. Raises SharedError on all of them where one brings an error, or where a value of
     `same` differs, which its key names."""
     if not is_distributed():
         if error:
@@ -179,15 +179,15 @@ def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mappin
     publish(f"{place}/{number()}", json.dumps([str(error or ""), dict(same or {})]))
     barrier(name, wait_seconds)
     if error:
-        raise Together(str(error)) from error
+        raise SharedError(str(error)) from error
     said = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in _service().key_value_dir_get(f"{place}/")}
     for process, (sentence, _) in sorted(said.items()):
         if sentence:
-            raise Together(f"process {process}: {sentence}")
+            raise SharedError(f"process {process}: {sentence}")
     for process, (_, values) in sorted(said.items()):
         for what, value in values.items():
             if value != said[0][1][what]:
-                raise Together(
+                raise SharedError(
                     f"process {process} has another {what} than process 0 ({value} and {said[0][1][what]}); start every "
                     "process with the same command, and let all see the same files."
                 )

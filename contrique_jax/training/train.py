@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-class Diverged(hosts.Together):
+class Diverged(hosts.SharedError):
     """The loss is no number any more."""
 
 

@@ -50,7 +50,7 @@ class Watch:
         """With several processes, what one of them raises ends all: exit code 2 and a sentence for a user's mistake, 130 for
         Ctrl-C, 1 for others. What all raise together is left to each."""
         self.rest()
-        if hosts.is_distributed() and error is not None and not isinstance(error, SystemExit | hosts.Together):
+        if hosts.is_distributed() and error is not None and not isinstance(error, SystemExit | hosts.SharedError):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
                 sentence = disk_message(error, str(error.filename or "output"))
