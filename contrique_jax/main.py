@@ -25,7 +25,7 @@ from contrique_jax.errors import UserError, disk_message, run_verb
 from contrique_jax.io import buckets
 from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.training import hosts
-from contrique_jax.training.watch import Watch
+from contrique_jax.training.watch import Watchdog
 
 if TYPE_CHECKING:
     from contrique_jax.data.pipeline import Pipeline
@@ -169,11 +169,11 @@ def main(argv: Sequence[str]) -> None:
         print(to_json(config), end="")
         return
     hosts.join(flags.distributed, flags.coordinator, flags.processes, flags.process_id, config.train.wait_seconds)
-    with Watch(config.train.wait_seconds) as watch:
+    with Watchdog(config.train.wait_seconds) as watch:
         _train(flags, watch)
 
 
-def _train(flags: Flags, watch: Watch) -> None:
+def _train(flags: Flags, watch: Watchdog) -> None:
     # slow imports, after everything that can be refused without them
     from contrique_jax.io.machine import use_compilation_cache
     from contrique_jax.training.train import out_of_memory_said, total_steps, train

@@ -30,7 +30,7 @@ from contrique_jax.training.checkpoint import Checkpoints
 from contrique_jax.training.mesh import DATA_AXIS, Runtime
 from contrique_jax.training.metrics import Metrics
 from contrique_jax.training.warm_start import starting_weights
-from contrique_jax.training.watch import Watch
+from contrique_jax.training.watch import Watchdog
 from contrique_jax.training.workdir import Workdir
 
 Measures = dict[str, Float[Array, ""]]
@@ -173,7 +173,7 @@ def train(
     workdir: Path | Workdir,
     runtime: Runtime,
     pipeline: Pipeline,
-    watch: Watch | None = None,
+    watch: Watchdog | None = None,
     start: Variables | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint of `workdir`, or from the start, to the last step, and writes `workdir/model`.
@@ -184,7 +184,7 @@ def train(
     """
     steps, often = total_steps(config, len(pipeline.pristine), len(pipeline.authentic)), config.train
     run = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-    watch = watch or Watch(often.wait_seconds)
+    watch = watch or Watchdog(often.wait_seconds)
     with closing(Checkpoints(run.checkpoints, often.keep_checkpoints, wait_seconds=often.wait_seconds)) as checkpoints:
         first = checkpoints.latest() or 0
         hosts.agree("the newest checkpoint", None, often.wait_seconds, same={"newest checkpoint": str(first)})
@@ -193,7 +193,7 @@ def train(
         state = runtime.replicate(init_state(config, steps, variables))
         if first:
             state = checkpoints.restore(first, state)
-        watch.rest()  # before the first step something is compiled
+        watch.pause()  # before the first step something is compiled
         with _metrics(run.folder, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
             saved = first or None

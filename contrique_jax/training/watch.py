@@ -22,7 +22,7 @@ _FAILURE = "contrique_jax/failure"  # key of the first failure's sentence
 _LOOK_SECONDS = 1.0
 
 
-class Watch:
+class Watchdog:
     """Context around what processes do together."""
 
     def __init__(self, wait_seconds: int):
@@ -36,11 +36,11 @@ class Watch:
         """`what` comes next and takes at most the limit from now; it replaces what was expected before."""
         self._expected = (what, time.monotonic() + self._wait_seconds)
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """What comes next takes as long as it takes: a compilation."""
         self._expected = ("", math.inf)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watchdog:
         if hosts.is_distributed():
             threading.Thread(target=self._look_at_clock, daemon=True).start()
             threading.Thread(target=self._look_at_others, daemon=True).start()
@@ -49,7 +49,7 @@ class Watch:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """With several processes, what one of them raises ends all: exit code 2 and a sentence for a user's mistake, 130 for
         Ctrl-C, 1 for others. What all raise together is left to each."""
-        self.rest()
+        self.pause()
         if hosts.is_distributed() and error is not None and not isinstance(error, SystemExit | hosts.SharedError):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
