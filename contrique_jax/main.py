@@ -200,7 +200,7 @@ def _train(flags: Flags, watch: Watchdog) -> None:
             try:
                 resumed = claim_workdir(run.folder, config, images, run.name)
                 lock.enter_context(only_writer(run.folder))
-                run.publish(must=True)
+                run.publish(required=True)
             except UserError as error:
                 fault = error
         hosts.agree("the run's folder", fault, limit)

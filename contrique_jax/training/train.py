@@ -229,12 +229,12 @@ def train(
             watch.expect("the last checkpoint")
             checkpoints.wait()
         watch.expect("the list of broken images")
-        run.publish(must=True)
+        run.publish(required=True)
         hosts.barrier("the end", often.wait_seconds)
         watch.expect("the model")
         if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
             _save_model(config, run, state, steps)
-            run.publish(must=True)
+            run.publish(required=True)
     return state
 
 
