@@ -69,7 +69,7 @@ def make_augment(
     """Rows as decoded -> views and classes: each device finishes its own rows."""
     types, _ = type_table(config.data.type_weights)
     finish = functools.partial(batches.batch_of, size=config.data.view_size, types=types, minmax=config.data.minmax)
-    split = runtime.images.spec
+    split = runtime.batch_sharded.spec
     return jax.shard_map(finish, mesh=runtime.mesh, in_specs=split, out_specs=split, check_vma=False)
 
 
@@ -124,8 +124,8 @@ def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrappe
 
     return jax.jit(
         step,
-        in_shardings=(runtime.whole, runtime.images),
-        out_shardings=(runtime.whole, runtime.whole),
+        in_shardings=(runtime.replicated, runtime.batch_sharded),
+        out_shardings=(runtime.replicated, runtime.replicated),
         donate_argnums=0,
         compiler_options=_compiler_options(config, runtime),
     )
