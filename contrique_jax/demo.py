@@ -1,7 +1,7 @@
 """The main job on the embedded default, start to end: train on procedural scenes, probe, score, draw.
 
   make demo                             everything, into demo_out/
-  contrique-jax demo --out demo_out     the same where contrique_jax[demo] is installed
+  contrique-jax demo --out demo_out     the same if contrique_jax[demo] is installed
   contrique-jax demo --short            every stage in about a minute, with too few steps to learn anything
 
 The encoder learns kinds and degrees of distortion without being told about severity. A ridge on its frozen features then

@@ -38,7 +38,7 @@ RGB = UInt8[np.ndarray, "h w 3"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One distorted image and how far it is from the source; PSNR in dB, infinite where nothing changed."""
+    """One distorted image and how far it is from the source; PSNR in dB, infinite if nothing changed."""
 
     type: int
     level: int
@@ -56,7 +56,7 @@ class Cell:
 
 
 def reduced(image: RGB) -> RGB:
-    """`image`, brought to at most 512 x 384 pixels (or 384 x 512) where it is larger; its shape stays."""
+    """`image`, brought to at most 512 x 384 pixels (or 384 x 512) if it is larger; its shape stays."""
     height, width = image.shape[:2]
     scale = min(LONGEST / max(height, width), SHORTEST / min(height, width))
     if scale >= 1:
@@ -94,7 +94,7 @@ class Layout:
 
 
 def layout(image: RGB, count: int, scale: float) -> Layout:
-    """Of a sheet of `count` types with images at `scale`. Raises UserError where it would be too large."""
+    """Of a sheet of `count` types with images at `scale`. Raises UserError if it would be too large."""
     width, height = (max(round(side * scale), 1) for side in (image.shape[1], image.shape[0]))
     column, row = max(width, NARROWEST) + GAP, TITLE + height + CAPTION + GAP
     size = (GAP + bank.NUM_LEVELS * column, GAP + row * (count + 1))
@@ -131,7 +131,7 @@ def sheet(image: RGB, rows: Sequence[Sequence[Cell]], *, title: str, scale: floa
 
 
 def load(path: Path) -> RGB:
-    """The image, reduced. Raises UserError where it cannot be read or is too small to be distorted."""
+    """The image, reduced. Raises UserError if it cannot be read or is too small to be distorted."""
     try:
         data = path.read_bytes()
     except OSError as error:

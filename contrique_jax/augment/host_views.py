@@ -18,8 +18,8 @@ from PIL import Image
 
 
 def to_canvas(image: UInt8[np.ndarray, "h w 3"], height: int = 384, width: int = 512) -> UInt8[np.ndarray, "H W 3"]:
-    """The image brought to height x width: turned by 90 degrees where one is portrait and the other landscape, scaled
-    to cover (antialiased bicubic, as MATLAB's imresize), centre-cropped. Returned as it is where it already fits."""
+    """The image brought to height x width: turned by 90 degrees if one is portrait and the other landscape, scaled
+    to cover (antialiased bicubic, as MATLAB's imresize), centre-cropped. Returned as it is if it already fits."""
     if (image.shape[0] - image.shape[1]) * (height - width) < 0:
         image = np.ascontiguousarray(np.rot90(image))
     h, w = image.shape[:2]
@@ -37,7 +37,7 @@ def authentic_view(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """A view of a photograph of any size, with the original's geometry (specification, section 7).
 
-    The photograph at 1/div of its size (`div` 1 or 2; Pillow's antialiased bilinear); then, where a side is under
+    The photograph at 1/div of its size (`div` 1 or 2; Pillow's antialiased bilinear); then, if a side is under
     `size`, both sides are centre-cropped or zero-padded; else a crop at the place `y`, `x`, each uniform in [0, 1).
     """
     h, w = max(image.shape[0] // div, 1), max(image.shape[1] // div, 1)

@@ -22,7 +22,7 @@ from contrique_jax.io.outputs import atomic_write, output_path
 ORIGINAL, OURS = ("File_names", "labels"), ("path", "class")
 HELP = (
     "A csv of the original (columns File_names, labels) and a manifest for config.data.pristine or config.data.authentic "
-    "(columns path, class) say the same: class is the place of the 1 in labels, 0 to 125, and empty where labels are all "
+    "(columns path, class) say the same: class is the place of the 1 in labels, 0 to 125, and empty if labels are all "
     "zero (authentic images). Which distortion a place stands for is not known; training asks only which classes are "
     "equal. Names are kept as they are: a manifest's are relative to its folder. Other columns are left out."
 )

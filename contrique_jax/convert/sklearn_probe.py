@@ -57,7 +57,7 @@ def probe_from_sklearn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--feature-name",
         choices=(NO_REFERENCE, FULL_REFERENCE),
-        help=f"{FULL_REFERENCE!r} where it compares an image with its reference; default: {NO_REFERENCE!r}",
+        help=f"{FULL_REFERENCE!r} if it compares an image with its reference; default: {NO_REFERENCE!r}",
     )
     parser.add_argument(
         "--model", metavar="M", help="the model whose features it reads; score then refuses it with any other"
@@ -65,7 +65,7 @@ def probe_from_sklearn_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def probe_from_sklearn(args: argparse.Namespace) -> None:
-    """Raises UserError for a file that is no Ridge, and where neither file nor flags tell range and direction."""
+    """Raises UserError for a file that is no Ridge, and if neither file nor flags tell range and direction."""
     out = output_path("OUT", args.out, (".npz",))
     path = Path(args.ridge).expanduser()
     ridge = read(path)
@@ -97,7 +97,7 @@ def probe_from_sklearn(args: argparse.Namespace) -> None:
 
 
 def _hash_of(model_path: str, ridge: Path, coefficients: int) -> str:
-    """The model's hash. Raises UserError where its features are another number than the Ridge has coefficients."""
+    """The model's hash. Raises UserError if its features are another number than the Ridge has coefficients."""
     model, variables = load_network(model_path)
     features = 2 * feature_width(model)
     if features != coefficients:
@@ -162,7 +162,7 @@ def write_json(probe: Probe, path: Path) -> None:
 
 
 def write_skops(probe: Probe, path: Path) -> None:
-    """A file of the skops library. Raises UserError where it is not installed."""
+    """A file of the skops library. Raises UserError if it is not installed."""
     ridge = sklearn_ridge(probe)
     skops = _skops(path)
     with atomic_write(path) as temporary:
@@ -192,7 +192,7 @@ def sklearn_ridge(probe: Probe) -> Any:
 
 
 def read(path: Path) -> StoredRidge:
-    """The Ridge in a .json of ours, a .skops file or else a pickle. Raises UserError where it is none."""
+    """The Ridge in a .json of ours, a .skops file or else a pickle. Raises UserError if it is none."""
     reader = {".json": _read_json, ".skops": _read_skops}.get(path.suffix.lower(), read_ridge)
     held = reader(path)
     told = held.get(DESCRIPTION)

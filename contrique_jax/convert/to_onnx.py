@@ -46,7 +46,7 @@ def to_onnx_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def to_onnx(args: argparse.Namespace) -> None:
-    """Raises UserError where there is no such model or the onnx package is not installed."""
+    """Raises UserError if there is no such model or the onnx package is not installed."""
     out = output_path("OUT", args.out, (".onnx",))
     model, variables = load_network(args.model)
     folder = model_folder(args.model)

@@ -33,7 +33,7 @@ def to_torch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def to_torch(args: argparse.Namespace) -> None:
-    """Raises UserError where there is no such model, or no projector in it and the whole is asked for."""
+    """Raises UserError if there is no such model, or no projector in it and the whole is asked for."""
     out = output_path("OUT", args.out, SUFFIXES)
     model, variables = load_network(args.model)
     if not model.projection_dim and not args.encoder_only:

@@ -96,7 +96,7 @@ def _load(path: Path) -> Any:
 
 
 def _check_sums(path: Path) -> None:
-    """PyTorch does not look at the check sums of its zip file. Raises UserError where one is wrong."""
+    """PyTorch does not look at the check sums of its zip file. Raises UserError if one is wrong."""
     if not zipfile.is_zipfile(path):
         return  # the format before 1.6, or no checkpoint
     try:

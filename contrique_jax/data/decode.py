@@ -49,8 +49,8 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
     - transparency: composited over white, as a page would show it; animation: the first frame
     - CMYK: Adobe's inverted inks, as every JPEG program writes them; naive conversion, since ICC profiles are ignored
 
-    `name` is what messages call the image. Raises BrokenImage where there is no image, where it is cut off or damaged,
-    and, before any pixel is decoded, where the header promises more than `max_pixels`.
+    `name` is what messages call the image. Raises BrokenImage if there is no image, if it is cut off or damaged,
+    and, before any pixel is decoded, if the header promises more than `max_pixels`.
     """
     if not data:
         raise BrokenImage(name, "the file is empty")
@@ -73,7 +73,7 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
 
 
 def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """`decode` of a file. Raises BrokenImage where it cannot be read too."""
+    """`decode` of a file. Raises BrokenImage if it cannot be read too."""
     try:
         return decode(path.read_bytes(), name=str(path))
     except OSError as error:

@@ -43,7 +43,7 @@ def make(plan: Plan, photograph: Photograph, stop: threading.Event) -> int:
     """Writes what is missing of a photograph's results, each whole or not at all, until `stop` -> how many files that
     were.
 
-    Raises BrokenImage where the photograph cannot be read or is too small.
+    Raises BrokenImage if the photograph cannot be read or is too small.
     """
     missing = [which for which in plan.classes if not plan.file(photograph, *which).exists()]
     if not missing:
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
         epilog="Example: contrique-jax distort photos set --all --pristine --size 384x512",
     )
     parser.add_argument("source", metavar="SRC", help="a folder (with its subfolders), a file or a glob in quotes")
-    parser.add_argument("out", metavar="OUT", help="a folder; made where it is missing")
+    parser.add_argument("out", metavar="OUT", help="a folder; made if it is missing")
     add_flags(parser)
     parser.add_argument("--all", action="store_true", help="every type")
     parser.add_argument("--level", action="append", metavar="N[,N...]", help="1 to 5; default: all five")

@@ -58,7 +58,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _checked(image: Any, operation: str) -> Pixels:
-    """uint8 or float32. Raises UserError, naming the operation, where the image is not one that it takes."""
+    """uint8 or float32. Raises UserError, naming the operation, if the image is not one that it takes."""
     pixels = np.asarray(image)
     floats = np.issubdtype(pixels.dtype, np.floating)
     shaped = pixels.ndim == 3 and pixels.shape[2] == 3 and min(pixels.shape[:2]) >= SMALLEST_SIDE

@@ -35,7 +35,7 @@ RATIOS = special.gamma(2 / SHAPES) ** 2 / (
 
 
 def natural_statistics(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "36"]:
-    """The 36 statistics of an image of any size, full size first; finite also where the image is flat."""
+    """The 36 statistics of an image of any size, full size first; finite also if the image is flat."""
     grey = image.astype(np.float32) @ GREY
     half = Image.fromarray(grey).resize((max(grey.shape[1] // 2, 1), max(grey.shape[0] // 2, 1)))
     return np.concatenate([_one_size(grey), _one_size(np.asarray(half))])

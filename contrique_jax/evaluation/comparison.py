@@ -104,8 +104,8 @@ class CrossModelResult:
 def extract_all(
     contenders: Sequence[Contender], images: ScoredImages, cache: Path | None, field: str = "--scores"
 ) -> list[ExtractedFeatures]:
-    """The features of every contender on the images that can be read, the same rows for all: |reference - image| where
-    there are references. Names broken files on stderr. Raises UserError where none is left."""
+    """The features of every contender on the images that can be read, the same rows for all: |reference - image| if
+    there are references. Names broken files on stderr. Raises UserError if none is left."""
     files = images.paths + (images.references or [])
     wanted = list(zip(images.paths, images.references or images.paths, strict=True))
     found, rows = [], list(range(len(images)))
@@ -160,7 +160,7 @@ def standardised(
     features: Float[np.ndarray, "n d"], like: Float[np.ndarray, "m d"] | None = None
 ) -> Float[np.ndarray, "n d"]:
     """Every feature with mean 0 and variance 1 over the images of `like` (default: these), whose scores play no part;
-    0 where it does not vary, and outliers drawn in to FARTHEST. Statistics have units of their own, and a ridge would see
+    0 if it does not vary, and outliers drawn in to FARTHEST. Statistics have units of their own, and a ridge would see
     only the largest."""
     like = np.asarray(features if like is None else like, np.float64)
     deviation = like.std(axis=0)

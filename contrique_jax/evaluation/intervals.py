@@ -23,7 +23,7 @@ BLOCKS = 200  # at most so many sets of units are left out in turn, each once
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its interval; NaN where it is not defined, and `note` says why."""
+    """A number and its interval; NaN if it is not defined, and `note` says why."""
 
     value: float
     low: float
@@ -60,7 +60,7 @@ def bootstrap_intervals(
     """Bias-corrected and accelerated (BCa) bootstrap intervals of METRICS, images resampled, or whole `groups`.
 
     They tell what other images of the same kind would give; the probe stays as it is. The logistic is fitted again to
-    every resample (milliseconds each). The units resampled are taken as independent: give the groups where images
+    every resample (milliseconds each). The units resampled are taken as independent: give the groups if images
     share a content (Efron 1987); fewer than 3 give no interval, which the note says. Raises UserError for unknown metrics.
     """
     predictions, scores = np.asarray(predictions, np.float64), np.asarray(scores, np.float64)
@@ -94,7 +94,7 @@ def bootstrap_medians(
     `predictions[i]` are of the images `tests[i]`. Images, or whole `groups`, are resampled once for all sides, and every
     side takes its own of them: what is resampled is the number that is reported. The ridges stay as they are, and so does
     the logistic of each side, fitted to all of it; the interval tells what other images of the same kind would give, not
-    what other training images would. A side where a number is not defined does not count.
+    what other training images would. A side on which a number is not defined does not count.
     """
     scores = np.asarray(scores, np.float64)
     tested = np.unique(np.concatenate(list(tests)))
@@ -168,7 +168,7 @@ def compare_over_splits(first: Values, second: Values, test_to_train: float, lev
     Random splits share training and test images, so their differences are not independent, and a plain t-test or
     Wilcoxon's finds differences that are not there: the variance of the mean is taken as (1/splits + test_to_train)
     times the variance of the differences, `test_to_train` images tested for each image trained on. Assumes differences
-    near a normal distribution, and the same splits for both. Splits where a number is NaN are left out and said.
+    near a normal distribution, and the same splits for both. Splits in which a number is NaN are left out and said.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or first.ndim != 1:

@@ -109,7 +109,7 @@ def drawn(count: int) -> np.ndarray:
 def scatter(
     predictions: Values, scores: Values, kinds: Sequence[str] | None, curve: Callable[[Values], Values], name: str
 ) -> str:
-    """Scores over predictions with the fitted curve, coloured by kind where there are few."""
+    """Scores over predictions with the fitted curve, coloured by kind if there are few."""
     rows = drawn(len(scores))
     # one far prediction must not squeeze all others: the curve and the dots are cut at the edges instead
     low, high = np.quantile(predictions, [0.002, 0.998])

@@ -81,11 +81,11 @@ def evaluate_features(
     """The protocol: a ridge for every alpha, one alpha for all splits, correlations on test.
 
     "validation": fitted on train; the alpha of the highest median validation SROCC. "leave-one-out": fitted on train
-    and validation together; the alpha of the least mean squared error of images left out, each with its group where
+    and validation together; the alpha of the least mean squared error of images left out, each with its group if
     `groups` are given (near-duplicates and distortions of one photograph would choose too small an alpha). The error
     and not SROCC: an image left out moves the mean the other way, so ranks would turn against large alphas. The largest
     of equally good alphas wins. `opinion_deviations` and `logistic_parameters` are `correlate`'s. Raises UserError for scores
-    with NaN or all alike, splits that do not fit, and where no validation side has varying scores and predictions.
+    with NaN or all alike, splits that do not fit, and if no validation side has varying scores and predictions.
     """
     check_scores(features, scores, groups)
     check_splits(splits, len(scores), need_validation=choose_alpha_by == "validation")
@@ -192,7 +192,7 @@ def compare_evaluations(
 ) -> Difference:
     """Whether two models differ over the same splits, by the corrected resampled t-test (`compare_over_splits`).
 
-    Raises UserError where the splits are not the same.
+    Raises UserError if the splits are not the same.
     """
     same = len(first.results) == len(second.results) and all(
         np.array_equal(a.split.test, b.split.test) for a, b in zip(first.results, second.results, strict=True)

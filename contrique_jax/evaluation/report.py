@@ -87,7 +87,7 @@ def page(findings: Findings) -> str:
         _notes(findings.models),
         "<h2>How sure that is</h2>",
         "<p class='soft'>The medians with 95 % bootstrap intervals, images (their groups) resampled; how many test scores lie "
-        "inside their 90 % intervals (median over the splits), and in the subset where the fewest do; the deviation of a "
+        "inside their 90 % intervals (median over the splits), and in the subset in which the fewest do; the deviation of a "
         "held-out score from its prediction, before any logistic.</p>",
         _certainty(findings),
         _comparisons(findings.compared),
@@ -139,7 +139,7 @@ def _figure(title: str, plot: str, caption: str) -> str:
 
 
 def _rows(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
-    """A table that scrolls by itself where it is too wide; the first two cells of a row name it."""
+    """A table that scrolls by itself if it is too wide; the first two cells of a row name it."""
     top = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
     lines = []
     for first, cells in rows:

@@ -79,7 +79,7 @@ class Outcome:
 def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     """Evaluates --model, those of --against and the controls, and prints tables and sentences.
 
-    Raises UserError for whatever the flags name that cannot be had, before the networks run where it can be known.
+    Raises UserError for whatever the flags name that cannot be had, before the networks run if it can be known.
     """
     images = read_images(flags)
     others = read_others(flags, images)
@@ -155,7 +155,7 @@ def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
 
 
 def contenders_of(flags: argparse.Namespace) -> list[Contender]:
-    """The network that --model names, those of --against, and the controls. Raises UserError where one is no network."""
+    """The network that --model names, those of --against, and the controls. Raises UserError if one is no network."""
     limit = flags.max_megapixels
 
     def network(name: str, model: ModelConfig, weights: Variables) -> Contender:
@@ -208,7 +208,7 @@ def _config_hash(
 
 
 def _counted(images: ScoredImages) -> str:
-    """How many images, and of how many where the folder holds a part of the data set."""
+    """How many images, and of how many if the folder holds a part of the data set."""
     whole = images.full_size
     return f"{len(images)} of {whole:,} images" if whole and len(images) < whole else f"{len(images)} images"
 
@@ -226,7 +226,7 @@ def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> str:
 
 
 def _with_curve(model: ModelResult, splits: Sequence[Split], images: ScoredImages) -> ModelResult:
-    """The model with its learning curve over `splits`, drawn several times where they are few; the mean has none."""
+    """The model with its learning curve over `splits`, drawn several times if they are few; the mean has none."""
     if model.features is None:
         return model
     repeats, alphas = -(-CURVE_FITS // len(splits)), ALPHAS[::CURVE_ALPHAS]

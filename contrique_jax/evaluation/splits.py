@@ -42,7 +42,7 @@ def make_splits(groups: Sequence[str], count: int, seed: int, field: str = "--sc
     """`count` random splits of the groups into 70 % train, 10 % validation, 20 % test, at least one group on each side.
 
     A group is never on two sides. The same groups, in any number of runs, give the same splits for the same seed.
-    Raises UserError, naming `field`, where there are too few groups or images.
+    Raises UserError, naming `field`, if there are too few groups or images.
     """
     names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
     if len(names) < FEWEST_GROUPS:
@@ -71,7 +71,7 @@ def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
     """The split that a data set's own column names for each image: train, validation or test; "" is left out, and so
     are images of the other sides whose group is on the test side too.
 
-    Raises UserError for another word and where train or test has too few images.
+    Raises UserError for another word and if train or test has too few images.
     """
     words = np.asarray(sides, str)
     strange = sorted(set(words) - {*SIDES, ""})
@@ -85,7 +85,7 @@ def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
 
 
 def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False) -> None:
-    """Raises UserError where a split names a row twice or one that is not there, or has too few rows on a side."""
+    """Raises UserError if a split names a row twice or one that is not there, or has too few rows on a side."""
     if not splits:
         raise UserError("splits: there is none; give at least one.")
     for number, split in enumerate(splits, 1):
@@ -114,7 +114,7 @@ def keep_rows(splits: Sequence[Split], rows: Sequence[int], images: int) -> list
 def write_splits(path: Path, splits: Sequence[Split], groups: Sequence[str], about: Mapping[str, Any]) -> None:
     """The groups on each side of each split as JSON, whole or not at all; `about`: where they come from (plain values).
 
-    Images that are groups of their own go by the names given as `groups`. Raises UserError where a group is on two sides
+    Images that are groups of their own go by the names given as `groups`. Raises UserError if a group is on two sides
     or only partly in a split: such splits go by image.
     """
     names = np.asarray(groups, str)
@@ -134,7 +134,7 @@ def write_splits(path: Path, splits: Sequence[Split], groups: Sequence[str], abo
 def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
     """The splits in a file that `write_splits` made, as rows of the data set with these groups.
 
-    Raises UserError for a file that is none, and where its groups are not exactly those of the data set.
+    Raises UserError for a file that is none, and if its groups are not exactly those of the data set.
     """
     path = Path(path).expanduser()
     listed, _ = _stored(path)
@@ -161,7 +161,7 @@ def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
 
 
 def check_request(path: str | Path, count: int | None, seed: int | None) -> None:
-    """Raises UserError where the file of splits is no answer to a request for `count` splits or for this seed."""
+    """Raises UserError if the file of splits is no answer to a request for `count` splits or for this seed."""
     path = Path(path).expanduser()
     listed, stored_seed = _stored(path)
     if count is not None and count != len(listed):
@@ -198,7 +198,7 @@ class SplitChoice:
 def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> SplitChoice:
     """Those of --splits-file, the data set's official one, or random ones.
 
-    Raises UserError where there are too few groups, and where the file does not fit or could not be written.
+    Raises UserError if there are too few groups, and if the file does not fit or could not be written.
     """
     path = None if flags.splits_file is None else Path(flags.splits_file).expanduser()
     names = split_names(images)
@@ -219,7 +219,7 @@ def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> SplitChoic
 
 
 def write_new(chosen: SplitChoice, images: ScoredImages, seed: int) -> None:
-    """Writes the splits where --splits-file asks for it."""
+    """Writes the splits if --splits-file asks for it."""
     if chosen.new_file is not None:
         about = {"data_set": images.name, "images": len(images), "seed": seed}
         write_splits(chosen.new_file, chosen.splits, split_names(images), about)

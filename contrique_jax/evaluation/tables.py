@@ -22,7 +22,7 @@ ENOUGH = 0.95  # of the SROCC that all labels give
 
 
 def summary(evaluation: Evaluation, subset: str | None = None) -> dict[str, dict[str, float | None]]:
-    """Median and spread over the splits of every number; a split where it is not defined does not count."""
+    """Median and spread over the splits of every number; a split in which it is not defined does not count."""
     out = {}
     for metric in KEPT:
         values = evaluation.values(metric, subset)
@@ -132,7 +132,7 @@ def table(models: Sequence[ModelResult]) -> str:
 
 
 def cell(value: Mapping[str, float | None]) -> str:
-    """Median, standard deviation and range of one number; the number alone where there is one split."""
+    """Median, standard deviation and range of one number; the number alone if there is one split."""
     if value["median"] is None:
         return "not defined"
     shown = "{median:.4f}" if value["min"] == value["max"] else "{median:.4f} ± {std:.4f} ({min:.4f}..{max:.4f})"
@@ -158,7 +158,7 @@ def curve_line(model: ModelResult) -> str:
 
 
 def labels_enough(curve: LearningCurve) -> int | None:
-    """The fewest labels from which on the median SROCC is within 5 % of the curve's end; None where it ends at 0 or less."""
+    """The fewest labels from which on the median SROCC is within 5 % of the curve's end; None if it ends at 0 or less."""
     sizes, medians = curve.sizes, curve.medians
     if not medians[-1] > 0:
         return None

@@ -20,7 +20,7 @@ def available_cores() -> int:
 
 
 def host_device() -> jax.Device:
-    """This process's CPU device, on which the pipeline's functions run. Raises UserError where jax may not use it."""
+    """This process's CPU device, on which the pipeline's functions run. Raises UserError if jax may not use it."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:

@@ -31,9 +31,9 @@ def output_path(flag: str, name: str, suffixes: tuple[str, ...]) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Context: a temporary path beside `path` to write to, renamed to it at the end, removed where anything goes wrong.
+    """Context: a temporary path beside `path` to write to, renamed to it at the end, removed if anything goes wrong.
 
-    Raises UserError where the disk is full.
+    Raises UserError if the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -52,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def only_writer(folder: Path) -> Iterator[None]:
     """Context: no other process of this machine is in it for the same folder; the lock goes with the process.
 
-    Raises UserError where another one is. File systems without locks let everybody in.
+    Raises UserError if another one is. File systems without locks let everybody in.
     """
     try:
         import fcntl
@@ -84,7 +84,7 @@ def write_npz(path: Path, /, **arrays: np.ndarray) -> None:
 
 
 def user_cache(name: str) -> Path | None:
-    """A folder of ours in the user's cache ($XDG_CACHE_HOME, else ~/.cache), or None where it is switched off
+    """A folder of ours in the user's cache ($XDG_CACHE_HOME, else ~/.cache), or None if it is switched off
     (CONTRIQUE_CACHE=off) or cannot be made."""
     if os.environ.get("CONTRIQUE_CACHE", "").lower() in ("off", "0", "no"):
         return None

@@ -32,8 +32,8 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
 
     `coordinator` is host:port of process 0, with the number of `processes` and this `process`'s own, from 0; without it
     the cluster is asked (Cloud TPU, GKE, SLURM, MPI). `mode` "auto": a process that no cluster knows trains alone; "on":
-    that is an error; "off": alone whatever there is. Raises UserError where no cluster is found or process 0 does not answer
-    within `wait_seconds`; where the others do not come, it ends the process with one sentence and exit code 2.
+    that is an error; "off": alone whatever there is. Raises UserError if no cluster is found or process 0 does not answer
+    within `wait_seconds`; if the others do not come, it ends the process with one sentence and exit code 2.
     """
     if mode == "off" or jax.distributed.is_initialized():
         return
@@ -51,7 +51,7 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
             _check_free(coordinator, port)
     elif processes >= 0 or process >= 0:
         raise UserError(
-            "--processes and --process_id say nothing without --coordinator: give all three, or none where a cluster tells."
+            "--processes and --process_id say nothing without --coordinator: give all three, or none if a cluster tells."
         )
     if "jax_cpu_collectives_implementation" in jax.config.values:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -104,7 +104,7 @@ def _port(coordinator: str) -> int:
 
 
 def _check_free(coordinator: str, port: int) -> None:
-    """jax would end the process by a segmentation fault where another one listens at `port` of this machine."""
+    """jax would end the process by a segmentation fault if another one listens at `port` of this machine."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -155,7 +155,7 @@ class SharedError(UserError):
 def barrier(name: str, wait_seconds: int) -> None:
     """Waits until every process is here, without a collective: the first one of those gives up after half a minute.
 
-    Each `name` serves once. Raises UserError where one does not come within `wait_seconds`.
+    Each `name` serves once. Raises UserError if one does not come within `wait_seconds`.
     """
     if not is_distributed():
         return
@@ -169,7 +169,7 @@ def barrier(name: str, wait_seconds: int) -> None:
 
 
 def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
-    """Waits for all processes, as `barrier`. Raises SharedError on all of them where one brings an error, or where a value of
+    """Waits for all processes, as `barrier`. Raises SharedError on all of them if one brings an error, or if a value of
     `same` differs, which its key names."""
     if not is_distributed():
         if error:
@@ -200,7 +200,7 @@ def publish(key: str, text: str) -> None:
 
 
 def published(key: str) -> str | None:
-    """What some process has published under `key`, None where nobody has, or where the first process has gone."""
+    """What some process has published under `key`, None if nobody has, or if the first process has gone."""
     with suppress(RuntimeError):
         return str(_service().key_value_try_get(key))
     return None

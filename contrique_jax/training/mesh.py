@@ -50,7 +50,7 @@ class Runtime:
 
 
 def check_divides(batch_size: int, devices: int) -> None:
-    """Raises UserError where the devices cannot get equal numbers of whole pairs."""
+    """Raises UserError if the devices cannot get equal numbers of whole pairs."""
     if batch_size % (2 * devices):
         raise UserError(
             f"config.data.batch_size = {batch_size}: {devices} devices do not divide it into pairs of a synthetic and an "
@@ -61,7 +61,7 @@ def check_divides(batch_size: int, devices: int) -> None:
 def start(batch_size: int, devices: int = 0) -> Runtime:
     """The runtime over `devices` devices (0: all of them).
 
-    Raises UserError where there are fewer devices than asked for or where they do not divide the batch.
+    Raises UserError if there are fewer devices than asked for or if they do not divide the batch.
     """
     available = jax.devices()
     count = devices or len(available)

@@ -17,7 +17,7 @@ from contrique_jax.io.outputs import atomic_write
 
 
 def _step_of(line: str) -> int:
-    """The step of a line of metrics, 0 where a crash left it damaged."""
+    """The step of a line of metrics, 0 if a crash left it damaged."""
     try:
         return int(json.loads(line)["step"]) if line.endswith("\n") else 0
     except (ValueError, TypeError, KeyError):

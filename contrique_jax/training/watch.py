@@ -58,14 +58,14 @@ class Watchdog:
                 self._end(f"error: {sentence}", sentence, 2)
             if isinstance(error, KeyboardInterrupt):
                 self._end("interrupted", "it was interrupted", 130)
-            time.sleep(2 * _LOOK_SECONDS)  # where it is that another process has gone, that one's sentence comes first
+            time.sleep(2 * _LOOK_SECONDS)  # if it is that another process has gone, that one's sentence comes first
             trace_lines = "".join(traceback.format_exception(error))
             self._end(trace_lines, f"it ended by {type(error).__name__}; its output says where", 1)
         self._left.set()
 
     def _look_at_others(self) -> None:
         while not self._left.wait(_LOOK_SECONDS):
-            told = hosts.published(_FAILURE)  # waits itself where the first process's machine does not answer
+            told = hosts.published(_FAILURE)  # waits itself if the first process's machine does not answer
             if told:
                 self._end(f"error: {told}", None, 2)
 
