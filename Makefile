@@ -15,11 +15,11 @@ PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 .PHONY: demo demo-short test test-full lint types clean
 
 demo: .venv-demo/installed
-	.venv-demo/bin/python demo.py --out demo_out
+	.venv-demo/bin/python -m contrique_jax.demo --out demo_out
 
 # every stage in about a minute, in the environment of the tests
 demo-short: .venv-test/installed
-	.venv-test/bin/python demo.py --short --out demo_out/short
+	.venv-test/bin/python -m contrique_jax.demo --short --out demo_out/short
 
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"

@@ -35,11 +35,12 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from contrique_jax.augment.host_views import to_canvas
 from contrique_jax.config import Config, DataConfig
-from contrique_jax.data.decode import read, to_canvas
+from contrique_jax.data.decode import read
 from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import UserError, run_verb
-from contrique_jax.io.cores import available_cores
+from contrique_jax.io.machine import available_cores
 
 ROOT = Path(__file__).parents[1]
 # dense bf16 TFLOP/s and memory GB/s of the makers' data sheets, by what the device calls itself

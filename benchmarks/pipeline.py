@@ -24,15 +24,16 @@ import numpy as np
 from PIL import Image
 from pillow_loader import pillow_two_views
 
+from contrique_jax.augment.host_views import to_canvas
 from contrique_jax.config import Config, DataConfig
 from contrique_jax.data.broken import BrokenLog
-from contrique_jax.data.decode import decode, to_canvas
+from contrique_jax.data.decode import decode
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.pipeline import Pipeline, options, tfdata_rows
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.data.sources import open_source
 from contrique_jax.distort import bank
-from contrique_jax.io.cores import available_cores
+from contrique_jax.io.machine import available_cores
 from contrique_jax.recipes.contrique import recipe
 
 COUNT = 200

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = None) -> Model:
-    """A trained network, and a probe where scores are wanted: `.features(images)`, `.score(images)`, `.apply(batch)`.
+    """A trained network, and a probe if scores are wanted: `.features(images)`, `.score(images)`, `.apply(batch)`.
 
     `model`: a model folder, a run's workdir or a checkpoint in it; `probe`: a file of `contrique-jax evaluate --probe`.
     """

@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
     "score": ("score", "quality scores of files and folders"),
     "gallery": ("gallery", "one image under every distortion at every level, on a sheet"),
+    "demo": ("demo", "trains, probes, scores and draws on procedural scenes; minutes on two cores"),
     "distort": ("data.distort_folder", "a set of distorted images from a folder of photographs"),
     "convert": ("convert.__main__", "models and probes to and from PyTorch, ONNX, scikit-learn"),
 }

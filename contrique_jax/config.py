@@ -38,7 +38,7 @@ def _require(holds: bool, name: str, value: Any, what: str) -> None:
 class DataConfig:
     """Where photographs come from and how views are taken."""
 
-    # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N; where F.csv has a column `class`
+    # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N; if F.csv has a column `class`
     # (0..125), its images are distorted already: they are used at their own size, and `height`, `width`, `pristine_share`,
     # `type_weights`, `minmax` and `merge_identity_classes` do not apply
     pristine: str = "scenes:2000"
@@ -52,7 +52,7 @@ class DataConfig:
     merge_identity_classes: bool = False  # True: the four classes that change nothing are drawn as the undistorted one
     augment_on: str = "host"  # where distortion and views are taken: "host" (in the pipeline) or "device" (in the step)
     minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
-    loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata where TensorFlow is installed
+    loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata if TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
     prefetch: int = 2  # batches kept ready on the host
     # decoded images of each source that a process keeps in memory, so that each is decoded once [10^9 bytes]; of scenes

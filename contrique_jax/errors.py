@@ -27,7 +27,7 @@ class BrokenImage(UserError):
 
 
 def disk_message(error: OSError, path: str) -> str | None:
-    """The sentence for a full disk or a quota, or None where `error` is something else."""
+    """The sentence for a full disk or a quota, or None if `error` is something else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{path}: no space left to write ({error.strerror}); free some space and run the same command again."
     return None
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 where whoever read the
+    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 if whoever read the
     output has gone (`| head`). Other errors propagate."""
     try:
         try:

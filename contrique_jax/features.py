@@ -10,7 +10,7 @@ import numpy as np
 from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import Parser, run_verb
 from contrique_jax.inference.extractor import Extractor, add_model_flags, name_broken
-from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path, write_npz
 from contrique_jax.training.load import load_network
 

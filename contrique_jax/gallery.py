@@ -21,9 +21,8 @@ from contrique_jax.distort import bank
 from contrique_jax.distort.flags import add_flags, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import Parser, UserError, run_verb
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import host_device, use_compilation_cache
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.machine import available_cores, host_device, use_compilation_cache
+from contrique_jax.io.outputs import atomic_write, output_path
 
 LONGEST, SHORTEST = 512, 384  # pixels: a larger image is reduced to this, the size of KADIS-700k
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -39,7 +38,7 @@ RGB = UInt8[np.ndarray, "h w 3"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One distorted image and how far it is from the source; PSNR in dB, infinite where nothing changed."""
+    """One distorted image and how far it is from the source; PSNR in dB, infinite if nothing changed."""
 
     type: int
     level: int
@@ -57,7 +56,7 @@ class Cell:
 
 
 def reduced(image: RGB) -> RGB:
-    """`image`, brought to at most 512 x 384 pixels (or 384 x 512) where it is larger; its shape stays."""
+    """`image`, brought to at most 512 x 384 pixels (or 384 x 512) if it is larger; its shape stays."""
     height, width = image.shape[:2]
     scale = min(LONGEST / max(height, width), SHORTEST / min(height, width))
     if scale >= 1:
@@ -95,7 +94,7 @@ class Layout:
 
 
 def layout(image: RGB, count: int, scale: float) -> Layout:
-    """Of a sheet of `count` types with images at `scale`. Raises UserError where it would be too large."""
+    """Of a sheet of `count` types with images at `scale`. Raises UserError if it would be too large."""
     width, height = (max(round(side * scale), 1) for side in (image.shape[1], image.shape[0]))
     column, row = max(width, NARROWEST) + GAP, TITLE + height + CAPTION + GAP
     size = (GAP + bank.NUM_LEVELS * column, GAP + row * (count + 1))
@@ -132,7 +131,7 @@ def sheet(image: RGB, rows: Sequence[Sequence[Cell]], *, title: str, scale: floa
 
 
 def load(path: Path) -> RGB:
-    """The image, reduced. Raises UserError where it cannot be read or is too small to be distorted."""
+    """The image, reduced. Raises UserError if it cannot be read or is too small to be distorted."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -179,8 +178,8 @@ def main(argv: Sequence[str]) -> None:
     size = f"distorted at {image.shape[1]} x {image.shape[0]} pixels, shown at {flags.scale:g} of that"
     ends = "values stretched to the whole range" if flags.minmax else "values clipped"
     page = sheet(image, rows, title=f"{path.name}: {size}; {ends}; seed {flags.seed}", scale=flags.scale)
-    with whole_file(out) as beside:
-        page.save(beside, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=92)
+    with atomic_write(out) as temporary:
+        page.save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=92)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Example:
       --out plan.json
 
 Prints whether the step fits in a chip's memory and by how much, its operations, bytes and collectives, and a roofline
-estimate of its time from the chip's published peaks. Exit code 3 where it does not fit.
+estimate of its time from the chip's published peaks. Exit code 3 if it does not fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from contrique_jax.config import Config
 from contrique_jax.errors import Parser, UserError, run_verb
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
 from contrique_jax.planning.topology import Topology, open_topology
 from contrique_jax.training.flags import parse_flags as training_flags
@@ -34,7 +34,7 @@ MOST_TRIES = 8  # compilations of the search for the largest batch
 
 
 def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Compiled, images: int) -> dict[str, Any]:
-    """What plan.json holds. Units: bytes, operations, seconds; null where it is not known."""
+    """What plan.json holds. Units: bytes, operations, seconds; null if it is not known."""
     parts = times(compiled, topology)
     seconds = step_seconds(parts) if parts else None
     steps = math.ceil(2 * images / config.data.batch_size)
@@ -128,7 +128,7 @@ def misfit_advice(config: Config, compiled: Compiled, devices: int) -> str:
 
 
 def largest_batch(compile_at: Callable[[int], Compiled], batch: int, first: Compiled, granule: int) -> tuple[int, int]:
-    """(the largest batch found to fit, 0 where none does; compilations made, with the first).
+    """(the largest batch found to fit, 0 if none does; compilations made, with the first).
 
     Args:
       compile_at: compiles the step for a batch.
@@ -159,7 +159,7 @@ def _size(size: int) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compiles, prints, and writes plan.json. Exits with MISFIT where the step does not fit."""
+    """Compiles, prints, and writes plan.json. Exits with MISFIT if the step does not fit."""
     parser = Parser(
         prog="contrique-jax plan", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -199,8 +199,8 @@ def main(argv: Sequence[str]) -> None:
         most = "more may, " if tries == MOST_TRIES else ""
         print(f"largest     {record['largest_batch']} images a step fit ({most}{tries} compilations)")
     if out:
-        with whole_file(out) as beside:
-            beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(out) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if not compiled.fits:
         print(f"error: {topology.name}: {misfit_advice(config, compiled, runtime.devices)}", file=sys.stderr)
         raise SystemExit(MISFIT)

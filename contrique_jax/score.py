@@ -14,8 +14,8 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.extractor import Extractor, add_model_flags, name_reduced, progress_bar
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
-from contrique_jax.io.devices import use_compilation_cache
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.machine import use_compilation_cache
+from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.probe import load_probe
 from contrique_jax.training.load import load_network
 
@@ -29,7 +29,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with whole_file(out) as beside, open(beside, "w", encoding="utf-8", errors="surrogateescape") as stream:
+    with atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as stream:
         yield stream
 
 

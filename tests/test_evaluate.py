@@ -14,9 +14,9 @@ from scipy import stats
 from contrique_jax import evaluate
 from contrique_jax.errors import run_verb
 from contrique_jax.evaluation import comparison
-from contrique_jax.evaluation.comparison import Trial
+from contrique_jax.evaluation.comparison import ModelResult
 from contrique_jax.evaluation.intervals import bootstrap_medians
-from contrique_jax.evaluation.studies import LearningCurve
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.tables import curve_line
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, load_probe
@@ -351,7 +351,7 @@ def test_tables_that_cannot_be_used_are_one_sentence(place, change, says, capsys
 def test_the_curve_s_line_says_how_many_labels_are_nearly_enough():
     def line(*medians):
         curve = LearningCurve([10, 20, 40], [np.array([value]) for value in medians])
-        return curve_line(Trial("net", "", None, None, curve))
+        return curve_line(ModelResult("net", "", None, None, curve))
 
     assert line(0.3, 0.77, 0.8).endswith("10: 0.300, 20: 0.770, 40: 0.800; 20 reach 95% of the last")
     assert line(0.79, 0.7, 0.8).endswith("40 reach 95% of the last")  # from there on, not by luck once

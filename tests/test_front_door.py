@@ -49,7 +49,7 @@ def test_every_package_that_is_imported_is_declared():
     declared = {name.lower().replace("_", "-") for name in re.findall(r"^\s*([\w-]+)", lines, re.M)}
     providers = importlib.metadata.packages_distributions()
     own = {"contrique_jax", "tests", *(path.stem for path in ROOT.rglob("tests/**/*.py"))}
-    for path in (ROOT / "demo.py", *(ROOT / "contrique_jax").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+    for path in (*(ROOT / "contrique_jax").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
         for name in imports(path) - own - sys.stdlib_module_names:
             packages = {package.lower().replace("_", "-") for package in (name, *providers.get(name, ()))}
             assert packages & declared, f"{path} imports {name}, which setup.cfg does not name"

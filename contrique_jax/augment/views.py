@@ -59,9 +59,9 @@ def draw_views(key: PRNGKeyArray) -> ViewDraw:
 
 
 def half_size(image: UInt8[Array, "h w 3"]) -> UInt8[Array, "h//2 w//2 3"]:
-    """The image at half its size, exactly as Pillow's bilinear resize. Raises ValueError where a side is odd.
+    """The image at half its size, exactly as Pillow's bilinear resize. Raises ValueError if a side is odd.
 
-    Along rows first, then along columns; Pillow 13 does so where the image is at most twice as tall as wide.
+    Along rows first, then along columns; Pillow 13 does so if the image is at most twice as tall as wide.
     """
     height, width = image.shape[:2]
     return _half_part(image, jnp.int32(0), jnp.int32(0), height // 2, width // 2)
@@ -70,7 +70,7 @@ def half_size(image: UInt8[Array, "h w 3"]) -> UInt8[Array, "h//2 w//2 3"]:
 def crop_or_pad(
     image: UInt8[Array, "h w 3"], y: Float[Array, ""], x: Float[Array, ""], size: int
 ) -> UInt8[Array, "size size 3"]:
-    """A crop at `y`, `x`; where a side is under `size`, both are centre-cropped or zero-padded, as by CenterCrop."""
+    """A crop at `y`, `x`; if a side is under `size`, both are centre-cropped or zero-padded, as by CenterCrop."""
     top, left, height, width = _place(image.shape[0], image.shape[1], y, x, size)
     return _pad(lax.dynamic_slice(image, (top, left, jnp.int32(0)), (height, width, 3)), size)
 
@@ -224,12 +224,12 @@ def colour_view(crop: UInt8[Array, "h w 3"], colour: Int32[Array, ""]) -> UInt8[
 
 
 def flip_view(crop: UInt8[Array, "h w 3"], flip: Bool[Array, ""]) -> UInt8[Array, "h w 3"]:
-    """The crop, left and right exchanged where `flip`."""
+    """The crop, left and right exchanged if `flip`."""
     return lax.cond(flip, lambda image: lax.rev(image, (1,)), lambda image: image, crop)
 
 
 def finish_view(crop: UInt8[Array, "h w 3"], draw: ViewDraw) -> UInt8[Array, "h w 3"]:
-    """A crop, padded already where it must be, in its colour space and flipped."""
+    """A crop, padded already if it must be, in its colour space and flipped."""
     return flip_view(colour_view(crop, draw.colour), draw.flip)
 
 

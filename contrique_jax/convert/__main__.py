@@ -1,5 +1,5 @@
-"""`contrique-jax convert WHAT IN OUT`: models and probes to and from other programs. A sub-verb a module, each with
-`add_arguments(parser)` and `run(args)`."""
+"""`contrique-jax convert WHAT IN OUT`: models and probes to and from other programs. The sub-verb
+from-torch, say, is the function `from_torch(args)` with `from_torch_arguments(parser)`, in the module named below."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SUBVERBS = {
     "from-torch": ("from_torch", "a PyTorch checkpoint (CONTRIQUE, torchvision, ARNIQA, Re-IQA) -> a model folder"),
     "to-torch": ("to_torch", "a model -> a state dict for the original program or for torchvision"),
     "to-onnx": ("to_onnx", "a model -> an ONNX graph of the encoder"),
-    "probe-from-sklearn": ("probe_from_sklearn", "a pickled scikit-learn Ridge -> a probe; the pickle is not run"),
-    "probe-to-sklearn": ("probe_to_sklearn", "a probe -> a scikit-learn Ridge"),
-    "csv-from-original": ("csv_from_original", "the original's list of training images -> a manifest"),
-    "csv-to-original": ("csv_to_original", "a manifest -> the original's list of training images"),
+    "probe-from-sklearn": ("sklearn_probe", "a pickled scikit-learn Ridge -> a probe; the pickle is not run"),
+    "probe-to-sklearn": ("sklearn_probe", "a probe -> a scikit-learn Ridge"),
+    "csv-from-original": ("original_csv", "the original's list of training images -> a manifest"),
+    "csv-to-original": ("original_csv", "a manifest -> the original's list of training images"),
 }
 
 
@@ -42,8 +42,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"convert: {name!r} is not known; there are {', '.join(SUBVERBS)}.")
     module = importlib.import_module(f"contrique_jax.convert.{SUBVERBS[name][0]}")
     parser = Parser(prog=f"contrique-jax convert {name}")
-    module.add_arguments(parser)
-    module.run(parser.parse_args(rest))
+    function = name.replace("-", "_")
+    getattr(module, f"{function}_arguments")(parser)
+    getattr(module, function)(parser.parse_args(rest))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ _SCALING = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo, torchvision's "
         "ResNet-18 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def from_torch(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
@@ -101,7 +101,7 @@ def adopt(
 ) -> tuple[Family, ModelConfig, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
 
-    Raises UserError where the arrays are of no network of ours, after a list of both sides' names and shapes on stderr.
+    Raises UserError if the arrays are of no network of ours, after a list of both sides' names and shapes on stderr.
     """
     try:
         family = recognise(tensors)
@@ -132,9 +132,9 @@ def adopt(
 def two_sided(
     found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], names: Mapping[str, str]
 ) -> list[str]:
-    """A line for every array where the two differ: its name, what the file has, what the architecture has.
+    """A line for every array in which the two differ: its name, what the file has, what the architecture has.
 
-    `names`: our name -> the file's, which is shown; ours where the file has no such array.
+    `names`: our name -> the file's, which is shown; ours if the file has no such array.
     """
     lines = []
     for name in sorted(found.keys() | wanted.keys()):

@@ -1,4 +1,5 @@
-"""The original's lists of training images (`File_names`, `labels`) and ours (`path`, `class`), row by row.
+"""`contrique-jax convert csv-from-original F.csv OUT.csv` and `csv-to-original`: the original's lists of training images
+(`File_names`, `labels`) as manifests (`path`, `class`) and back, row by row.
 
 `labels` is the text of 126 numbers: one 1 at the class of a distorted image, only zeros for an authentic one. Which column
 stands for which distortion is not known (specification, section 8), and training asks only which classes are equal: the
@@ -7,6 +8,7 @@ column's number, from 0, is taken as the class.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import functools
 from collections.abc import Callable
@@ -15,15 +17,43 @@ from pathlib import Path
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 
 ORIGINAL, OURS = ("File_names", "labels"), ("path", "class")
 HELP = (
     "A csv of the original (columns File_names, labels) and a manifest for config.data.pristine or config.data.authentic "
-    "(columns path, class) say the same: class is the place of the 1 in labels, 0 to 125, and empty where labels are all "
+    "(columns path, class) say the same: class is the place of the 1 in labels, 0 to 125, and empty if labels are all "
     "zero (authentic images). Which distortion a place stands for is not known; training asks only which classes are "
     "equal. Names are kept as they are: a manifest's are relative to its folder. Other columns are left out."
 )
+
+
+def csv_from_original_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = HELP
+    parser.epilog = "Example: contrique-jax convert csv-from-original training.csv distorted.csv"
+    parser.add_argument("csv", metavar="F.csv", help="columns File_names, labels")
+    parser.add_argument("out", metavar="OUT.csv")
+
+
+def csv_from_original(args: argparse.Namespace) -> None:
+    """Raises UserError naming the first line that is off."""
+    out = output_path("OUT", args.out, (".csv",))
+    counts = rewrite(Path(args.csv).expanduser(), out, ORIGINAL, OURS, class_of)
+    print(f"{out}: {counts}")
+
+
+def csv_to_original_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = HELP
+    parser.epilog = "Example: contrique-jax convert csv-to-original distorted.csv training.csv"
+    parser.add_argument("csv", metavar="F.csv", help="columns path, class")
+    parser.add_argument("out", metavar="OUT.csv")
+
+
+def csv_to_original(args: argparse.Namespace) -> None:
+    """Raises UserError naming the first line that is off."""
+    out = output_path("OUT", args.out, (".csv",))
+    counts = rewrite(Path(args.csv).expanduser(), out, OURS, ORIGINAL, labels_of)
+    print(f"{out}: {counts}")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -62,7 +92,7 @@ def rewrite(
             raise UserError(f"{path}: there is no column {name!r} (columns found: {', '.join(columns) or 'none'}).")
     places = [columns.index(name) for name in before]
     count = authentic = 0
-    with whole_file(out) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+    with atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(after)
         for line, row in rows:

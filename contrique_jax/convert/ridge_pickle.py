@@ -137,7 +137,7 @@ def read_ridge(path: Path) -> dict[str, Any]:
     """The attributes of the Ridge in a file of `pickle.dump` or `joblib.dump`: `coef_` float64 [D], `intercept_` and
     `alpha` floats, and those others that are plain Python.
 
-    Raises UserError where the file is missing, damaged, names anything but a Ridge and its arrays, or predicts several
+    Raises UserError if the file is missing, damaged, names anything but a Ridge and its arrays, or predicts several
     scores at once; nothing in the file is run.
     """
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from contrique_jax import __version__
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import output_path, whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.networks import efficientnet
 from contrique_jax.networks.encoder import (
     CENTRE,
@@ -35,7 +35,7 @@ HOW_TO = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def to_onnx_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "The encoder as an ONNX graph: images float32 [batch, 3, height, width], RGB in [0, 1], any size -> features "
         "float32 [batch, width] of one scale, L2-normalised if pooled. " + HOW_TO
@@ -45,15 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT.onnx")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Raises UserError where there is no such model or the onnx package is not installed."""
+def to_onnx(args: argparse.Namespace) -> None:
+    """Raises UserError if there is no such model or the onnx package is not installed."""
     out = output_path("OUT", args.out, (".onnx",))
     model, variables = load_network(args.model)
     folder = model_folder(args.model)
     licence = read_description(folder).get("licence") if folder else None
     stored = build(model, variables, {"licence": str(licence or NO_LICENCE)}).SerializeToString()
-    with whole_file(out) as beside:
-        beside.write_bytes(stored)
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(stored)
     print(f"{out}: {model.encoder}, images [batch, 3, height, width] -> features [batch, {feature_width(model)}]")
     print(HOW_TO)
     if folder is None and not args.model.startswith("random:"):

@@ -15,7 +15,7 @@ from contrique_jax.networks.model_folder import read_description, to_flat
 from contrique_jax.training.load import load_network, model_folder
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def to_torch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A model as a PyTorch state dict, by the names of the original CONTRIQUE (encoder.4.0.conv1.weight, "
         "projector.0.weight), whose model class loads it with strict=True; or the encoder alone, by torchvision's. An "
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Raises UserError where there is no such model, or no projector in it and the whole is asked for."""
+def to_torch(args: argparse.Namespace) -> None:
+    """Raises UserError if there is no such model, or no projector in it and the whole is asked for."""
     out = output_path("OUT", args.out, SUFFIXES)
     model, variables = load_network(args.model)
     if not model.projection_dim and not args.encoder_only:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 SUFFIXES = (".tar", ".pth", ".pt")
 # where training programs put the weights, in a dict with the optimiser, the epoch and so on
@@ -56,8 +56,8 @@ def write_state_dict(path: Path, flat: Mapping[str, np.ndarray]) -> None:
     torch = _torch()
     stream = io.BytesIO()  # torch hides a full disk behind an error of its own
     torch.save({name: torch.from_numpy(np.array(array)) for name, array in flat.items()}, stream)
-    with whole_file(path) as beside:
-        beside.write_bytes(stream.getbuffer())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(stream.getbuffer())
 
 
 def _torch() -> Any:
@@ -96,7 +96,7 @@ def _load(path: Path) -> Any:
 
 
 def _check_sums(path: Path) -> None:
-    """PyTorch does not look at the check sums of its zip file. Raises UserError where one is wrong."""
+    """PyTorch does not look at the check sums of its zip file. Raises UserError if one is wrong."""
     if not zipfile.is_zipfile(path):
         return  # the format before 1.6, or no checkpoint
     try:

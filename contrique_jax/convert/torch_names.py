@@ -61,7 +61,7 @@ _LITE_PARTS = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
 
 
 def recognise(names: Iterable[str]) -> Family:
-    """The family whose names for the first kernel is among `names`. Raises UserError where there is none."""
+    """The family whose names for the first kernel is among `names`. Raises UserError if there is none."""
     known = set(names)
     for family in FAMILIES:
         if f"{family.prefix}{family.first}.weight" in known:

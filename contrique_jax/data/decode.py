@@ -1,4 +1,4 @@
-"""Bytes -> RGB uint8, with an answer for every odd or broken file; and two geometric steps: the canvas, the view.
+"""Bytes -> RGB uint8, with an answer for every odd or broken file.
 
 Not honoured, on purpose: ICC profiles (the method reads numbers as they are stored) and frames after the first.
 """
@@ -6,7 +6,6 @@ Not honoured, on purpose: ICC profiles (the method reads numbers as they are sto
 from __future__ import annotations
 
 import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +49,8 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
     - transparency: composited over white, as a page would show it; animation: the first frame
     - CMYK: Adobe's inverted inks, as every JPEG program writes them; naive conversion, since ICC profiles are ignored
 
-    `name` is what messages call the image. Raises BrokenImage where there is no image, where it is cut off or damaged,
-    and, before any pixel is decoded, where the header promises more than `max_pixels`.
+    `name` is what messages call the image. Raises BrokenImage if there is no image, if it is cut off or damaged,
+    and, before any pixel is decoded, if the header promises more than `max_pixels`.
     """
     if not data:
         raise BrokenImage(name, "the file is empty")
@@ -74,7 +73,7 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
 
 
 def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """`decode` of a file. Raises BrokenImage where it cannot be read too."""
+    """`decode` of a file. Raises BrokenImage if it cannot be read too."""
     try:
         return decode(path.read_bytes(), name=str(path))
     except OSError as error:
@@ -136,68 +135,3 @@ def _to_bytes(values: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     if low >= 0 and high <= ranges[-1]:
         low, high = 0.0, float(next(top for top in ranges if high <= top))
     return np.floor((values - low) * (255 / max(high - low, 1e-300)) + 0.5).astype(np.uint8)
-
-
-def to_canvas(image: UInt8[np.ndarray, "h w 3"], height: int = 384, width: int = 512) -> UInt8[np.ndarray, "H W 3"]:
-    """The image brought to height x width: turned by 90 degrees where one is portrait and the other landscape, scaled
-    to cover (antialiased bicubic, as MATLAB's imresize), centre-cropped. Returned as it is where it already fits."""
-    if (image.shape[0] - image.shape[1]) * (height - width) < 0:
-        image = np.ascontiguousarray(np.rot90(image))
-    h, w = image.shape[:2]
-    if (h, w) == (height, width):
-        return image
-    scale = min(h / height, w / width)
-    top, left = (h - height * scale) / 2, (w - width * scale) / 2
-    box = (max(left, 0), max(top, 0), min(w - left, w), min(h - top, h))
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    return np.asarray(resized)
-
-
-def authentic_view(
-    image: UInt8[np.ndarray, "h w 3"], div: int, y: float, x: float, size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    """A view of a photograph of any size, with the original's geometry (specification, section 7).
-
-    The photograph at 1/div of its size (`div` 1 or 2; Pillow's antialiased bilinear); then, where a side is under
-    `size`, both sides are centre-cropped or zero-padded; else a crop at the place `y`, `x`, each uniform in [0, 1).
-    """
-    h, w = max(image.shape[0] // div, 1), max(image.shape[1] // div, 1)
-    if h < size or w < size:
-        small = image if div == 1 else np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
-        return _centre(_centre(small, size, axis=0), size, axis=1)
-    top = min(math.floor(y * (h - size + 1)), h - size)
-    left = min(math.floor(x * (w - size + 1)), w - size)
-    if div == 1:
-        return image[top : top + size, left : left + size]
-    (first_row, last_row, top), (first_column, last_column, left) = (
-        _needed(image.shape[0], top, size),
-        _needed(image.shape[1], left, size),
-    )
-    region = np.ascontiguousarray(image[first_row:last_row, first_column:last_column])
-    shape = (region.shape[1] // 2, region.shape[0] // 2)
-    half = np.asarray(Image.fromarray(region).resize(shape, Image.Resampling.BILINEAR))
-    return half[top : top + size, left : left + size]
-
-
-def _needed(side: int, start: int, size: int) -> tuple[int, int, int]:
-    """First and last source pixel needed for `size` pixels of the half-size side from `start`, and their new start.
-
-    Halving an even side reaches one source pixel past a pixel's own two, so one half-size pixel of margin makes the
-    crop exact. An odd side is scaled by a little more than two, at a phase that changes along it: it stays whole.
-    """
-    if side % 2:
-        return 0, side, start
-    first, last = max(start - 1, 0), min(start + size + 1, side // 2)
-    return 2 * first, 2 * last, start - first
-
-
-def _centre(image: UInt8[np.ndarray, "h w 3"], size: int, axis: int) -> UInt8[np.ndarray, "..."]:
-    """Crops or zero-pads one axis to `size` about its centre, rounding as torchvision's CenterCrop."""
-    side = image.shape[axis]
-    if side >= size:
-        start = round((side - size) / 2)  # half to even
-        return image[start : start + size] if axis == 0 else image[:, start : start + size]
-    before = (size - side) // 2
-    padding = [(0, 0)] * image.ndim
-    padding[axis] = (before, size - side - before)
-    return np.pad(image, padding)

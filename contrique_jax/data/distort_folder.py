@@ -16,7 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from contrique_jax import distort
-from contrique_jax.data.decode import read, to_canvas
+from contrique_jax.augment.host_views import to_canvas
+from contrique_jax.data.decode import read
 from contrique_jax.data.distorted_set import (
     MANIFEST,
     Photograph,
@@ -31,9 +32,8 @@ from contrique_jax.distort import bank
 from contrique_jax.distort.flags import add_flags, numbers, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import use_compilation_cache
-from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.io.machine import available_cores, use_compilation_cache
+from contrique_jax.io.outputs import atomic_write, only_writer
 
 MANY_SIZES = 8  # that are worth a word
 WAITING = 4  # photographs handed out ahead, for each worker
@@ -43,7 +43,7 @@ def make(plan: Plan, photograph: Photograph, stop: threading.Event) -> int:
     """Writes what is missing of a photograph's results, each whole or not at all, until `stop` -> how many files that
     were.
 
-    Raises BrokenImage where the photograph cannot be read or is too small.
+    Raises BrokenImage if the photograph cannot be read or is too small.
     """
     missing = [which for which in plan.classes if not plan.file(photograph, *which).exists()]
     if not missing:
@@ -62,8 +62,10 @@ def make(plan: Plan, photograph: Photograph, stop: threading.Event) -> int:
         if type:
             seed = seed_of(plan.seed, photograph.name, type, level)
             done = distort.apply(image, type, level, seed=seed, minmax=plan.minmax)
-        with whole_file(plan.file(photograph, type, level)) as beside:
-            Image.fromarray(done).save(beside, "PNG", compress_level=1)  # a third of the time for a tenth of the space
+        with atomic_write(plan.file(photograph, type, level)) as temporary:
+            Image.fromarray(done).save(
+                temporary, "PNG", compress_level=1
+            )  # a third of the time for a tenth of the space
         written += 1
     return written
 
@@ -156,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
         epilog="Example: contrique-jax distort photos set --all --pristine --size 384x512",
     )
     parser.add_argument("source", metavar="SRC", help="a folder (with its subfolders), a file or a glob in quotes")
-    parser.add_argument("out", metavar="OUT", help="a folder; made where it is missing")
+    parser.add_argument("out", metavar="OUT", help="a folder; made if it is missing")
     add_flags(parser)
     parser.add_argument("--all", action="store_true", help="every type")
     parser.add_argument("--level", action="append", metavar="N[,N...]", help="1 to 5; default: all five")

@@ -16,7 +16,7 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 MANIFEST, SETTINGS = "manifest.csv", "distort.json"
 COLUMNS = ("path", "source", "type", "level", "class")
@@ -50,8 +50,8 @@ class Plan:
 def photographs(source: str, out: Path) -> list[Photograph]:
     """The images that `source`, a folder, file or glob, means, but for those in `out`, each with a stem of its own.
 
-    The stem is the file's, with `-` and eight hexadecimal digits of the name's SHA-256 behind it where several sources
-    share it (also in upper and lower case) or where it is no plain file name. Raises UserError where nothing is left.
+    The stem is the file's, with `-` and eight hexadecimal digits of the name's SHA-256 behind it if several sources
+    share it (also in upper and lower case) or if it is no plain file name. Raises UserError if nothing is left.
     """
     found = list_images([source])
     inside = os.path.abspath(out) + os.sep
@@ -83,7 +83,7 @@ def root_of(source: str) -> str:
 
 
 def _plain(stem: str) -> str:
-    """A stem that is a visible file name in UTF-8 everywhere, also where a table's reader strips its cells."""
+    """A stem that is a visible file name in UTF-8 everywhere, also if a table's reader strips its cells."""
     plain = "".join(letter if letter.isprintable() and letter not in '\\/:*?"<>|' else "_" for letter in stem)
     plain = plain.encode("utf-8", "replace")[:LONGEST_STEM].decode("utf-8", "ignore")
     return plain.strip(" .") or "image"
@@ -99,7 +99,7 @@ def seed_of(seed: int, name: str, type: int, level: int) -> int:
 
 
 def check_settings(plan: Plan) -> None:
-    """Notes in the folder how its images are made. Raises UserError where it holds images that were made otherwise."""
+    """Notes in the folder how its images are made. Raises UserError if it holds images that were made otherwise."""
     size = list(plan.size) if plan.size else None
     mine = {"source": plan.root, "seed": plan.seed, "minmax": plan.minmax, "size": size}
     path = plan.out / SETTINGS
@@ -110,8 +110,8 @@ def check_settings(plan: Plan) -> None:
             raise UserError(
                 f"{plan.out}: it holds images, but no {SETTINGS} says how they were made; name a new folder."
             ) from None
-        with whole_file(path) as beside:
-            beside.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")
         return
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: it cannot be read ({error}); name another folder.") from error
@@ -138,7 +138,7 @@ def write_manifest(plan: Plan, photographs: Sequence[Photograph]) -> int:
             rows[name] = (name, source, str(type), str(level), str(number))
     there = {entry.name for entry in os.scandir(plan.out)}
     rows = {name: row for name, row in rows.items() if name in there}
-    with whole_file(path) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows[name] for name in sorted(rows))

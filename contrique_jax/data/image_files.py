@@ -15,7 +15,7 @@ from contrique_jax.errors import UserError
 def list_images(paths: Sequence[str]) -> list[Path]:
     """The image files that a user means by `paths`: files, folders (recursive) and globs, in order, each file once.
 
-    A file that is named is taken whatever its extension. Raises UserError where a path matches no image.
+    A file that is named is taken whatever its extension. Raises UserError if a path matches no image.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -39,7 +39,7 @@ def _images_at(path: Path, named: bool) -> list[Path]:
 def walk(folder: Path, field: str) -> Iterator[str]:
     """Relative names, with `/`, of the images under a folder. Links to folders are followed, each folder once.
 
-    Raises UserError that names `field` where a folder cannot be listed.
+    Raises UserError that names `field` if a folder cannot be listed.
     """
 
     def stop(error: OSError) -> None:

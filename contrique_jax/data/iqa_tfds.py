@@ -27,8 +27,8 @@ def builder_class(name: str) -> type:
     """The GeneratorBasedBuilder `iqa_NAME` of a data set in iqa_layouts.LAYOUTS. Imports TensorFlow.
 
     Splits: the authors' own, or `whole`. Features: `image`, the authors' file byte for byte; `score` float32; `group` and
-    `subset` text (`subset` empty where there is none); `name`, the path within the data set; `reference`, the pristine
-    image, where there is one. `metadata` of the info has range, direction and the shorter side that images are meant to
+    `subset` text (`subset` empty if there is none); `name`, the path within the data set; `reference`, the pristine
+    image, if there is one. `metadata` of the info has range, direction and the shorter side that images are meant to
     be scaled to. `manual_dir` is the folder of the data set. Raises UserError for an unknown name or folder.
     """
     return _builder_class(_key(layout_of(name, "data set")))

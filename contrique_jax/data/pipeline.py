@@ -25,8 +25,7 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.order import check_sizes
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import ONE_THREAD, host_device
+from contrique_jax.io.machine import ONE_THREAD, available_cores, host_device
 
 Tree = Any
 Sources = Mapping[str, Source]  # by role

@@ -17,7 +17,7 @@ RGB = UInt8[np.ndarray, "h w 3"]
 
 def read_image(path: Path, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:
     """The file's image, brought to `shorter_side` as its data set asks, then scaled down (bicubic) to `max_megapixels`
-    where it has more, and whether that was so. Raises BrokenImage for a file that cannot be read.
+    if it has more, and whether that was so. Raises BrokenImage for a file that cannot be read.
     """
     try:
         image = read(path)
@@ -40,7 +40,7 @@ def half_size(image: RGB) -> RGB:
 
 
 def to_shorter_side(image: RGB, side: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The image scaled down so that its shorter side has `side` pixels; left alone where that is smaller already.
+    """The image scaled down so that its shorter side has `side` pixels; left alone if that is smaller already.
 
     As the authors of SPAQ do: Pillow's antialiased bilinear, the longer side rounded down.
     """

@@ -34,12 +34,12 @@ class Source(Protocol):
 
     @property
     def classes(self) -> Int16[np.ndarray, " n"] | None:
-        """The classes, 0..125, of images that are distorted already; None where they are not."""
+        """The classes, 0..125, of images that are distorted already; None if they are not."""
 
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Image i, upright RGB; the array may be read-only. Raises BrokenImage where it cannot be read."""
+        """Image i, upright RGB; the array may be read-only. Raises BrokenImage if it cannot be read."""
 
     def item_name(self, i: int) -> str:
         """What to call image i in a table: a file's name within the source, or `source[i]`."""
@@ -66,7 +66,7 @@ def open_source(
     - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
 
     `field` is the configuration field that messages name; images over `max_pixels` count as broken; `canvas` is the height
-    and width at which pristine scenes are drawn. Raises UserError where the source is missing, empty or of an unknown form.
+    and width at which pristine scenes are drawn. Raises UserError if the source is missing, empty or of an unknown form.
     """
     kind, colon, rest = spec.partition(":")
     if colon and kind == "tfds":
@@ -245,7 +245,7 @@ def _folder_names(folder: Path, field: str) -> list[str]:
 
 
 def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[str], Int16[np.ndarray, " n"] | None]:
-    """The column `path` of a csv file, and the column `class` where it is there and asked for."""
+    """The column `path` of a csv file, and the column `class` if it is there and asked for."""
     rows = csv_rows(path, field)
     columns = [column.strip() for column in next(rows, (0, []))[1]]
     if "path" not in columns:
@@ -264,7 +264,7 @@ def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[st
             if text not in _CLASS_IDS:
                 raise UserError(
                     f"{field}: {path}, line {line}: the column 'class' is {text!r}; give every row of distorted images its "
-                    f"class, 0 to {NUM_CLASSES - 1}, or take the column out where the images are clean."
+                    f"class, 0 to {NUM_CLASSES - 1}, or take the column out if the images are clean."
                 )
             classes.append(_CLASS_IDS[text])
     if not names:

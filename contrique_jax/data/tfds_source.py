@@ -34,7 +34,7 @@ class TfdsSource:
     classes = None
 
     def __init__(self, spec: str, *, field: str, max_pixels: int):
-        """Raises UserError, naming `field`, where the data set is not there or has no images."""
+        """Raises UserError, naming `field`, if the data set is not there or has no images."""
         self.name = spec
         self._max_pixels = max_pixels
         name, _, split = spec.removeprefix("tfds:").rpartition("/")
@@ -99,7 +99,7 @@ class TfRecords:
     """Random access to TFRecord files: where each record lies is read once, at opening. Threads may share it."""
 
     def __init__(self, shards: Sequence[tuple[str, int, int]]):
-        """`shards`: (file, records to skip, records to take). Raises OSError where a file is missing or too short."""
+        """`shards`: (file, records to skip, records to take). Raises OSError if a file is missing or too short."""
         self._paths = [path for path, _, _ in shards]
         places = [_places(path)[skip : skip + take] for path, skip, take in shards]
         for (path, skip, take), found in zip(shards, places, strict=True):

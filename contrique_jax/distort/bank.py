@@ -44,9 +44,9 @@ Operation = Callable[[PRNGKeyArray, Image, Int[Array, ""]], Image]
 class Distortion:
     """One type.
 
-    `severity` ranks the visible strength of each level from 1 to 5, ties at the lower rank; 0 where a level changes
+    `severity` ranks the visible strength of each level from 1 to 5, ties at the lower rank; 0 if a level changes
     nothing. `apply(key, image, level)` takes and gives float32 [H, W, 3]; the input is in [0, 1], the output may leave
-    it where the original does.
+    it if the original does.
     """
 
     type: int
@@ -121,7 +121,7 @@ IDENTITIES = tuple(
 
 
 def class_id(type: int, level: int) -> int:
-    """The class of a type (1..25) at a level (1..5). Raises UserError where either is out of range."""
+    """The class of a type (1..25) at a level (1..5). Raises UserError if either is out of range."""
     if not (1 <= type <= NUM_TYPES and 1 <= level <= NUM_LEVELS):
         raise UserError(f"distortion type {type}, level {level}: choose a type from 1 to 25 and a level from 1 to 5.")
     return NUM_LEVELS * (type - 1) + (level - 1)
@@ -144,7 +144,7 @@ def extremes(image: Image) -> tuple[Float[Array, ""], Float[Array, ""]]:
 
 
 def stretched(image: Image, low: Float[Array, ""], high: Float[Array, ""]) -> Image:
-    """`image` with low..high stretched to 0..1, or as it is where it is flat to half an 8-bit code."""
+    """`image` with low..high stretched to 0..1, or as it is if it is flat to half an 8-bit code."""
     span, flat = high - low, 0.5 / 255  # what a filter leaves of a flat image is rounding errors, not to be blown up
     return jnp.where(span > flat, (image - low) / jnp.maximum(span, flat), image)
 
@@ -167,7 +167,7 @@ def distort(
     Only the branch of the class runs, under jit and in tf.data (under vmap, all of them: map `distort_kind` over all
     but the kind). `types` limits the branches to these; the caller sees to it that no class of another type comes,
     which would give the image back unchanged. With `minmax` the image is stretched to [0, 1] before and after, as
-    KADIS-700k does; without, it is clipped at the end. Raises UserError where `types` names a type that `get` refuses.
+    KADIS-700k does; without, it is clipped at the end. Raises UserError if `types` names a type that `get` refuses.
     """
     return distort_kind(key_data, image, *kind_and_level(class_id), types=types, minmax=minmax)
 

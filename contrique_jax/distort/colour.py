@@ -53,7 +53,7 @@ def edge_weight(image: Float[Array, "h w 3"]) -> Float[Array, "h w"]:
     pixels = edges.size
     rank = (99 * pixels + 50) // 100
     first, last = order_statistic(edges, pixels - rank), order_statistic(edges, rank - 1)
-    # the stretches of the original are one: where nearly all pixels are alike, the last one changes nothing
+    # the stretches of the original are one: if nearly all pixels are alike, the last one changes nothing
     alike = (first - floor) / jnp.where(even, 1, high - floor)
     weight = jnp.where(last - first > noise, jnp.clip((edges - first) / jnp.maximum(last - first, noise), 0, 1), alike)
     return jnp.where(even, jnp.clip(edges, 0.1, 1), weight)

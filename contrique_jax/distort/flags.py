@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def numbers(flag: str, given: Sequence[str], most: int) -> tuple[int, ...]:
-    """Lists such as "1,2,10" -> the numbers, ascending. Raises UserError where one is not a number from 1 to `most`."""
+    """Lists such as "1,2,10" -> the numbers, ascending. Raises UserError if one is not a number from 1 to `most`."""
     words = [word.strip() for text in given for word in text.split(",")]
     for word in words:
         if not (word.isascii() and word.isdigit() and 1 <= int(word) <= most):
@@ -33,7 +33,7 @@ def numbers(flag: str, given: Sequence[str], most: int) -> tuple[int, ...]:
 
 
 def types(given: Sequence[str] | None) -> tuple[int, ...]:
-    """The types that --type names, all of them where it is not given. Raises UserError for one that there is not."""
+    """The types that --type names, all of them if it is not given. Raises UserError for one that there is not."""
     if not given:
         return bank.TYPES
     return numbers("--type", given, bank.NUM_TYPES)

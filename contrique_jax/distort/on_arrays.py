@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
-from contrique_jax.io.devices import ONE_THREAD, host_device
+from contrique_jax.io.machine import ONE_THREAD, host_device
 
 SMALLEST_SIDE = 48  # pixels; what type 20 needs
 MOST_COMPILED = 128  # functions kept, one for each type and size; the one unused for longest goes first
@@ -46,7 +46,8 @@ def apply(image: Pixels, type: int, level: int, *, seed: int = 0, minmax: bool =
     pixels = _checked(image, f"distortion {type} ({row.name})")
     key_data = np.array([seed >> 32, seed % 2**32], np.uint32)
     compiled = _compiled(type, pixels.shape, pixels.dtype == np.uint8, bool(minmax))
-    return np.array(compiled(key_data, pixels, np.int32(level)))
+    with jax.default_device(host_device()):
+        return np.array(compiled(key_data, pixels, np.int32(level)))
 
 
 def _whole(name: str, value: Any) -> int:
@@ -57,7 +58,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _checked(image: Any, operation: str) -> Pixels:
-    """uint8 or float32. Raises UserError, naming the operation, where the image is not one that it takes."""
+    """uint8 or float32. Raises UserError, naming the operation, if the image is not one that it takes."""
     pixels = np.asarray(image)
     floats = np.issubdtype(pixels.dtype, np.floating)
     shaped = pixels.ndim == 3 and pixels.shape[2] == 3 and min(pixels.shape[:2]) >= SMALLEST_SIDE
@@ -76,38 +77,11 @@ def _checked(image: Any, operation: str) -> Pixels:
     return pixels.astype(np.float32)
 
 
-class _Compiled:
-    """A function that is compiled when it is first needed, once however many threads need it."""
-
-    def __init__(self, type: int, shape: tuple[int, ...], in_bytes: bool, minmax: bool):
-        self._type, self._shape, self._in_bytes, self._minmax = type, shape, in_bytes, minmax
-        self._lock = threading.Lock()
-        self._done: Any = None
-
-    def __call__(self, *arguments: Any) -> Array:
-        with self._lock:
-            if self._done is None:
-                self._done = self._compile()
-        return self._done(*arguments)
-
-    def _compile(self) -> Any:
-        function = _on_bytes if self._in_bytes else _on_floats
-        dtypes = (np.uint32, np.uint8 if self._in_bytes else np.float32, np.int32)
-        places = [jax.ShapeDtypeStruct(*place) for place in zip(((2,), self._shape, ()), dtypes, strict=True)]
-        with jax.default_device(host_device()):
-            distorted = jax.jit(
-                functools.partial(function, type=self._type, minmax=self._minmax), compiler_options=ONE_THREAD
-            )
-            return distorted.lower(*places).compile()
-
-
-_kept = functools.lru_cache(maxsize=MOST_COMPILED)(_Compiled)
-_keeping = threading.Lock()
-
-
-def _compiled(*which: Any) -> _Compiled:
-    with _keeping:
-        return _kept(*which)
+@functools.lru_cache(maxsize=MOST_COMPILED)
+def _compiled(type: int, shape: tuple[int, ...], in_bytes: bool, minmax: bool) -> Callable[..., Array]:
+    """One for each shape too, although jit would tell these apart: so that it can be forgotten by itself."""
+    function = _on_bytes if in_bytes else _on_floats
+    return jax.jit(functools.partial(function, type=type, minmax=minmax), compiler_options=ONE_THREAD)
 
 
 def _on_bytes(

@@ -60,7 +60,7 @@ def choose_colours(
             jnp.stack([jnp.where(cut, places[box], highs[box]), highs[box]]),
         )
         new = (*halves, *jax.vmap(_best_cut, (None, 0, 0))(below, *halves))
-        # where no box can be cut, both halves are dropped
+        # if no box can be cut, both halves are dropped
         slots = jnp.where(gains[box] > 0, jnp.stack([box, turn]), MOST_COLOURS)
         lows, highs, *cuts = (
             old.at[slots].set(value, mode="drop") for old, value in zip((lows, highs, *cuts), new, strict=True)
@@ -79,7 +79,7 @@ def choose_colours(
 def _best_cut(
     below: Int[Array, "35937 4"], low: Int[Array, "3"], high: Int[Array, "3"]
 ) -> tuple[Float[Array, ""], Int[Array, ""], Int[Array, ""]]:
-    """By how much the best cut of a box lowers its squared error (0 where there is none), its axis and its place."""
+    """By how much the best cut of a box lowers its squared error (0 if there is none), its axis and its place."""
     ends = jnp.stack([low, high]) * _STRIDES
     lines = []  # where the box's four edges along each axis meet the corners of cells
     for axis in range(3):
@@ -99,7 +99,7 @@ def _best_cut(
 
 
 def _means(moments: Int[Array, "n 4"]) -> Int[Array, "n 3"]:
-    """Mean codes, rounded; 0 where there is no pixel."""
+    """Mean codes, rounded; 0 if there is no pixel."""
     pixels = moments[:, :1]
     whole, rest = moments[:, 1:] // jnp.maximum(pixels, 1), moments[:, 1:] % jnp.maximum(pixels, 1)
     return whole + (2 * rest >= jnp.maximum(pixels, 1))
@@ -110,7 +110,7 @@ def nearest_colours(
 ) -> Int[Array, " 32768"]:
     """The inverse colour map: for each cell the nearest of the first `used` colours, as R 2^16 + G 2^8 + B.
 
-    A cell stands for the mean of its pixels, or for its centre where there is none: an image of few colours that lie
+    A cell stands for the mean of its pixels, or for its centre if there is none: an image of few colours that lie
     in different cells keeps them.
     """
     centres = 8 * np.stack(np.unravel_index(np.arange(CELLS**3), (CELLS,) * 3)).astype(np.int32) + 4

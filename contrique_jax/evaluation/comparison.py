@@ -11,29 +11,40 @@ from jaxtyping import Float
 
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.evaluation.controls import mean_alone, standardised
 from contrique_jax.evaluation.correlation import Correlations, correlate
 from contrique_jax.evaluation.intervals import Interval, bootstrap_difference, bootstrap_intervals, bootstrap_medians
-from contrique_jax.evaluation.protocol import Chooser, Evaluation, SplitResult, compare_evaluations, evaluate_features
+from contrique_jax.evaluation.learning_curve import LearningCurve
+from contrique_jax.evaluation.protocol import (
+    ALPHAS,
+    Chooser,
+    Evaluation,
+    SplitResult,
+    best_alpha,
+    check_scores,
+    compare_evaluations,
+    evaluate_features,
+)
 from contrique_jax.evaluation.splits import Split
-from contrique_jax.evaluation.studies import CrossResult, LearningCurve, cross_data_set
-from contrique_jax.inference.cache import Describer, cached_features
+from contrique_jax.inference.cache import FeatureExtractor, cached_features
 from contrique_jax.inference.extractor import name_broken
+from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
+from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 
 MEAN = "mean of the scores"
+FARTHEST = 5.0  # standard deviations: a flat or synthetic image is further out, and would sway a ridge on 36 numbers
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What gives features: the network, or a control."""
+    """A network or a control: what gives features."""
 
     name: str
-    make: Callable[[int | None], Describer]  # for images to be brought to this shorter side
+    make: Callable[[int | None], FeatureExtractor]  # for images to be brought to this shorter side
     standardise: bool = False  # its features have units of their own
 
 
 @dataclass(frozen=True)
-class Described:
+class ExtractedFeatures:
     """Images that could be read, and their features from one contender."""
 
     images: ScoredImages
@@ -43,7 +54,7 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ModelResult:
     """One contender after the protocol."""
 
     name: str
@@ -54,8 +65,9 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Versus:
-    """First less second: over several splits by the corrected resampled t-test, over one by bootstrap."""
+class ModelComparison:
+    """SROCC of the first model less that of the second: by the corrected resampled t-test over several splits,
+    by bootstrap over one."""
 
     first: str
     second: str
@@ -69,7 +81,16 @@ class Versus:
 
 
 @dataclass(frozen=True)
-class CrossTrial:
+class CrossResult:
+    """A ridge fitted on all of one data set, tested on all of another."""
+
+    alpha: float
+    correlations: Correlations
+    predictions: Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class CrossModelResult:
     """One contender fitted on all of the data set and tested on another."""
 
     name: str
@@ -80,109 +101,213 @@ class CrossTrial:
     interval: Interval  # of SROCC
 
 
-def describe(
+def extract_all(
     contenders: Sequence[Contender], images: ScoredImages, cache: Path | None, field: str = "--scores"
-) -> list[Described]:
-    """The features of every contender on the images that can be read, the same rows for all: |reference - image| where
-    there are references. Names broken files on stderr. Raises UserError where none is left."""
+) -> list[ExtractedFeatures]:
+    """The features of every contender on the images that can be read, the same rows for all: |reference - image| if
+    there are references. Names broken files on stderr. Raises UserError if none is left."""
     files = images.paths + (images.references or [])
     wanted = list(zip(images.paths, images.references or images.paths, strict=True))
     found, rows = [], list(range(len(images)))
     broken: dict[str, BrokenImage] = {}
     for contender in contenders:
-        describer = contender.make(images.shorter_side)
-        features, unread = cached_features(describer, files, cache, images.folder)
+        extractor = contender.make(images.shorter_side)
+        features, unread = cached_features(extractor, files, cache, images.folder)
         broken |= {error.name: error for error in unread}
         rows = [i for i in rows if all(path in features for path in wanted[i])]
-        found.append((describer.model_hash, features))
+        found.append((extractor.model_hash, features))
     name_broken(list(broken.values()), len(set(files)))
     if not rows:
         raise UserError(f"{field}: no image is left that can be read together with its reference.")
     kept = images.subset(rows)
-    described = []
+    extracted = []
     for model_hash, features in found:
         values = np.stack([features[path] for path in kept.paths])
         if kept.references is not None:
             values = np.abs(np.stack([features[path] for path in kept.references]) - values)
-        described.append(Described(kept, rows, model_hash, values))
-    return described
+        extracted.append(ExtractedFeatures(kept, rows, model_hash, values))
+    return extracted
 
 
-def try_all(
+def evaluate_all(
     contenders: Sequence[Contender],
-    described: Sequence[Described],
+    extracted: Sequence[ExtractedFeatures],
     splits: Sequence[Split],
-    choose: Chooser,
-    parameters: int = 4,
-) -> list[Trial]:
-    """The protocol for each contender, then for the mean of the scores; `splits` of the images described, `parameters` of
-    the logistic."""
-    images = described[0].images
-    trials = []
-    for contender, one in zip(contenders, described, strict=True):
+    choose_alpha_by: Chooser,
+    logistic_parameters: int = 4,
+) -> list[ModelResult]:
+    """The protocol for each contender, then for the mean of the scores; `splits` are of the images extracted, and
+    `logistic_parameters` is 4 or 5."""
+    images = extracted[0].images
+    models = []
+    for contender, one in zip(contenders, extracted, strict=True):
         features = standardised(one.features) if contender.standardise else one.features
         evaluation = evaluate_features(
             features,
             images.scores,
             splits,
             images.subsets,
-            choose=choose,
+            choose_alpha_by=choose_alpha_by,
             groups=images.groups,
             opinion_deviations=images.deviations,
-            parameters=parameters,
+            logistic_parameters=logistic_parameters,
         )
-        trials.append(Trial(contender.name, one.model_hash, features, evaluation))
-    return [*trials, Trial(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose))]
+        models.append(ModelResult(contender.name, one.model_hash, features, evaluation))
+    return [*models, ModelResult(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose_alpha_by))]
 
 
-def median_intervals(trial: Trial, images: ScoredImages) -> dict[str, Interval]:
-    """The trial's medians of SROCC, PLCC and RMSE with their bootstrap intervals, whole groups resampled."""
-    results = trial.evaluation.results
+def standardised(
+    features: Float[np.ndarray, "n d"], like: Float[np.ndarray, "m d"] | None = None
+) -> Float[np.ndarray, "n d"]:
+    """Every feature with mean 0 and variance 1 over the images of `like` (default: these), whose scores play no part;
+    0 if it does not vary, and outliers drawn in to FARTHEST. Statistics have units of their own, and a ridge would see
+    only the largest."""
+    like = np.asarray(features if like is None else like, np.float64)
+    deviation = like.std(axis=0)
+    values = (features - like.mean(axis=0)) / np.where(deviation > 1e-9 * np.abs(like).max(axis=0), deviation, np.inf)
+    return np.clip(values, -FARTHEST, FARTHEST)
+
+
+def mean_alone(
+    scores: Float[np.ndarray, " n"], splits: Sequence[Split], subsets: Sequence[str] | None, choose_alpha_by: Chooser
+) -> Evaluation:
+    """The protocol for what looks at no image: the mean score of the images a ridge would be fitted on.
+
+    It has an RMSE and no correlation: its predictions are constant. It is the ridge of infinite alpha.
+    """
+    kinds = None if subsets is None else np.asarray(subsets, str)
+    results, errors = [], []
+    for split in splits:
+        fitted = split.train if choose_alpha_by == "validation" else np.concatenate([split.train, split.validation])
+        mean = scores[fitted].mean()
+        left_out = split.validation if choose_alpha_by == "validation" else fitted
+        errors.append(scores[left_out] - mean)
+        deviations = np.full(len(split.test), np.sqrt(np.mean(errors[-1] ** 2)))
+        errors_on_test = scores[split.test] - mean
+        parts = {}
+        if kinds is not None:
+            parts = {str(k): _constant(scores[split.test[kinds[split.test] == k]], mean) for k in np.unique(kinds)}
+        results.append(
+            SplitResult(
+                split=split,
+                pooled=_constant(scores[split.test], mean),
+                subsets=parts,
+                predictions=np.full(len(split.test), mean),
+                deviations=deviations,
+                coverage=coverage(errors_on_test, deviations),
+                subset_coverages=coverage_of_kinds(
+                    errors_on_test, deviations, None if kinds is None else kinds[split.test]
+                ),
+                fitted=len(fitted),
+            )
+        )
+    error = np.concatenate(errors)
+    return Evaluation(
+        alpha=np.inf,
+        validation_srocc=np.nan,
+        deviation=float(np.sqrt(np.mean(error**2))),
+        calibration=calibrate(error, np.zeros(len(error))),
+        chosen_by=choose_alpha_by,
+        results=results,
+    )
+
+
+def _constant(scores: Float[np.ndarray, " n"], mean: float) -> Correlations:
+    error = float(np.sqrt(np.mean((scores - mean) ** 2))) if len(scores) else np.nan
+    return Correlations(np.nan, np.nan, np.nan, error)
+
+
+def median_intervals(model: ModelResult, images: ScoredImages) -> dict[str, Interval]:
+    """The model's medians of SROCC, PLCC and RMSE with their bootstrap intervals, whole groups resampled."""
+    results = model.evaluation.results
     tests, predictions = [result.split.test for result in results], [result.predictions for result in results]
-    logistic = trial.evaluation.logistic
-    return bootstrap_medians(predictions, tests, images.scores, groups=images.groups, parameters=logistic)
+    logistic = model.evaluation.logistic
+    return bootstrap_medians(predictions, tests, images.scores, groups=images.groups, logistic_parameters=logistic)
 
 
-def typical_split(trial: Trial) -> SplitResult:
+def typical_split(model: ModelResult) -> SplitResult:
     """The split whose SROCC is nearest the median: what a picture of one split should show."""
-    sroccs = trial.evaluation.values("srocc")
+    sroccs = model.evaluation.values("srocc")
     if np.isnan(sroccs).all():
-        return trial.evaluation.results[0]
-    return trial.evaluation.results[int(np.nanargmin(np.abs(sroccs - np.nanmedian(sroccs))))]
+        return model.evaluation.results[0]
+    return model.evaluation.results[int(np.nanargmin(np.abs(sroccs - np.nanmedian(sroccs))))]
 
 
-def versus(first: Trial, second: Trial, images: ScoredImages) -> Versus:
-    """Whether the SROCC of two trials over the same splits differs."""
+def compare_models(first: ModelResult, second: ModelResult, images: ScoredImages) -> ModelComparison:
+    """Whether the SROCC of two models over the same splits differs."""
     if len(first.evaluation.results) > 1:
         found = compare_evaluations(first.evaluation, second.evaluation)
-        return Versus(
+        return ModelComparison(
             first.name, second.name, found.mean, found.low, found.high, found.p, found.wins, found.splits, found.note
         )
     one, other = first.evaluation.results[0], second.evaluation.results[0]
     rows = one.split.test
     groups = [images.groups[i] for i in rows]
     interval = bootstrap_difference(one.predictions, other.predictions, images.scores[rows], groups=groups)
-    return Versus(first.name, second.name, interval.value, interval.low, interval.high, None, None, 1, interval.note)
+    return ModelComparison(
+        first.name, second.name, interval.value, interval.low, interval.high, None, None, 1, interval.note
+    )
 
 
-def cross(contender: Contender, trial: Trial, own: Described, other: Described) -> CrossTrial:
-    """The contender fitted on all of `own`, with the alpha of its trial, tested on all of `other`."""
+def cross(
+    contender: Contender, model: ModelResult, own: ExtractedFeatures, other: ExtractedFeatures
+) -> CrossModelResult:
+    """The contender fitted on all of `own`, with the alpha chosen there, tested on all of `other`."""
     features = standardised(other.features, own.features) if contender.standardise else other.features
     result = cross_data_set(
         standardised(own.features) if contender.standardise else own.features,
         own.images.scores,
         features,
         other.images.scores,
-        alpha=trial.evaluation.alpha,
+        alpha=model.evaluation.alpha,
         opposite=own.images.higher_is_better != other.images.higher_is_better,
-        parameters=trial.evaluation.logistic,
+        logistic_parameters=model.evaluation.logistic,
     )
     kinds = None if other.images.subsets is None else np.asarray(other.images.subsets, str)
     subsets = {}
     for kind in [] if kinds is None else np.unique(kinds):
         rows = kinds == kind
         subsets[str(kind)] = correlate(
-            result.predictions[rows], other.images.scores[rows], parameters=trial.evaluation.logistic
+            result.predictions[rows], other.images.scores[rows], logistic_parameters=model.evaluation.logistic
         )
     interval = bootstrap_intervals(result.predictions, other.images.scores, groups=other.images.groups)["srocc"]
-    return CrossTrial(contender.name, other.images.name, len(other.images), result, subsets, interval)
+    return CrossModelResult(contender.name, other.images.name, len(other.images), result, subsets, interval)
+
+
+def cross_data_set(
+    features: Float[np.ndarray, "n d"],
+    scores: Float[np.ndarray, " n"],
+    other_features: Float[np.ndarray, "m d"],
+    other_scores: Float[np.ndarray, " m"],
+    *,
+    groups: Sequence[str] | None = None,
+    alpha: float | None = None,
+    alphas: Float[np.ndarray, " a"] = ALPHAS,
+    opposite: bool = False,
+    logistic_parameters: int = 4,
+) -> CrossResult:
+    """Fitted on all of the first data set, tested on all of the other.
+
+    `alpha`: one chosen before on the first (its `Evaluation.alpha`); default: by leave-one-out on it, whole `groups`
+    left out. `opposite`: higher is better in one and worse in the other, so predictions are negated. Raises UserError
+    for features of different widths and as `evaluate_features` does.
+    """
+    check_scores(features, scores, groups)
+    check_scores(other_features, other_scores)
+    if np.shape(features)[1] != np.shape(other_features)[1]:
+        raise UserError(
+            f"cross-data-set: features of {np.shape(features)[1]} and {np.shape(other_features)[1]} numbers; "
+            "use one model for both data sets."
+        )
+    if alpha is None:
+        everything = [np.arange(len(scores))]
+        by_alpha, _ = held_out_paths(features, scores, everything, alphas, groups)
+        alpha = float(alphas[best_alpha(by_alpha, scores, everything)])
+    coefficients, intercepts = fit_ridge(features, scores, np.array([alpha]))
+    predictions = np.asarray(other_features, np.float64) @ coefficients[0] + intercepts[0]
+    if not np.isfinite(predictions).all():
+        raise UserError("cross-data-set: a feature of the other data set is NaN or infinite; leave such images out.")
+    predictions = -predictions if opposite else predictions
+    return CrossResult(
+        alpha, correlate(predictions, other_scores, logistic_parameters=logistic_parameters), predictions
+    )

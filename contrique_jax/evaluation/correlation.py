@@ -22,7 +22,7 @@ class Correlations:
 
     srocc: float  # Spearman's rank correlation, -1..1
     krocc: float  # Kendall's tau-b, -1..1
-    plcc: float  # Pearson's correlation after the fit, negative where the fitted curve falls
+    plcc: float  # Pearson's correlation after the fit, negative if the fitted curve falls
     rmse: float  # root mean square error after the fit, in units of the scores
     notes: tuple[str, ...] = ()
     outlier_ratio: float = np.nan  # share of images further from the fit than `outlier_rule`, 0..1 (VQEG)
@@ -30,13 +30,13 @@ class Correlations:
 
 
 def correlate(
-    predictions: Values, scores: Values, *, opinion_deviations: Values | None = None, parameters: int = 4
+    predictions: Values, scores: Values, *, opinion_deviations: Values | None = None, logistic_parameters: int = 4
 ) -> Correlations:
-    """All numbers for `predictions` [n] against `scores` [n], after a logistic of 4 or 5 `parameters`.
+    """All numbers for `predictions` [n] against `scores` [n], after a logistic of 4 or 5 `logistic_parameters`.
 
     `opinion_deviations` [n]: standard deviation of each image's opinions, in units of the scores; an outlier is an
     image further than twice that from the fit, and without them one further than twice the residuals' deviation.
-    Raises UserError where the lengths differ or a value is not finite.
+    Raises UserError if the lengths differ or a value is not finite.
     """
     predictions, scores = _pair(predictions, scores)
     if opinion_deviations is not None:
@@ -49,7 +49,7 @@ def correlate(
     why = _undefined(predictions, scores)
     if why:
         return Correlations(np.nan, np.nan, np.nan, np.nan, (why,), outlier_rule=rule)
-    fitted, note = fit_logistic(predictions, scores, parameters)
+    fitted, note = fit_logistic(predictions, scores, logistic_parameters)
     residuals = np.abs(fitted - scores)
     return Correlations(
         srocc=srocc(predictions, scores),
@@ -65,23 +65,23 @@ def correlate(
 
 
 def srocc(x: Values, y: Values) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; NaN where an input is constant."""
+    """Spearman's rank correlation, ties sharing their mean rank; NaN if an input is constant."""
     x, y = _pair(x, y)
     return np.nan if _undefined(x, y) else float(stats.spearmanr(x, y).statistic)
 
 
 def krocc(x: Values, y: Values) -> float:
-    """Kendall's tau-b; NaN where an input is constant."""
+    """Kendall's tau-b; NaN if an input is constant."""
     x, y = _pair(x, y)
     return np.nan if _undefined(x, y) else float(stats.kendalltau(x, y).statistic)
 
 
-def plcc(predictions: Values, scores: Values, parameters: int = 4) -> float:
-    """Pearson's correlation of scores and predictions mapped by `fit_logistic`; NaN where an input is constant."""
+def plcc(predictions: Values, scores: Values, logistic_parameters: int = 4) -> float:
+    """Pearson's correlation of scores and predictions mapped by `fit_logistic`; NaN if an input is constant."""
     predictions, scores = _pair(predictions, scores)
     if _undefined(predictions, scores):
         return np.nan
-    return _signed_pearson(predictions, fit_logistic(predictions, scores, parameters)[0], scores)
+    return _signed_pearson(predictions, fit_logistic(predictions, scores, logistic_parameters)[0], scores)
 
 
 def rmse(x: Values, y: Values) -> float:
@@ -93,17 +93,17 @@ def rmse(x: Values, y: Values) -> float:
 def rank_correlations(
     predictions: Float[np.ndarray, "a n"], scores: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " a"]:
-    """Spearman's correlation of every row with the scores; NaN where one of the two is constant."""
+    """Spearman's correlation of every row with the scores; NaN if one of the two is constant."""
     x, y = stats.rankdata(predictions, axis=1), stats.rankdata(scores)
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
     with np.errstate(invalid="ignore"):
         return (x @ y) / np.sqrt((x * x).sum(axis=1) * (y @ y))
 
 
-def fit_logistic(predictions: Values, scores: Values, parameters: int = 4) -> tuple[Values, str | None]:
-    """Predictions mapped to the scale of the scores by `logistic.fit_curve`, and a note where the curve is no logistic."""
+def fit_logistic(predictions: Values, scores: Values, logistic_parameters: int = 4) -> tuple[Values, str | None]:
+    """Predictions mapped to the scale of the scores by `logistic.fit_curve`, and a note if the curve is no logistic."""
     predictions, scores = _pair(predictions, scores)
-    curve = fit_curve(predictions, scores, parameters)
+    curve = fit_curve(predictions, scores, logistic_parameters)
     return curve(predictions), curve.note
 
 

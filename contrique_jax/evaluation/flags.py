@@ -46,7 +46,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--choose", choices=("validation", "leave-one-out"),
         help="alpha by median validation SROCC, or by the error of groups left out of train and validation together "
-        "(default: validation where the splits have such a side)",
+        "(default: validation if the splits have such a side)",
     )  # fmt: skip
     parser.add_argument("--logistic", type=int, choices=(4, 5), default=4,
                         help="parameters of the curve behind PLCC and RMSE (default: %(default)s)")  # fmt: skip

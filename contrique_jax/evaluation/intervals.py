@@ -16,14 +16,14 @@ from contrique_jax.probe.ridge import rows_by_group
 Values = Float[np.ndarray, " n"]
 Rows = Int[np.ndarray, " rows"]
 RANKS: dict[str, Callable[[Values, Values], float]] = {"srocc": srocc, "krocc": krocc}  # these need no fit
-NUMBERS = (*RANKS, "plcc", "rmse", "outlier_ratio")
+METRICS = (*RANKS, "plcc", "rmse", "outlier_ratio")
 OF_MEDIANS = ("srocc", "plcc", "rmse")
 BLOCKS = 200  # at most so many sets of units are left out in turn, each once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its interval; NaN where it is not defined, and `note` says why."""
+    """A number and its interval; NaN if it is not defined, and `note` says why."""
 
     value: float
     low: float
@@ -49,33 +49,33 @@ class Difference:
 def bootstrap_intervals(
     predictions: Values,
     scores: Values,
-    numbers: Sequence[str] = ("srocc",),
+    metrics: Sequence[str] = ("srocc",),
     *,
     groups: Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-    parameters: int = 4,
+    logistic_parameters: int = 4,
 ) -> dict[str, Interval]:
-    """Bias-corrected and accelerated (BCa) bootstrap intervals of NUMBERS, images resampled, or whole `groups`.
+    """Bias-corrected and accelerated (BCa) bootstrap intervals of METRICS, images resampled, or whole `groups`.
 
     They tell what other images of the same kind would give; the probe stays as it is. The logistic is fitted again to
-    every resample (milliseconds each). The units resampled are taken as independent: give the groups where images
-    share a content (Efron 1987); fewer than 3 give no interval, which the note says. Raises UserError for unknown numbers.
+    every resample (milliseconds each). The units resampled are taken as independent: give the groups if images
+    share a content (Efron 1987); fewer than 3 give no interval, which the note says. Raises UserError for unknown metrics.
     """
     predictions, scores = np.asarray(predictions, np.float64), np.asarray(scores, np.float64)
-    unknown = set(numbers) - set(NUMBERS)
+    unknown = set(metrics) - set(METRICS)
     if unknown:
-        raise UserError(f"intervals: {', '.join(sorted(unknown))} is not known; choose from {', '.join(NUMBERS)}.")
+        raise UserError(f"intervals: {', '.join(sorted(unknown))} is not known; choose from {', '.join(METRICS)}.")
 
     def statistic(rows: Rows) -> Values:
-        if set(numbers) <= set(RANKS):
-            return np.array([RANKS[name](predictions[rows], scores[rows]) for name in numbers])
-        found = correlate(predictions[rows], scores[rows], parameters=parameters)
-        return np.array([getattr(found, name) for name in numbers])
+        if set(metrics) <= set(RANKS):
+            return np.array([RANKS[name](predictions[rows], scores[rows]) for name in metrics])
+        found = correlate(predictions[rows], scores[rows], logistic_parameters=logistic_parameters)
+        return np.array([getattr(found, name) for name in metrics])
 
     found = _bootstrap(statistic, len(scores), groups, level, resamples, seed)
-    return dict(zip(numbers, found, strict=True))
+    return dict(zip(metrics, found, strict=True))
 
 
 def bootstrap_medians(
@@ -87,21 +87,23 @@ def bootstrap_medians(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-    parameters: int = 4,
+    logistic_parameters: int = 4,
 ) -> dict[str, Interval]:
     """Medians of OF_MEDIANS over test sides, which may overlap, and their BCa intervals.
 
     `predictions[i]` are of the images `tests[i]`. Images, or whole `groups`, are resampled once for all sides, and every
     side takes its own of them: what is resampled is the number that is reported. The ridges stay as they are, and so does
     the logistic of each side, fitted to all of it; the interval tells what other images of the same kind would give, not
-    what other training images would. A side where a number is not defined does not count.
+    what other training images would. A side on which a number is not defined does not count.
     """
     scores = np.asarray(scores, np.float64)
     tested = np.unique(np.concatenate(list(tests)))
     sides = []
     for predicted, test in zip(predictions, tests, strict=True):
         defined = len(test) > 2 and np.ptp(predicted) > 0 and np.ptp(scores[test]) > 0
-        fitted = fit_logistic(predicted, scores[test], parameters)[0] if defined else np.full(len(test), np.nan)
+        fitted = (
+            fit_logistic(predicted, scores[test], logistic_parameters)[0] if defined else np.full(len(test), np.nan)
+        )
         sides.append((np.asarray(predicted, np.float64), fitted, scores[test], test))
 
     def statistic(rows: Rows) -> Values:
@@ -134,25 +136,25 @@ def bootstrap_difference(
     first: Values,
     second: Values,
     scores: Values,
-    number: str = "srocc",
+    metric: str = "srocc",
     *,
     groups: Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """BCa interval of `number` of the first model's predictions less the second's, on the same images, resampled alike.
+    """BCa interval of `metric` of the first model's predictions less the second's, on the same images, resampled alike.
 
     For one test set, official or another data set; as in `bootstrap_intervals` the units are taken as independent.
     """
     first, second, scores = (np.asarray(values, np.float64) for values in (first, second, scores))
-    if number not in NUMBERS:
-        raise UserError(f"intervals: {number} is not known; choose from {', '.join(NUMBERS)}.")
+    if metric not in METRICS:
+        raise UserError(f"intervals: {metric} is not known; choose from {', '.join(METRICS)}.")
 
     def one(values: Values, rows: Rows) -> float:
-        if number in RANKS:
-            return RANKS[number](values[rows], scores[rows])
-        return float(getattr(correlate(values[rows], scores[rows]), number))
+        if metric in RANKS:
+            return RANKS[metric](values[rows], scores[rows])
+        return float(getattr(correlate(values[rows], scores[rows]), metric))
 
     def statistic(rows: Rows) -> Values:
         return np.array([one(first, rows) - one(second, rows)])
@@ -166,7 +168,7 @@ def compare_over_splits(first: Values, second: Values, test_to_train: float, lev
     Random splits share training and test images, so their differences are not independent, and a plain t-test or
     Wilcoxon's finds differences that are not there: the variance of the mean is taken as (1/splits + test_to_train)
     times the variance of the differences, `test_to_train` images tested for each image trained on. Assumes differences
-    near a normal distribution, and the same splits for both. Splits where a number is NaN are left out and said.
+    near a normal distribution, and the same splits for both. Splits in which a number is NaN are left out and said.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or first.ndim != 1:

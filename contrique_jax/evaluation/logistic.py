@@ -1,7 +1,7 @@
 """Monotone logistic curves from predictions to the scale of opinion scores, by least squares.
 
 4 parameters (VQEG): amplitude / (1 + exp(-(x - centre) / width)) + offset.
-5 parameters (Sheikh, Sabir and Bovik 2006): the same + slope x, which is monotone where amplitude and slope have one
+5 parameters (Sheikh, Sabir and Bovik 2006): the same + slope x, which is monotone if amplitude and slope have one
 sign; here they are fitted under that condition, so the curve cannot turn.
 """
 
@@ -25,7 +25,7 @@ STARTS = 3
 
 @dataclass(frozen=True)
 class Curve:
-    """A fitted curve; `note` says where it is not the logistic that was asked for."""
+    """A fitted curve; `note` says if it is not the logistic that was asked for."""
 
     amplitude: float
     centre: float
@@ -123,7 +123,7 @@ def _solve(x: Values, y: Values, place: Values, parameters: int) -> tuple[float,
     bend = special.expit((x - place[0]) * np.exp(-place[1]))
     bend = bend - bend.mean()
     square, along = float(bend @ bend), float(bend @ y)
-    # the choices: logistic alone, line alone, both; the last only where the two climb the same way
+    # the choices: logistic alone, line alone, both; the last only if the two climb the same way
     choices = [(along / square if square > 0 else 0.0, 0.0)]
     if parameters == 5:
         line, cross, both = float(x @ x), float(bend @ x), float(x @ y)

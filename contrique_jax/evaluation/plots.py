@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.evaluation.studies import LearningCurve
+from contrique_jax.evaluation.learning_curve import LearningCurve
 
 WIDTH, HEIGHT = 420.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 44.0
@@ -109,7 +109,7 @@ def drawn(count: int) -> np.ndarray:
 def scatter(
     predictions: Values, scores: Values, kinds: Sequence[str] | None, curve: Callable[[Values], Values], name: str
 ) -> str:
-    """Scores over predictions with the fitted curve, coloured by kind where there are few."""
+    """Scores over predictions with the fitted curve, coloured by kind if there are few."""
     rows = drawn(len(scores))
     # one far prediction must not squeeze all others: the curve and the dots are cut at the edges instead
     low, high = np.quantile(predictions, [0.002, 0.998])

@@ -55,10 +55,10 @@ class Evaluation:
     logistic: int = 4  # parameters of the curve behind PLCC and RMSE
     note: str | None = None  # what makes the alpha doubtful
 
-    def values(self, number: str, subset: str | None = None) -> Float[np.ndarray, " splits"]:
-        """`number` ("srocc", "plcc", "krocc", "rmse", "outlier_ratio") of every split, pooled or of one subset."""
+    def values(self, metric: str, subset: str | None = None) -> Float[np.ndarray, " splits"]:
+        """`metric` ("srocc", "plcc", "krocc", "rmse", "outlier_ratio") of every split, pooled or of one subset."""
         chosen = [result.pooled if subset is None else result.subsets[subset] for result in self.results]
-        return np.array([getattr(correlations, number) for correlations in chosen])
+        return np.array([getattr(correlations, metric) for correlations in chosen])
 
     @property
     def coverages(self) -> Float[np.ndarray, " splits"]:
@@ -73,44 +73,47 @@ def evaluate_features(
     subsets: Sequence[str] | None = None,
     alphas: Float[np.ndarray, " a"] = ALPHAS,
     *,
-    choose: Chooser = "validation",
+    choose_alpha_by: Chooser = "validation",
     groups: Sequence[str] | None = None,
     opinion_deviations: Float[np.ndarray, " n"] | None = None,
-    parameters: int = 4,
+    logistic_parameters: int = 4,
 ) -> Evaluation:
     """The protocol: a ridge for every alpha, one alpha for all splits, correlations on test.
 
     "validation": fitted on train; the alpha of the highest median validation SROCC. "leave-one-out": fitted on train
-    and validation together; the alpha of the least mean squared error of images left out, each with its group where
+    and validation together; the alpha of the least mean squared error of images left out, each with its group if
     `groups` are given (near-duplicates and distortions of one photograph would choose too small an alpha). The error
     and not SROCC: an image left out moves the mean the other way, so ranks would turn against large alphas. The largest
-    of equally good alphas wins. `opinion_deviations` and `parameters` are `correlate`'s. Raises UserError for scores
-    with NaN or all alike, splits that do not fit, and where no validation side has varying scores and predictions.
+    of equally good alphas wins. `opinion_deviations` and `logistic_parameters` are `correlate`'s. Raises UserError for scores
+    with NaN or all alike, splits that do not fit, and if no validation side has varying scores and predictions.
     """
     check_scores(features, scores, groups)
-    check_splits(splits, len(scores), need_validation=choose == "validation")
-    if choose == "validation":
+    check_splits(splits, len(scores), need_validation=choose_alpha_by == "validation")
+    if choose_alpha_by == "validation":
         fits, chosen_on = [s.train for s in splits], [s.validation for s in splits]
-        paths, levers = held_out_paths(features, scores, fits, alphas)
-        best = _best_by_validation(paths, scores, chosen_on)
+        predictions_by_alpha, leverages = held_out_paths(features, scores, fits, alphas)
+        best = _best_by_validation(predictions_by_alpha, scores, chosen_on)
     else:
         fits = chosen_on = [np.concatenate([s.train, s.validation]) for s in splits]
-        paths, levers = held_out_paths(features, scores, fits, alphas, groups)
-        best = best_alpha(paths, scores, fits)
-    errors = [scores[rows] - p[best, rows] for p, rows in zip(paths, chosen_on, strict=True)]
-    reaches = [lever[best, rows] for lever, rows in zip(levers, chosen_on, strict=True)]
+        predictions_by_alpha, leverages = held_out_paths(features, scores, fits, alphas, groups)
+        best = best_alpha(predictions_by_alpha, scores, fits)
+    errors = [scores[rows] - p[best, rows] for p, rows in zip(predictions_by_alpha, chosen_on, strict=True)]
+    reaches = [leverage[best, rows] for leverage, rows in zip(leverages, chosen_on, strict=True)]
     ranks = [
-        rank_correlations(p[best : best + 1, rows], scores[rows])[0] for p, rows in zip(paths, chosen_on, strict=True)
+        rank_correlations(p[best : best + 1, rows], scores[rows])[0]
+        for p, rows in zip(predictions_by_alpha, chosen_on, strict=True)
     ]
     kinds = None if subsets is None else np.asarray(subsets, str)
     results = []
     for i, split in enumerate(splits):
-        predicted = paths[i, best]
-        deviations = calibrate(errors[i], reaches[i]).deviations(levers[i, best, split.test])
+        predicted = predictions_by_alpha[i, best]
+        deviations = calibrate(errors[i], reaches[i]).deviations(leverages[i, best, split.test])
 
         def correlations(rows: Rows, predicted: Float[np.ndarray, " n"] = predicted) -> Correlations:
             opinions = None if opinion_deviations is None else np.asarray(opinion_deviations)[rows]
-            return correlate(predicted[rows], scores[rows], opinion_deviations=opinions, parameters=parameters)
+            return correlate(
+                predicted[rows], scores[rows], opinion_deviations=opinions, logistic_parameters=logistic_parameters
+            )
 
         errors_on_test = scores[split.test] - predicted[split.test]
         parts = {}
@@ -139,9 +142,9 @@ def evaluate_features(
         validation_srocc=float(np.median([rank for rank in ranks if not np.isnan(rank)] or [np.nan])),
         deviation=float(np.sqrt(np.mean(every_error**2))),
         calibration=calibrate(every_error, np.concatenate(reaches)),
-        chosen_by=choose,
+        chosen_by=choose_alpha_by,
         results=results,
-        logistic=parameters,
+        logistic=logistic_parameters,
         note=note,
     )
 
@@ -160,16 +163,20 @@ def check_scores(
         raise UserError("--scores: every score is the same, so nothing can be learned; check the score column.")
 
 
-def best_alpha(paths: Float[np.ndarray, "fits a n"], scores: Float[np.ndarray, " n"], fits: Sequence[Rows]) -> int:
+def best_alpha(
+    predictions_by_alpha: Float[np.ndarray, "fits a n"], scores: Float[np.ndarray, " n"], fits: Sequence[Rows]
+) -> int:
     """Index of the alpha of the least mean squared error of the fitted rows, each left out; the largest of equal ones."""
-    errors = [np.mean((p[:, rows] - scores[rows]) ** 2, axis=1) for p, rows in zip(paths, fits, strict=True)]
+    errors = [
+        np.mean((p[:, rows] - scores[rows]) ** 2, axis=1) for p, rows in zip(predictions_by_alpha, fits, strict=True)
+    ]
     return _last_best(-np.mean(errors, axis=0))
 
 
 def _best_by_validation(
-    paths: Float[np.ndarray, "fits a n"], scores: Float[np.ndarray, " n"], sides: Sequence[Rows]
+    predictions_by_alpha: Float[np.ndarray, "fits a n"], scores: Float[np.ndarray, " n"], sides: Sequence[Rows]
 ) -> int:
-    found = [rank_correlations(p[:, rows], scores[rows]) for p, rows in zip(paths, sides, strict=True)]
+    found = [rank_correlations(p[:, rows], scores[rows]) for p, rows in zip(predictions_by_alpha, sides, strict=True)]
     usable = [path for path in found if not np.isnan(path).all()]
     if not usable:
         raise UserError("--scores: the scores or predictions of every validation side are constant; add images.")
@@ -181,11 +188,11 @@ def _last_best(values: Float[np.ndarray, " a"]) -> int:
 
 
 def compare_evaluations(
-    first: Evaluation, second: Evaluation, number: str = "srocc", subset: str | None = None
+    first: Evaluation, second: Evaluation, metric: str = "srocc", subset: str | None = None
 ) -> Difference:
     """Whether two models differ over the same splits, by the corrected resampled t-test (`compare_over_splits`).
 
-    Raises UserError where the splits are not the same.
+    Raises UserError if the splits are not the same.
     """
     same = len(first.results) == len(second.results) and all(
         np.array_equal(a.split.test, b.split.test) for a, b in zip(first.results, second.results, strict=True)
@@ -193,4 +200,4 @@ def compare_evaluations(
     if not same:
         raise UserError("comparison: the two models were not evaluated over the same splits; use the same splits.")
     ratio = float(np.mean([len(result.split.test) / result.fitted for result in first.results]))
-    return compare_over_splits(first.values(number, subset), second.values(number, subset), ratio)
+    return compare_over_splits(first.values(metric, subset), second.values(metric, subset), ratio)

@@ -19,15 +19,15 @@ from PIL import Image
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation.comparison import CrossTrial, Trial, Versus, typical_split
+from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult, typical_split
 from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.logistic import fit_curve
 from contrique_jax.evaluation.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
 from contrique_jax.evaluation.report_style import stylesheet
-from contrique_jax.evaluation.studies import LearningCurve
 from contrique_jax.evaluation.tables import (
     ENOUGH,
-    NUMBERS,
+    METRICS,
     interval_text,
     labels_enough,
     notes,
@@ -35,7 +35,7 @@ from contrique_jax.evaluation.tables import (
     subset_names,
     summary,
 )
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 SHOWN = 6  # pictures at each end
 PICTURE_SIDE, PICTURE_QUALITY = 220, 75
@@ -43,51 +43,51 @@ PICTURE_SIDE, PICTURE_QUALITY = 220, 75
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything the page tells; the first trial is the network that was asked about."""
+    """Everything the page tells; the first model is the network that was asked about."""
 
     images: ScoredImages
-    trials: Sequence[Trial]
-    intervals: Mapping[str, Mapping[str, Interval]]  # of each trial's medians
-    compared: Sequence[Versus]
-    crossed: Sequence[CrossTrial]
+    models: Sequence[ModelResult]
+    intervals: Mapping[str, Mapping[str, Interval]]  # of each model's medians
+    compared: Sequence[ModelComparison]
+    crossed: Sequence[CrossModelResult]
     about: Mapping[str, Any]
     config: Mapping[str, Any]
 
 
 def write_report(path: Path, findings: Findings) -> None:
     """The page, whole or not at all."""
-    with whole_file(path) as beside:
-        beside.write_text(page(findings), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(page(findings), encoding="utf-8")
 
 
 def page(findings: Findings) -> str:
     """The page as HTML. The same findings give the same bytes."""
-    images, trial, about = findings.images, findings.trials[0], findings.about
-    shown = typical_split(trial)
+    images, model, about = findings.images, findings.models[0], findings.about
+    shown = typical_split(model)
     tested, predictions = images.subset(list(shown.split.test)), shown.predictions
-    curve = fit_curve(predictions, tested.scores, trial.evaluation.logistic)
+    curve = fit_curve(predictions, tested.scores, model.evaluation.logistic)
     judged = curve(predictions)
     residuals = tested.scores - judged
-    srocc = summary(trial.evaluation)["srocc"]["median"]
+    srocc = summary(model.evaluation)["srocc"]["median"]
     found = "not defined" if srocc is None else f"{srocc:.3f}"
     direction = "higher is better" if images.higher_is_better else "lower is better"
     name = images.score_column
-    curves = {one.name: one.curve for one in findings.trials if one.curve is not None}
+    curves = {one.name: one.curve for one in findings.models if one.curve is not None}
     sections = [
         f"<h1>{_text(images.name)}: SROCC {found}</h1>",
-        f"<p>{_text(trial.name)} (model {trial.model_hash}), {about['mode']}: a ridge on its features against opinion scores. "
+        f"<p>{_text(model.name)} (model {model.model_hash}), {about['mode']}: a ridge on its features against opinion scores. "
         f"{about['images']}{_of_whole(about)} images ({about['images_left_out']} left out as unreadable) in "
-        f"{about['groups']} groups, {_text(about['split_source'])}, alpha by {trial.evaluation.chosen_by}; {_text(name)} "
+        f"{about['groups']} groups, {_text(about['split_source'])}, alpha by {model.evaluation.chosen_by}; {_text(name)} "
         f"{about['score_range'][0]:g} to {about['score_range'][1]:g}, {direction}.</p>",
         "<h2>Correlations on test</h2>",
         "<p class='soft'>Medians over the splits, with standard deviation and range. PLCC and RMSE after a logistic fit with "
-        f"{trial.evaluation.logistic} parameters, but for the mean, which is taken as it is. Controls: the same network "
+        f"{model.evaluation.logistic} parameters, but for the mean, which is taken as it is. Controls: the same network "
         "untrained, and the 36 statistics of BRISQUE under the same ridge.</p>",
-        _correlations(findings.trials),
-        _notes(findings.trials),
+        _correlations(findings.models),
+        _notes(findings.models),
         "<h2>How sure that is</h2>",
         "<p class='soft'>The medians with 95 % bootstrap intervals, images (their groups) resampled; how many test scores lie "
-        "inside their 90 % intervals (median over the splits), and in the subset where the fewest do; the deviation of a "
+        "inside their 90 % intervals (median over the splits), and in the subset in which the fewest do; the deviation of a "
         "held-out score from its prediction, before any logistic.</p>",
         _certainty(findings),
         _comparisons(findings.compared),
@@ -96,7 +96,7 @@ def page(findings: Findings) -> str:
         _figure(
             "Predictions",
             scatter(predictions, tested.scores, tested.subsets, curve, name),
-            f"Of {len(trial.evaluation.results)} split(s) the one whose SROCC, {shown.pooled.srocc:.3f}, is nearest the "
+            f"Of {len(model.evaluation.results)} split(s) the one whose SROCC, {shown.pooled.srocc:.3f}, is nearest the "
             f"median: {len(predictions)} test images, {len(drawn(len(predictions)))} drawn; the line is the logistic curve"
             + (f" ({_text(curve.note)})" if curve.note else "")
             + ". Far predictions lie on the edge.",
@@ -108,12 +108,12 @@ def page(findings: Findings) -> str:
             "judged too low (right) or too high (left).",
         ),
         _learning(curves),
-        _map(trial, images),
+        _map(model, images),
         "</div>",
         _pictures(tested, judged),
         "<h2>To do it again</h2>",
         f"<p>Splits <code>{about['splits_hash']}</code>, configuration <code>{about['config_hash']}</code>, model "
-        f"<code>{trial.model_hash}</code>.</p>",
+        f"<code>{model.model_hash}</code>.</p>",
         f"<pre>{_text(json.dumps(dict(findings.config), indent=1, default=str))}</pre>",
     ]
     return (
@@ -139,7 +139,7 @@ def _figure(title: str, plot: str, caption: str) -> str:
 
 
 def _rows(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
-    """A table that scrolls by itself where it is too wide; the first two cells of a row name it."""
+    """A table that scrolls by itself if it is too wide; the first two cells of a row name it."""
     top = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
     lines = []
     for first, cells in rows:
@@ -151,15 +151,15 @@ def _rows(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> st
     return f"<div class='wide' tabindex='0'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _correlations(trials: Sequence[Trial]) -> str:
-    numbers = (*NUMBERS, "krocc")
+def _correlations(models: Sequence[ModelResult]) -> str:
+    metrics = (*METRICS, "krocc")
     rows = []
-    for trial in trials:
-        for subset in [None, *subset_names(trial.evaluation)]:
-            found = summary(trial.evaluation, subset)
-            name = f"{_text(trial.name)}" if subset is None else f"<span class='soft'>{_text(subset)}</span>"
-            rows.append((subset is None, [name, *(_spread(found[number]) for number in numbers)]))
-    return _rows(["", *(number.upper() for number in numbers)], rows)
+    for model in models:
+        for subset in [None, *subset_names(model.evaluation)]:
+            found = summary(model.evaluation, subset)
+            name = f"{_text(model.name)}" if subset is None else f"<span class='soft'>{_text(subset)}</span>"
+            rows.append((subset is None, [name, *(_spread(found[metric]) for metric in metrics)]))
+    return _rows(["", *(metric.upper() for metric in metrics)], rows)
 
 
 def _spread(value: Mapping[str, float | None]) -> str:
@@ -169,8 +169,8 @@ def _spread(value: Mapping[str, float | None]) -> str:
     return ("{median:.3f}" if value["min"] == value["max"] else shown).format(**value)
 
 
-def _notes(trials: Sequence[Trial]) -> str:
-    found = [f"{_text(trial.name)}: {_text(note)}" for trial in trials for note in notes(trial.evaluation)]
+def _notes(models: Sequence[ModelResult]) -> str:
+    found = [f"{_text(model.name)}: {_text(note)}" for model in models for note in notes(model.evaluation)]
     if not found:
         return ""
     listed = "".join(f"<li>{note}</li>" for note in found)
@@ -180,13 +180,13 @@ def _notes(trials: Sequence[Trial]) -> str:
 
 def _certainty(findings: Findings) -> str:
     rows = []
-    for trial in findings.trials:
-        found, evaluation = findings.intervals.get(trial.name), trial.evaluation
+    for model in findings.models:
+        found, evaluation = findings.intervals.get(model.name), model.evaluation
         if found is None:
             continue
         covered = subset_coverages(evaluation)
         least = min(covered, key=lambda name: covered[name]) if len(covered) > 1 else None
-        cells = [_text(trial.name), *(_text(interval_text(interval)) for interval in found.values())]
+        cells = [_text(model.name), *(_text(interval_text(interval)) for interval in found.values())]
         cells += [
             f"{100 * np.median(evaluation.coverages):.1f} %",
             "" if least is None else f"{_text(least)} {100 * covered[least]:.1f} %",
@@ -197,7 +197,7 @@ def _certainty(findings: Findings) -> str:
     return _rows(["", "SROCC", "PLCC", "RMSE", "inside 90 %", "fewest in", "deviation", "alpha"], rows)
 
 
-def _comparisons(compared: Sequence[Versus]) -> str:
+def _comparisons(compared: Sequence[ModelComparison]) -> str:
     if not compared:
         return ""
     rows = []
@@ -220,7 +220,7 @@ def _comparisons(compared: Sequence[Versus]) -> str:
     )
 
 
-def _crossed(crossed: Sequence[CrossTrial], own: str) -> str:
+def _crossed(crossed: Sequence[CrossModelResult], own: str) -> str:
     rows = []
     for found in crossed:
         name = f"{_text(found.data_set)} ({found.images})"
@@ -249,10 +249,10 @@ def _learning(curves: Mapping[str, LearningCurve]) -> str:
     return _figure("Learning curve", learning_curves(curves), caption)
 
 
-def _map(trial: Trial, images: ScoredImages) -> str:
-    assert trial.features is not None
+def _map(model: ModelResult, images: ScoredImages) -> str:
+    assert model.features is not None
     rows = drawn(len(images))
-    places, shares = principal_plane(trial.features[rows])
+    places, shares = principal_plane(model.features[rows])
     caption = f"The features' first two principal components, which hold {100 * sum(shares):.0f} % of their variance."
     return _figure("Features", feature_map(places, images.scores[rows], images.score_column), caption)
 

@@ -1,9 +1,13 @@
-"""Splits of a data set into train, validation and test rows: random by group, official, or read from a file."""
+"""Splits of a data set into train, validation and test rows: random by group, official, or read from a file;
+which of these an evaluation takes, and short names for what it evaluated."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write, output_path
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 FEWEST_GROUPS = 5
@@ -37,7 +42,7 @@ def make_splits(groups: Sequence[str], count: int, seed: int, field: str = "--sc
     """`count` random splits of the groups into 70 % train, 10 % validation, 20 % test, at least one group on each side.
 
     A group is never on two sides. The same groups, in any number of runs, give the same splits for the same seed.
-    Raises UserError, naming `field`, where there are too few groups or images.
+    Raises UserError, naming `field`, if there are too few groups or images.
     """
     names, of_row = np.unique(np.asarray(groups, str), return_inverse=True)
     if len(names) < FEWEST_GROUPS:
@@ -66,7 +71,7 @@ def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
     """The split that a data set's own column names for each image: train, validation or test; "" is left out, and so
     are images of the other sides whose group is on the test side too.
 
-    Raises UserError for another word and where train or test has too few images.
+    Raises UserError for another word and if train or test has too few images.
     """
     words = np.asarray(sides, str)
     strange = sorted(set(words) - {*SIDES, ""})
@@ -80,7 +85,7 @@ def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
 
 
 def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False) -> None:
-    """Raises UserError where a split names a row twice or one that is not there, or has too few rows on a side."""
+    """Raises UserError if a split names a row twice or one that is not there, or has too few rows on a side."""
     if not splits:
         raise UserError("splits: there is none; give at least one.")
     for number, split in enumerate(splits, 1):
@@ -109,7 +114,7 @@ def keep_rows(splits: Sequence[Split], rows: Sequence[int], images: int) -> list
 def write_splits(path: Path, splits: Sequence[Split], groups: Sequence[str], about: Mapping[str, Any]) -> None:
     """The groups on each side of each split as JSON, whole or not at all; `about`: where they come from (plain values).
 
-    Images that are groups of their own go by the names given as `groups`. Raises UserError where a group is on two sides
+    Images that are groups of their own go by the names given as `groups`. Raises UserError if a group is on two sides
     or only partly in a split: such splits go by image.
     """
     names = np.asarray(groups, str)
@@ -122,14 +127,14 @@ def write_splits(path: Path, splits: Sequence[Split], groups: Sequence[str], abo
             )
         listed.append({side: [str(name) for name in found] for side, found in sides.items()})
     stored = {"format": FILE_FORMAT, "version": FILE_VERSION, **about, "splits": listed}
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
     """The splits in a file that `write_splits` made, as rows of the data set with these groups.
 
-    Raises UserError for a file that is none, and where its groups are not exactly those of the data set.
+    Raises UserError for a file that is none, and if its groups are not exactly those of the data set.
     """
     path = Path(path).expanduser()
     listed, _ = _stored(path)
@@ -156,7 +161,7 @@ def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
 
 
 def check_request(path: str | Path, count: int | None, seed: int | None) -> None:
-    """Raises UserError where the file of splits is no answer to a request for `count` splits or for this seed."""
+    """Raises UserError if the file of splits is no answer to a request for `count` splits or for this seed."""
     path = Path(path).expanduser()
     listed, stored_seed = _stored(path)
     if count is not None and count != len(listed):
@@ -179,3 +184,79 @@ def _stored(path: Path) -> tuple[list[dict[str, list[str]]], Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a file of splits; give one that contrique_jax wrote.") from error
     return listed, stored.get("seed")
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """The splits of an evaluation."""
+
+    splits: list[Split]
+    source: str  # where they come from, in words
+    new_file: Path | None = None  # where --splits-file wants them written
+
+
+def choose_splits(images: ScoredImages, flags: argparse.Namespace) -> SplitChoice:
+    """Those of --splits-file, the data set's official one, or random ones.
+
+    Raises UserError if there are too few groups, and if the file does not fit or could not be written.
+    """
+    path = None if flags.splits_file is None else Path(flags.splits_file).expanduser()
+    names = split_names(images)
+    if path is not None and path.exists():
+        found = read_splits(path, names)
+        return SplitChoice(found, f"{len(found)} splits of {path.name}")
+    if flags.splits is None and {"train", "test"} <= set(images.official_split or []):
+        if path is not None:
+            raise UserError(
+                f"--splits-file: {images.name} has an official split of its own, which is not written; leave the flag out "
+                "or ask for random splits with --splits N."
+            )
+        return _official(images)
+    count = 10 if flags.splits is None else flags.splits
+    found = make_splits(names, count, flags.seed, "--images" if flags.images else "--scores")
+    new_file = None if path is None else output_path("--splits-file", str(path), (".json",))
+    return SplitChoice(found, f"{count} random splits 70/10/20", new_file)
+
+
+def write_new(chosen: SplitChoice, images: ScoredImages, seed: int) -> None:
+    """Writes the splits if --splits-file asks for it."""
+    if chosen.new_file is not None:
+        about = {"data_set": images.name, "images": len(images), "seed": seed}
+        write_splits(chosen.new_file, chosen.splits, split_names(images), about)
+
+
+def _official(images: ScoredImages) -> SplitChoice:
+    sides = images.official_split or []
+    split = official_split(sides, images.groups)
+    twice = sum(side in ("train", "validation") for side in sides) - len(split.train) - len(split.validation)
+    if not twice:
+        return SplitChoice([split], "the official split")
+    counted = "1 image that is" if twice == 1 else f"{twice} images that are"
+    return SplitChoice([split], f"the official split ({counted} also on its test side left out of training)")
+
+
+def split_names(images: ScoredImages) -> list[str]:
+    """The groups; images that are groups of their own go by their place in the data set, wherever that lies."""
+    pairs = zip(images.groups, images.paths, strict=True)
+    return [_relative(path, images) if group == str(path) else group for group, path in pairs]
+
+
+def _relative(path: Path, images: ScoredImages) -> str:
+    return Path(os.path.relpath(path, images.folder)).as_posix()
+
+
+def splits_hash(splits: Sequence[Split], images: ScoredImages) -> str:
+    """Twelve hexadecimal digits that name which images are on which side, wherever the data set lies."""
+    names = np.array([_relative(path, images) for path in images.paths])
+    return short_hash([[sorted(names[side]) for side in (s.train, s.validation, s.test)] for s in splits])
+
+
+def images_hash(images: ScoredImages) -> str:
+    """Twelve hexadecimal digits that name the images, by their names, with their scores and their meaning."""
+    names = [_relative(path, images) for path in images.paths]
+    scores = [float(score) for score in images.scores]
+    return short_hash([names, scores, images.higher_is_better, images.shorter_side])
+
+
+def short_hash(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -9,28 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from contrique_jax.evaluation.comparison import CrossTrial, Trial, Versus
+from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult
 from contrique_jax.evaluation.correlation import Correlations
 from contrique_jax.evaluation.intervals import Interval
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.protocol import Evaluation
-from contrique_jax.evaluation.studies import LearningCurve
 
-NUMBERS = ("srocc", "plcc", "rmse")
+METRICS = ("srocc", "plcc", "rmse")
 KEPT = ("srocc", "plcc", "krocc", "rmse", "outlier_ratio")
 SPREAD: dict[str, Callable[..., Any]] = {"median": np.median, "std": np.std, "min": np.min, "max": np.max}
 ENOUGH = 0.95  # of the SROCC that all labels give
 
 
 def summary(evaluation: Evaluation, subset: str | None = None) -> dict[str, dict[str, float | None]]:
-    """Median and spread over the splits of every number; a split where it is not defined does not count."""
+    """Median and spread over the splits of every number; a split in which it is not defined does not count."""
     out = {}
-    for number in KEPT:
-        values = evaluation.values(number, subset)
+    for metric in KEPT:
+        values = evaluation.values(metric, subset)
         values = values[~np.isnan(values)]
         parts: dict[str, float | None] = dict.fromkeys(SPREAD)
         if len(values):
             parts = {name: float(part(values)) for name, part in SPREAD.items()}
-        out[number] = parts
+        out[metric] = parts
     return out
 
 
@@ -38,12 +38,12 @@ def subset_names(evaluation: Evaluation) -> list[str]:
     return list(evaluation.results[0].subsets)
 
 
-def as_json(trial: Trial, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
-    """A trial as what goes into R.json; `intervals` of its medians."""
-    evaluation, pooled = trial.evaluation, summary(trial.evaluation)
+def as_json(model: ModelResult, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
+    """A model as what goes into R.json; `intervals` of its medians."""
+    evaluation, pooled = model.evaluation, summary(model.evaluation)
     return {
-        **{number: pooled[number]["median"] for number in NUMBERS},
-        "model_hash": trial.model_hash,
+        **{metric: pooled[metric]["median"] for metric in METRICS},
+        "model_hash": model.model_hash,
         "alpha": _plain(evaluation.alpha),
         "alpha_chosen_by": evaluation.chosen_by,
         "validation_srocc": _plain(evaluation.validation_srocc),
@@ -52,10 +52,10 @@ def as_json(trial: Trial, intervals: Mapping[str, Interval] | None = None) -> di
         "alpha_note": evaluation.note,
         "outlier_rule": evaluation.results[0].pooled.outlier_rule,
         "coverage_90_of_subsets": subset_coverages(evaluation),
-        "intervals": {number: _interval(found) for number, found in (intervals or {}).items()},
+        "intervals": {metric: _interval(found) for metric, found in (intervals or {}).items()},
         "spread": pooled,
         "subsets": {name: summary(evaluation, name) for name in subset_names(evaluation)},
-        "learning_curve": None if trial.curve is None else _curve(trial.curve),
+        "learning_curve": None if model.curve is None else _curve(model.curve),
         "splits": [
             {
                 **_numbers(result.pooled),
@@ -86,11 +86,11 @@ def interval_text(found: Interval) -> str:
     return f"{value} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def versus_json(found: Versus) -> dict[str, Any]:
+def comparison_json(found: ModelComparison) -> dict[str, Any]:
     return {name: _plain(value) for name, value in vars(found).items()}
 
 
-def cross_json(found: CrossTrial) -> dict[str, Any]:
+def cross_json(found: CrossModelResult) -> dict[str, Any]:
     numbers = {"images": found.images, "alpha": found.result.alpha, "srocc_interval": _interval(found.interval)}
     numbers["subsets"] = {name: _numbers(values) for name, values in found.subsets.items()}
     return {"model": found.name, "data_set": found.data_set, **_numbers(found.result.correlations), **numbers}
@@ -120,26 +120,26 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def table(trials: Sequence[Trial]) -> str:
+def table(models: Sequence[ModelResult]) -> str:
     """Medians, standard deviations and ranges over the splits, a line a model and subset."""
-    lines = [["", "", *(f"{number.upper()} median ± std (min..max)" for number in NUMBERS)]]
-    for trial in trials:
-        for subset in [None, *subset_names(trial.evaluation)]:
-            numbers = summary(trial.evaluation, subset)
-            cells = [cell(numbers[number]) for number in NUMBERS]
-            lines.append(["" if subset else trial.name, subset or "all", *cells])
+    lines = [["", "", *(f"{metric.upper()} median ± std (min..max)" for metric in METRICS)]]
+    for model in models:
+        for subset in [None, *subset_names(model.evaluation)]:
+            numbers = summary(model.evaluation, subset)
+            cells = [cell(numbers[metric]) for metric in METRICS]
+            lines.append(["" if subset else model.name, subset or "all", *cells])
     return _aligned(lines)
 
 
 def cell(value: Mapping[str, float | None]) -> str:
-    """Median, standard deviation and range of one number; the number alone where there is one split."""
+    """Median, standard deviation and range of one number; the number alone if there is one split."""
     if value["median"] is None:
         return "not defined"
     shown = "{median:.4f}" if value["min"] == value["max"] else "{median:.4f} ± {std:.4f} ({min:.4f}..{max:.4f})"
     return shown.format(**value)
 
 
-def versus_line(found: Versus) -> str:
+def comparison_line(found: ModelComparison) -> str:
     """One comparison in a line."""
     line = f"{found.first} less {found.second}: SROCC {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
     if found.p is not None:
@@ -147,25 +147,25 @@ def versus_line(found: Versus) -> str:
     return line + (f" ({found.note})" if found.note else "")
 
 
-def curve_line(trial: Trial) -> str:
+def curve_line(model: ModelResult) -> str:
     """A learning curve in one line, and the fewest labels from which on it is within 5 % of its end."""
-    if trial.curve is None:
+    if model.curve is None:
         return ""
-    points = ", ".join(f"{n}: {value:.3f}" for n, value in zip(trial.curve.sizes, trial.curve.medians, strict=True))
-    enough = labels_enough(trial.curve)
+    points = ", ".join(f"{n}: {value:.3f}" for n, value in zip(model.curve.sizes, model.curve.medians, strict=True))
+    enough = labels_enough(model.curve)
     reached = "" if enough is None else f"; {enough} reach {ENOUGH:.0%} of the last"
-    return f"{trial.name}, SROCC by labelled images: {points}{reached}"
+    return f"{model.name}, SROCC by labelled images: {points}{reached}"
 
 
 def labels_enough(curve: LearningCurve) -> int | None:
-    """The fewest labels from which on the median SROCC is within 5 % of the curve's end; None where it ends at 0 or less."""
+    """The fewest labels from which on the median SROCC is within 5 % of the curve's end; None if it ends at 0 or less."""
     sizes, medians = curve.sizes, curve.medians
     if not medians[-1] > 0:
         return None
     return next(n for i, n in enumerate(sizes) if (medians[i:] >= ENOUGH * medians[-1]).all())
 
 
-def cross_table(found: Sequence[CrossTrial]) -> str:
+def cross_table(found: Sequence[CrossModelResult]) -> str:
     """Cross-data-set results, a line a model, data set and subset."""
     lines = [["tested on", "", "", "SROCC [95 % interval]", "PLCC", "RMSE"]]
     for one in found:

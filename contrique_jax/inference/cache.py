@@ -21,7 +21,7 @@ FEATURES_VERSION = 2  # raise it when the same image and weights give other feat
 Features = Float[np.ndarray, " d"]
 
 
-class Describer(Protocol):
+class FeatureExtractor(Protocol):
     """What turns files into features: an `Extractor`, or statistics made by hand."""
 
     model_hash: str
@@ -33,7 +33,7 @@ class Describer(Protocol):
 
 
 def cached_features(
-    describer: Describer, paths: Sequence[Path], folder: Path | None, data_folder: Path
+    describer: FeatureExtractor, paths: Sequence[Path], folder: Path | None, data_folder: Path
 ) -> tuple[dict[Path, Features], list[BrokenImage]]:
     """Features of every file that can be read, and what was wrong with the others.
 
@@ -62,7 +62,7 @@ def cached_features(
     return {path: known.features[content] for path, content in contents.items() if content in known.features}, unread
 
 
-def _store(describer: Describer, folder: Path | None, data_folder: Path) -> Path | None:
+def _store(describer: FeatureExtractor, folder: Path | None, data_folder: Path) -> Path | None:
     if folder is None:
         return None
     place = f"{data_folder.resolve().name}|{describer.max_megapixels:g}|{describer.shorter_side}|{FEATURES_VERSION}"

@@ -27,7 +27,7 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.batching import batch_images, plan_batches
-from contrique_jax.io.cores import available_cores
+from contrique_jax.io.machine import available_cores
 from contrique_jax.networks.encoder import Variables, encode, feature_width
 from contrique_jax.networks.model_folder import content_hash
 
@@ -194,7 +194,7 @@ def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:
 
 
 def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
-    """Names every broken image on stderr and counts them. Raises UserError where all `total` images are broken."""
+    """Names every broken image on stderr and counts them. Raises UserError if all `total` images are broken."""
     for error in broken:
         print(f"broken image left out: {error}", file=sys.stderr)
     if broken:

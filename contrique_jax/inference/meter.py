@@ -26,7 +26,7 @@ Image = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
 def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = None) -> Model:
     """The network in a model folder, a run's workdir or a checkpoint (what --model takes), with the probe of that file.
 
-    Raises UserError where there is none, and where the two do not belong together.
+    Raises UserError if there is none, and where the two do not belong together.
     """
     return Model(*load_network(os.fspath(model)), None if probe is None else load_probe(os.fspath(probe)))
 
@@ -77,7 +77,7 @@ class Model:
         """Quality of images as for `features`, float64 [N] in the units of the data set that the probe was fitted on;
         `self.probe` tells range and direction. `reference`: the pristine image, for a full-reference probe.
 
-        Raises UserError where there is no probe, or one of the other kind.
+        Raises UserError if there is no probe, or one of the other kind.
         """
         if self.probe is None:
             raise UserError("score: there is no probe; give one, contrique_jax.load(model, probe='P.npz').")

@@ -36,7 +36,7 @@ def score_files(
     extractor: Extractor, probe: Probe, paths: Iterable[Path], reference: Float[np.ndarray, " d"] | None = None
 ) -> Iterator[Score]:
     """Scores file by file, in order, whatever their number; `reference`: features of the pristine image, for a
-    full-reference probe. Raises UserError where probe and model do not belong together."""
+    full-reference probe. Raises UserError if probe and model do not belong together."""
     check_fit(extractor, probe, reference is not None)
     for item in extractor.stream(paths):
         yield Score(item.path, *_judged(probe, item, reference), item.broken, item.reduced)
@@ -54,7 +54,7 @@ def _judged(
 
 
 def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
-    """Raises UserError where the probe is for another model, needs a reference or has no use for one."""
+    """Raises UserError if the probe is for another model, needs a reference or has no use for one."""
     probe.check_model(extractor.model_hash, extractor.width)
     if probe.shorter_side != extractor.shorter_side:
         raise UserError(
@@ -147,7 +147,7 @@ def _whose(probe: Probe) -> str:
 
 
 def reference_features(extractor: Extractor, path: str) -> Float[np.ndarray, " d"]:
-    """Features of the pristine image. Raises UserError where there is not exactly one that can be read."""
+    """Features of the pristine image. Raises UserError if there is not exactly one that can be read."""
     found = list_images([path])
     if len(found) != 1:
         raise UserError(f"--reference: {path} holds {len(found)} images; name one, to which all are compared.")

@@ -28,8 +28,8 @@ def is_address(name: str | os.PathLike[str]) -> bool:
 
 
 def check_address(address: str, field: str) -> str:
-    """`address` without the slashes at its end. Raises UserError, naming `field`, where it cannot be one of a bucket, and
-    where the library for it is not installed."""
+    """`address` without the slashes at its end. Raises UserError, naming `field`, if it cannot be one of a bucket, and
+    if the library for it is not installed."""
     short = address.rstrip("/")
     if not address.startswith("gs://"):
         raise UserError(
@@ -72,9 +72,9 @@ def orbax_path(address: str) -> epath.Path:
 
 
 def names(folder: str, field: str = "") -> list[str]:
-    """What lies under an address, names relative to it, sorted; none where nothing does.
+    """What lies under an address, names relative to it, sorted; none if nothing does.
 
-    Raises UserError, `field` before it, where there is no such bucket, or it cannot be listed.
+    Raises UserError, `field` before it, if there is no such bucket, or it cannot be listed.
     """
     with one_sentence(field + folder):
         prefix = folder.removeprefix("gs://") + "/"
@@ -86,14 +86,14 @@ def names(folder: str, field: str = "") -> list[str]:
 
 
 def read(address: str) -> bytes | None:
-    """An object's bytes, None where there is none. Raises UserError where it cannot be read."""
+    """An object's bytes, None if there is none. Raises UserError if it cannot be read."""
     with one_sentence(address), suppress(FileNotFoundError):
         return bytes(_gcs().cat_file(address))
     return None
 
 
 def write(path: Path, address: str) -> None:
-    """Copies a file of this machine to an object, which changes as a whole. Raises UserError where that fails."""
+    """Copies a file of this machine to an object, which changes as a whole. Raises UserError if that fails."""
     data = path.read_bytes()
     with one_sentence(address):
         _gcs().pipe_file(address, data)

@@ -15,7 +15,7 @@ from contrique_jax.io import buckets
 def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every row that is not empty, the header first; `path` may be an address in a bucket.
 
-    Raises UserError, naming `field`, where the file is missing, unreadable, not UTF-8 or not csv.
+    Raises UserError, naming `field`, if the file is missing, unreadable, not UTF-8 or not csv.
     """
     try:
         with _opened(path) as stream:

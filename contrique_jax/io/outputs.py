@@ -30,29 +30,29 @@ def output_path(flag: str, name: str, suffixes: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Context: a path beside `path` to write to, renamed to it at the end, removed where anything goes wrong.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Context: a temporary path beside `path` to write to, renamed to it at the end, removed if anything goes wrong.
 
-    Raises UserError where the disk is full.
+    Raises UserError if the disk is full.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield temporary
+        os.replace(temporary, path)
     except OSError as error:
         sentence = disk_message(error, str(path))
         if sentence:
             raise UserError(sentence) from error
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Context: no other process of this machine is in it for the same folder; the lock goes with the process.
 
-    Raises UserError where another one is. File systems without locks let everybody in.
+    Raises UserError if another one is. File systems without locks let everybody in.
     """
     try:
         import fcntl
@@ -79,12 +79,12 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def write_npz(path: Path, /, **arrays: np.ndarray) -> None:
     """Named arrays -> an uncompressed .npz without pickles, whole or not at all."""
-    with whole_file(path) as beside, open(beside, "wb") as stream:
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def user_cache(name: str) -> Path | None:
-    """A folder of ours in the user's cache ($XDG_CACHE_HOME, else ~/.cache), or None where it is switched off
+    """A folder of ours in the user's cache ($XDG_CACHE_HOME, else ~/.cache), or None if it is switched off
     (CONTRIQUE_CACHE=off) or cannot be made."""
     if os.environ.get("CONTRIQUE_CACHE", "").lower() in ("off", "0", "no"):
         return None

@@ -48,7 +48,7 @@ class _Grid(NamedTuple):
         return _padded(x, self.column_block, value)
 
     def counted(self, tile: Tile, first: Int[Array, ""] | int) -> Bool[Array, "r c"]:
-        """False where an anchor meets itself or padding. `first` is the place of this device's first row among all."""
+        """False if an anchor meets itself or padding. `first` is the place of this device's first row among all."""
         row = first + tile[0] * self.row_block + jnp.arange(self.row_block)
         column = tile[1] * self.column_block + jnp.arange(self.column_block)
         return (row[:, None] != column[None, :]) & (column[None, :] < self.total)
@@ -61,7 +61,7 @@ def log_denominators(
     """log sum_{k != i} exp(z_i.z_k / temperature) of this device's rows i, over the rows k of all devices.
 
     Args:
-      z: projections, float32, of this device; inside a `shard_map` where `axis` is given. At least two rows in all.
+      z: projections, float32, of this device; inside a `shard_map` if `axis` is given. At least two rows in all.
       temperature: divides the similarities, > 0.
       block_size: the similarity matrix exists in tiles of at most block_size x block_size, forward and backward.
       axis: name of the mesh axis over which rows are split, or None.

@@ -88,7 +88,7 @@ def save_model(
     """Writes a model folder: beside it first, then renamed, so that a reader never meets half a file.
 
     `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. Other files in an
-    existing folder are left alone. Raises UserError where the place cannot be written.
+    existing folder are left alone. Raises UserError if the place cannot be written.
     """
     folder = Path(os.path.abspath(folder))
     description = {
@@ -102,23 +102,23 @@ def save_model(
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file stands where the model folder should be; remove it or choose another name.")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
     try:
-        beside.mkdir(parents=True, exist_ok=True)
-        (beside / WEIGHTS).write_bytes(safetensors.numpy.save(to_flat(variables), metadata={"format": "pt"}))
-        (beside / DESCRIPTION).write_text(text, encoding="utf-8")
+        temporary.mkdir(parents=True, exist_ok=True)
+        (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(to_flat(variables), metadata={"format": "pt"}))
+        (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
         if folder.exists():
             for name in (WEIGHTS, DESCRIPTION):
-                os.replace(beside / name, folder / name)
+                os.replace(temporary / name, folder / name)
         else:
-            os.rename(beside, folder)
+            os.rename(temporary, folder)
     except OSError as error:
         sentence = (
             disk_message(error, str(folder)) or f"{folder}: cannot be written ({error.strerror}); choose another."
         )
         raise UserError(sentence) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def preprocessing(model: Any) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _read_flat(weights: Path) -> dict[str, np.ndarray]:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The `model.json` of a model folder. Raises UserError where it cannot be read or is of an unknown format."""
+    """The `model.json` of a model folder. Raises UserError if it cannot be read or is of an unknown format."""
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ class Compiled:
     """What the compiler says of one device's share of a step. Where the step does not fit, only the bytes are known."""
 
     fits: bool
-    bytes_per_chip: int  # where it does not fit, at least
+    bytes_per_chip: int  # if it does not fit, at least
     capacity: int  # bytes a program may use; of fake devices, this machine's memory over their number
     seconds: float  # it took to compile
     parts: dict[str, int] = field(default_factory=dict)  # bytes_per_chip by purpose
@@ -100,7 +100,7 @@ def batch_shapes(config: Config) -> Any:
 
 
 def times(compiled: Compiled, topology: Topology) -> dict[str, float] | None:
-    """The parts of a step's time [s] at the chip's peaks, or None where there are no peaks."""
+    """The parts of a step's time [s] at the chip's peaks, or None if there are no peaks."""
     if topology.chip is None or not compiled.flops:
         return None
     exchanges = [(topology.seconds(one), one.times) for one in compiled.collectives]
@@ -134,7 +134,7 @@ def purpose(collective: Collective) -> str:
 
 
 def refusal(message: str) -> tuple[int, int] | None:
-    """(bytes asked for, bytes there are) of a compiler's refusal, or None where it refused for another reason."""
+    """(bytes asked for, bytes there are) of a compiler's refusal, or None if it refused for another reason."""
     number = r"([\d.]+)([KMGT]?)"
     for pattern in (
         rf"Used {number} of {number} hbm",

@@ -169,7 +169,7 @@ class Module:
         return last
 
     def _touched(self, instruction: Instruction, place: int, shapes: dict[str, tuple[Shape, ...]]) -> int | None:
-        """Bytes that `instruction` needs of its operand at `place`, or None where it needs the whole of it."""
+        """Bytes that `instruction` needs of its operand at `place`, or None if it needs the whole of it."""
         if instruction.opcode in ("dynamic-slice", "slice", "gather"):
             return _bytes(instruction.shapes) if place == 0 else 0
         if instruction.opcode == "slice-start":

@@ -66,7 +66,7 @@ class Topology:
     devices: tuple[Any, ...]
 
     def runtime(self, batch_size: int, count: int) -> Runtime:
-        """The mesh over the first `count` devices (0: all). Raises UserError where there are fewer or the batch does not
+        """The mesh over the first `count` devices (0: all). Raises UserError if there are fewer or the batch does not
         divide."""
         count = count or len(self.devices)
         if count > len(self.devices):
@@ -99,7 +99,7 @@ class Topology:
 def open_topology(name: str) -> Topology:
     """`v5e:16x16` or `cpu:8` -> its devices. Comes before anything that starts jax's devices: it sets what they read.
 
-    Raises UserError where there is no such topology or no compiler for it.
+    Raises UserError if there is no such topology or no compiler for it.
     """
     kind, _, size = name.partition(":")
     os.environ["JAX_PLATFORMS"] = "cpu"

@@ -77,7 +77,7 @@ class Probe:
         return features
 
     def check_model(self, model_hash: str, width: int) -> None:
-        """Raises UserError where this probe was fitted on the features of another model."""
+        """Raises UserError if this probe was fitted on the features of another model."""
         if width != len(self.coefficients):
             raise UserError(
                 f"probe: it reads {len(self.coefficients)} features and this model gives {width}; "

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path | epath.Path, keep: int = 2, *, owner: bool = True, wait_seconds: int = 600):
         """`owner`: this run writes here, and clears away what an interrupted one left half-written. `wait_seconds`: how
-        long processes wait for each other at a save. Raises UserError where a bucket cannot be reached."""
+        long processes wait for each other at a save. Raises UserError if a bucket cannot be reached."""
         self.folder = folder if buckets.is_address(folder) else folder.absolute()
         self._wait_seconds = wait_seconds
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
@@ -73,7 +74,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, config: Config) -> None:
         """Starts writing `state` (any pytree of arrays) as of `step`; it appears whole or not at all.
 
-        Raises UserError where the disk is full or the bucket refuses it; earlier checkpoints stay.
+        Raises UserError if the disk is full or the bucket refuses it; earlier checkpoints stay.
         """
         tree = flax.serialization.to_state_dict(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
@@ -95,7 +96,7 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, shaped, typed and placed as the leaves of `like`.
 
-        Raises UserError where the checkpoint is of another architecture, naming arrays that do not fit.
+        Raises UserError if the checkpoint is of another architecture, naming arrays that do not fit.
         """
         wanted = flax.serialization.to_state_dict(like)
         with self._failures():
@@ -118,16 +119,22 @@ class Checkpoints:
                 "use the config it was trained with or another --workdir."
             )
 
-    def restore_plain(self, step: int) -> Any:
-        """The state of `step` as nested dicts of host arrays, whatever its architecture."""
+    def restore_plain(self, step: int, names: Sequence[str]) -> Any:
+        """Those parts of the state of `step` as nested dicts of host arrays, whatever its architecture; no other is read."""
         metadata = self._manager.item_metadata(step)["state"].tree
         host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), metadata)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
-        return jax.device_get(restored["state"])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host),
+            {name: metadata[name] for name in names},
+        )
+        args = ocp.args.PyTreeRestore(
+            item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+        )
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return jax.device_get(reader.restore(self.folder / str(step) / "state", args=args))
 
     def wait(self) -> None:
-        """Returns once everything saved is written. Raises UserError where the disk is full or the bucket refuses it."""
+        """Returns once everything saved is written. Raises UserError if the disk is full or the bucket refuses it."""
         with self._failures(UNWRITTEN):
             self._manager.wait_until_finished()
 
@@ -143,7 +150,7 @@ def _without_closed_loops(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _no_space(folder: Path, needed: int) -> UserError | None:
-    """What to say where `folder` cannot take `needed` bytes more, because a save that fails half-way is loud."""
+    """What to say if `folder` cannot take `needed` bytes more, because a save that fails half-way is loud."""
     try:
         _allocate(folder / ".space", needed)
     except OSError as error:
@@ -158,7 +165,7 @@ def _no_space(folder: Path, needed: int) -> UserError | None:
 
 def _allocate(trial: Path, needed: int) -> None:
     """Allocates a file for a moment: quotas and limits do not show in the free space. Where a file system cannot allocate
-    ahead, looks at the free space. Raises OSError where there is too little.
+    ahead, looks at the free space. Raises OSError if there is too little.
 
     os.posix_fallocate would write every block there, over the network where that is where it lies.
     """
@@ -225,7 +232,7 @@ def _load_for_inference(path: Path | epath.Path) -> tuple[ModelConfig, dict[str,
         if (found := record.get("recipe", Config.recipe)) != Config.recipe:
             raise UserError(f"{folder}: a run of the recipe {found!r}; name one of {Config.recipe!r}.")
         stored = record["model"]
-        state = checkpoints.restore_plain(max(steps))
+        state = checkpoints.restore_plain(max(steps), ("params", "batch_stats"))
     except (KeyError, ValueError, OSError) as error:
         raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error
     finally:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from contrique_jax.config import Config
 from contrique_jax.errors import UserError
@@ -21,8 +21,8 @@ Flags:
   --workdir D                where everything is written; holds one run; a folder, or gs://BUCKET/RUN
   --devices N                use the first N devices (default: all)
   --distributed MODE         auto (default): joins the cluster that started this process, else trains alone; on; off
-  --coordinator HOST:PORT    process 0, where no cluster tells; with --processes N and --process_id I, from 0 (or from
-                             JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)
+  --coordinator HOST:PORT    address of process 0, if no cluster manager provides it; with --processes N and --process_id I,
+                             from 0 (or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)
   --exit_code_if_unfinished N  after SIGTERM, once all is saved: 0 by default; another one makes a cluster start it again
   --print_config             print the final config and leave
 """
@@ -32,7 +32,7 @@ class Flags(NamedTuple):
     """The command line, validated."""
 
     config: Config
-    workdir: Path | str  # a str where it is an address
+    workdir: Path | str  # a str if it is an address
     devices: int
     print_config: bool
     distributed: str
@@ -65,7 +65,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     except Exception as error:  # also whatever the config file raises
         if isinstance(error, UserError):
             raise
-        sentence = _without_python(" ".join(str(error).split()), _loaded(values))
+        sentence = _without_python(" ".join(str(error).split()))
         raise UserError(f"command line: {sentence}; see `python -m contrique_jax.main --help`.") from error
     if len(rest) > 1:
         raise UserError(f"command line: {rest[1]!r} is no flag; see `python -m contrique_jax.main --help`.")
@@ -96,15 +96,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     )  # fmt: skip
 
 
-def _loaded(values: Any) -> object:
-    """The config that the file gave, or None if it did not get so far."""
-    try:
-        return values["config"].value
-    except Exception:  # whatever the file raises
-        return None
-
-
-def _without_python(sentence: str, like: object) -> str:
+def _without_python(sentence: str) -> str:
     """ml_collections' complaint about a field that does not exist, in words of the config."""
     found = re.search(r"Field (\w+) not found on dataclass <class '[\w.]*\.(\w+)'>", sentence)
     on_the_way = re.search(r"Attribute <class '[\w.]*\.(\w+)'>\.(\w+) does not exist", sentence)  # of a.b in config.a.b
@@ -114,11 +106,10 @@ def _without_python(sentence: str, like: object) -> str:
         kind, name = on_the_way.groups()
     else:
         return sentence
-    config = like if isinstance(like, Config) else Config()
-    holders = {type(config).__name__: "config"} | {
-        type(part).__name__: f"config.{at}" for at, part in vars(config).items()
-    }
-    place = holders.get(kind, "config")
-    holder = vars(config).get(place.removeprefix("config."), config)
+    holders: dict[str, tuple[str, object]] = {}
+    for config in (each() for each in (*Config.__subclasses__(), Config)):  # of whichever recipes are loaded
+        holders |= {type(part).__name__: (f"config.{at}", part) for at, part in vars(config).items()}
+        holders[type(config).__name__] = "config", config
+    place, holder = holders.get(kind, ("config", Config()))
     near = difflib.get_close_matches(name, vars(holder), n=1, cutoff=0.0)[0]
     return f"{place} has no field {name!r}; the nearest name is {place}.{near}"

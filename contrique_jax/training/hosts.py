@@ -32,8 +32,8 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
 
     `coordinator` is host:port of process 0, with the number of `processes` and this `process`'s own, from 0; without it
     the cluster is asked (Cloud TPU, GKE, SLURM, MPI). `mode` "auto": a process that no cluster knows trains alone; "on":
-    that is an error; "off": alone whatever there is. Raises UserError where no cluster is found or process 0 does not answer
-    within `wait_seconds`; where the others do not come, it ends the process with one sentence and exit code 2.
+    that is an error; "off": alone whatever there is. Raises UserError if no cluster is found or process 0 does not answer
+    within `wait_seconds`; if the others do not come, it ends the process with one sentence and exit code 2.
     """
     if mode == "off" or jax.distributed.is_initialized():
         return
@@ -51,7 +51,7 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
             _check_free(coordinator, port)
     elif processes >= 0 or process >= 0:
         raise UserError(
-            "--processes and --process_id say nothing without --coordinator: give all three, or none where a cluster tells."
+            "--processes and --process_id say nothing without --coordinator: give all three, or none if a cluster tells."
         )
     if "jax_cpu_collectives_implementation" in jax.config.values:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -104,7 +104,7 @@ def _port(coordinator: str) -> int:
 
 
 def _check_free(coordinator: str, port: int) -> None:
-    """jax would end the process by a segmentation fault where another one listens at `port` of this machine."""
+    """jax would end the process by a segmentation fault if another one listens at `port` of this machine."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -138,7 +138,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether other processes train with this one; starts no device."""
     return jax.distributed.is_initialized() and _state().num_processes > 1
 
@@ -148,16 +148,16 @@ def number() -> int:
     return int(_state().process_id or 0)
 
 
-class Together(UserError):
+class SharedError(UserError):
     """A mistake that every process raises, at the same place."""
 
 
-def meet(name: str, wait_seconds: int) -> None:
+def barrier(name: str, wait_seconds: int) -> None:
     """Waits until every process is here, without a collective: the first one of those gives up after half a minute.
 
-    Each `name` serves once. Raises UserError where one does not come within `wait_seconds`.
+    Each `name` serves once. Raises UserError if one does not come within `wait_seconds`.
     """
-    if not several():
+    if not is_distributed():
         return
     try:
         _service().wait_at_barrier(f"contrique_jax/{name}", wait_seconds * 1000)
@@ -169,25 +169,25 @@ def meet(name: str, wait_seconds: int) -> None:
 
 
 def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mapping[str, str] | None = None) -> None:
-    """Waits for all processes, as `meet`. Raises Together on all of them where one brings an error, or where a value of
+    """Waits for all processes, as `barrier`. Raises SharedError on all of them if one brings an error, or if a value of
     `same` differs, which its key names."""
-    if not several():
+    if not is_distributed():
         if error:
             raise error
         return
     place = f"contrique_jax/said/{name}"
     publish(f"{place}/{number()}", json.dumps([str(error or ""), dict(same or {})]))
-    meet(name, wait_seconds)
+    barrier(name, wait_seconds)
     if error:
-        raise Together(str(error)) from error
+        raise SharedError(str(error)) from error
     said = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in _service().key_value_dir_get(f"{place}/")}
     for process, (sentence, _) in sorted(said.items()):
         if sentence:
-            raise Together(f"process {process}: {sentence}")
+            raise SharedError(f"process {process}: {sentence}")
     for process, (_, values) in sorted(said.items()):
         for what, value in values.items():
             if value != said[0][1][what]:
-                raise Together(
+                raise SharedError(
                     f"process {process} has another {what} than process 0 ({value} and {said[0][1][what]}); start every "
                     "process with the same command, and let all see the same files."
                 )
@@ -200,7 +200,7 @@ def publish(key: str, text: str) -> None:
 
 
 def published(key: str) -> str | None:
-    """What some process has published under `key`, None where nobody has, or where the first process has gone."""
+    """What some process has published under `key`, None if nobody has, or if the first process has gone."""
     with suppress(RuntimeError):
         return str(_service().key_value_try_get(key))
     return None
@@ -220,7 +220,7 @@ def _state() -> Any:
 
 def total(count: int) -> int:
     """The sum over all processes; all of them call it together."""
-    if not several():
+    if not is_distributed():
         return count
     return int(np.sum(multihost_utils.process_allgather(np.asarray(count))))
 
@@ -234,7 +234,7 @@ class StopOnTerminate:
 
     def __enter__(self) -> StopOnTerminate:
         self._asked = False
-        self._together = several()
+        self._together = is_distributed()
         if not self._together:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self

@@ -1,4 +1,4 @@
-"""The network that --model names, wherever it lies."""
+"""Loads what --model names: a model folder, workdir, checkpoint, gs:// address or random:ENCODER."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
     """The network that --model names: a model folder, a run's workdir, a checkpoint in it, or `random:` and the name of
     an encoder or another such place: the same architecture with random weights. A place may be an address in a bucket.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     if spec.startswith("random:"):
         name = spec.removeprefix("random:")
@@ -43,7 +43,7 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
 
 
 def model_folder(spec: str) -> Path | None:
-    """The model folder that --model names, itself or as the workdir around it; None where it names something else.
+    """The model folder that --model names, itself or as the workdir around it; None if it names something else.
 
     That of a bucket is copied to this machine.
     """

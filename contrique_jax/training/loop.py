@@ -23,11 +23,11 @@ from contrique_jax.training.mesh import Runtime
 from contrique_jax.training.metrics import Metrics
 from contrique_jax.training.step import Measures, TrainState, init_state, make_step
 from contrique_jax.training.warm_start import starting_weights
-from contrique_jax.training.watch import Watch
+from contrique_jax.training.watch import Watchdog
 from contrique_jax.training.workdir import Workdir
 
 
-class Diverged(hosts.Together):
+class Diverged(hosts.SharedError):
     """The loss is no number any more."""
 
 
@@ -72,18 +72,18 @@ def train(
     workdir: Path | Workdir,
     runtime: Runtime,
     pipeline: Pipeline,
-    watch: Watch | None = None,
+    watch: Watchdog | None = None,
     start: Variables | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint of `workdir`, or from the start, to the last step, and writes `workdir/model`.
 
-    `watch` is told what to expect next; it serves where there are several processes. `start`: `starting_weights(config)` if
-    they are at hand; a resumed run needs none. Raises UserError (Diverged) where the
-    loss stops being a number, and where a checkpoint does not fit or be written.
+    `watch` is told what to expect next; it serves if there are several processes. `start`: `starting_weights(config)` if
+    they are at hand; a resumed run needs none. Raises UserError (Diverged) if the
+    loss stops being a number, or if a checkpoint does not fit or be written.
     """
     steps, often = total_steps(config, pipeline.counts), config.train
     run = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-    watch = watch or Watch(often.wait_seconds)
+    watch = watch or Watchdog(often.wait_seconds)
     with closing(Checkpoints(run.checkpoints, often.keep_checkpoints, wait_seconds=often.wait_seconds)) as checkpoints:
         first = checkpoints.latest() or 0
         hosts.agree("the newest checkpoint", None, often.wait_seconds, same={"newest checkpoint": str(first)})
@@ -92,7 +92,7 @@ def train(
         state = runtime.replicate(init_state(config, steps, variables))
         if first:
             state = checkpoints.restore(first, state)
-        watch.rest()  # before the first step something is compiled
+        watch.pause()  # before the first step something is compiled
         with _metrics(run.folder, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
             saved = first or None
@@ -100,10 +100,12 @@ def train(
             for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
                 if done == first + 1:
                     compiled = run_step.lower(state, batch).compile()
-                    hosts.meet("the first step", often.wait_seconds)  # one may compile where another finds it compiled
+                    hosts.barrier(
+                        "the first step", often.wait_seconds
+                    )  # one may compile where another finds it compiled
                 watch.expect(f"step {done}")
                 state, measures = compiled(state, batch)
-                if waiting and hosts.several():
+                if waiting and hosts.is_distributed():
                     jax.block_until_ready(waiting[-1])  # the watch is to see the end of each step
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
@@ -126,12 +128,12 @@ def train(
             watch.expect("the last checkpoint")
             checkpoints.wait()
         watch.expect("the list of broken images")
-        run.publish(must=True)
-        hosts.meet("the end", often.wait_seconds)
+        run.publish(required=True)
+        hosts.barrier("the end", often.wait_seconds)
         watch.expect("the model")
         if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
             _save_model(config, run, state, steps)
-            run.publish(must=True)
+            run.publish(required=True)
     return state
 
 

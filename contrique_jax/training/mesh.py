@@ -22,12 +22,12 @@ class Runtime:
     mesh: Mesh
 
     @property
-    def whole(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """Every device holds all of it: parameters, statistics, optimiser state."""
         return NamedSharding(self.mesh, P())
 
     @property
-    def images(self) -> NamedSharding:
+    def batch_sharded(self) -> NamedSharding:
         """[batch, ...]: the batch axis is split."""
         return NamedSharding(self.mesh, P(DATA_AXIS))
 
@@ -42,11 +42,11 @@ class Runtime:
 
     def place(self, batch: Any) -> Any:
         """This process's rows, a tree of arrays [rows, ...] -> the same tree of global arrays."""
-        return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, self.images), batch)
+        return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, self.batch_sharded), batch)
 
     def replicate(self, tree: Any) -> Any:
         """Host or device arrays -> the same arrays on every device."""
-        return jax.device_put(tree, self.whole)
+        return jax.device_put(tree, self.replicated)
 
 
 def check_divides(batch_size: int, devices: int, together: int = 2) -> None:
@@ -64,7 +64,7 @@ def check_divides(batch_size: int, devices: int, together: int = 2) -> None:
 def start(batch_size: int, devices: int = 0, together: int = 2) -> Runtime:
     """The runtime over `devices` devices (0: all of them).
 
-    Raises UserError where there are fewer devices than asked for or where they do not divide the batch.
+    Raises UserError if there are fewer devices than asked for or if they do not divide the batch.
     """
     available = jax.devices()
     count = devices or len(available)

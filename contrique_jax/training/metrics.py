@@ -13,11 +13,11 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.io.outputs import whole_file
+from contrique_jax.io.outputs import atomic_write
 
 
 def _step_of(line: str) -> int:
-    """The step of a line of metrics, 0 where a crash left it damaged."""
+    """The step of a line of metrics, 0 if a crash left it damaged."""
     try:
         return int(json.loads(line)["step"]) if line.endswith("\n") else 0
     except (ValueError, TypeError, KeyError):
@@ -52,8 +52,8 @@ class Metrics:
             return
         with open(self.path, encoding="utf-8") as file:
             lines = [line for line in file if 0 < _step_of(line) <= steps]
-        with whole_file(self.path) as beside:
-            beside.write_text("".join(lines), encoding="utf-8")
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
 
     def write(self, rows: list[dict[str, float]]) -> None:
         """Rows of consecutive steps, each with at least `step` and `loss`; the last one feeds the bar and TensorBoard.

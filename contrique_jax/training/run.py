@@ -16,8 +16,8 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline, Tree
 from contrique_jax.data.sources import CachedSource, Source, open_source
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.io.devices import use_compilation_cache
-from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.io.machine import use_compilation_cache
+from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.recipes import recipe_of
 from contrique_jax.recipes.recipe import Variables
 from contrique_jax.training import hosts, mesh
@@ -25,7 +25,7 @@ from contrique_jax.training.flags import Flags
 from contrique_jax.training.loop import out_of_memory_said, total_steps, train
 from contrique_jax.training.mesh import Runtime
 from contrique_jax.training.warm_start import starting_weights
-from contrique_jax.training.watch import Watch
+from contrique_jax.training.watch import Watchdog
 from contrique_jax.training.workdir import Workdir
 
 
@@ -33,11 +33,11 @@ def start(flags: Flags) -> None:
     """Joins the other processes, trains, and says how it ended."""
     seconds = flags.config.train.wait_seconds
     hosts.join(flags.distributed, flags.coordinator, flags.processes, flags.process_id, seconds)
-    with Watch(seconds) as watch:
+    with Watchdog(seconds) as watch:
         _train(flags, watch)
 
 
-def _train(flags: Flags, watch: Watch) -> None:
+def _train(flags: Flags, watch: Watchdog) -> None:
     config, limit = flags.config, flags.config.train.wait_seconds
     use_compilation_cache()
     run = Workdir(flags.workdir)
@@ -58,7 +58,7 @@ def _train(flags: Flags, watch: Watch) -> None:
             try:
                 resumed = claim_workdir(run.folder, config, pipeline.counts, run.name, recipe.constants(config))
                 lock.enter_context(only_writer(run.folder))
-                run.publish(must=True)
+                run.publish(required=True)
             except UserError as error:
                 fault = error
         hosts.agree("the run's folder", fault, limit)
@@ -83,7 +83,7 @@ def _train(flags: Flags, watch: Watch) -> None:
     if broken:
         count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"
         announce(f"{count} skipped: {', '.join(f'{run.name}/{name}' for name in sorted(set(broken.values())))}")
-    hosts.meet("the model", limit)  # else nobody would hear that it could not be written
+    hosts.barrier("the model", limit)  # else nobody would hear that it could not be written
     announce(f"done: {run.name}/model")
 
 
@@ -115,8 +115,8 @@ def claim_workdir(
         raise UserError(f"{name} holds checkpoints but no config.json; restore it or take another --workdir.")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as beside:
-            beside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(
             disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another."
@@ -126,7 +126,7 @@ def claim_workdir(
 
 def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -> dict[str, str]:
     """What all processes have to agree on before they train together, by name."""
-    if not hosts.several():
+    if not hosts.is_distributed():
         return {}
     found = {"config": hashlib.sha256(to_json(config).encode()).hexdigest()[:12]}
     for role, source in pipeline.sources.items():
@@ -153,7 +153,7 @@ def _digest(tree: Tree) -> str:
 
 
 def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipeline]:
-    """This process's part of the mesh and of the input. Raises UserError where a source or the devices do not fit."""
+    """This process's part of the mesh and of the input. Raises UserError if a source or the devices do not fit."""
     recipe = recipe_of(config)
     runtime = mesh.start(config.data.batch_size, devices, recipe.rows_together)
     check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices, recipe.rows_together)

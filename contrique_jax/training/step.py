@@ -74,7 +74,7 @@ def _optimiser(config: Config, steps: int, variables: Variables) -> optax.Gradie
 
 def make_finish(config: Config, runtime: Runtime) -> Any:
     """Each role's examples -> the batch: each device finishes its own rows."""
-    split = runtime.images.spec
+    split = runtime.batch_sharded.spec
     finish = functools.partial(recipe_of(config).finish, config)
     return jax.shard_map(finish, mesh=runtime.mesh, in_specs=(split,), out_specs=split, check_vma=False)
 
@@ -86,7 +86,7 @@ def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrappe
     the global batch's, whatever the number of devices and of micro-batches (`train.accumulation`). BatchNorm sees a
     micro-batch, of all devices. Raises UserError if the devices' rows do not fall into that many micro-batches.
     """
-    recipe, split = recipe_of(config), runtime.images.spec
+    recipe, split = recipe_of(config), runtime.batch_sharded.spec
     check_accumulation(config.train.accumulation, config.data.batch_size, runtime.devices, recipe.rows_together)
     finished = make_finish(config, runtime)
 
@@ -127,8 +127,8 @@ def make_step(config: Config, runtime: Runtime, steps: int) -> jax.stages.Wrappe
 
     return jax.jit(
         step,
-        in_shardings=(runtime.whole, runtime.images),
-        out_shardings=(runtime.whole, runtime.whole),
+        in_shardings=(runtime.replicated, runtime.batch_sharded),
+        out_shardings=(runtime.replicated, runtime.replicated),
         donate_argnums=0,
         compiler_options=_compiler_options(config, runtime),
     )

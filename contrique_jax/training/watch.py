@@ -22,7 +22,7 @@ _FAILURE = "contrique_jax/failure"  # key of the first failure's sentence
 _LOOK_SECONDS = 1.0
 
 
-class Watch:
+class Watchdog:
     """Context around what processes do together."""
 
     def __init__(self, wait_seconds: int):
@@ -36,12 +36,12 @@ class Watch:
         """`what` comes next and takes at most the limit from now; it replaces what was expected before."""
         self._expected = (what, time.monotonic() + self._wait_seconds)
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """What comes next takes as long as it takes: a compilation."""
         self._expected = ("", math.inf)
 
-    def __enter__(self) -> Watch:
-        if hosts.several():
+    def __enter__(self) -> Watchdog:
+        if hosts.is_distributed():
             threading.Thread(target=self._look_at_clock, daemon=True).start()
             threading.Thread(target=self._look_at_others, daemon=True).start()
         return self
@@ -49,8 +49,8 @@ class Watch:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """With several processes, what one of them raises ends all: exit code 2 and a sentence for a user's mistake, 130 for
         Ctrl-C, 1 for others. What all raise together is left to each."""
-        self.rest()
-        if hosts.several() and error is not None and not isinstance(error, SystemExit | hosts.Together):
+        self.pause()
+        if hosts.is_distributed() and error is not None and not isinstance(error, SystemExit | hosts.SharedError):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
                 sentence = disk_message(error, str(error.filename or "output"))
@@ -58,14 +58,14 @@ class Watch:
                 self._end(f"error: {sentence}", sentence, 2)
             if isinstance(error, KeyboardInterrupt):
                 self._end("interrupted", "it was interrupted", 130)
-            time.sleep(2 * _LOOK_SECONDS)  # where it is that another process has gone, that one's sentence comes first
+            time.sleep(2 * _LOOK_SECONDS)  # if it is that another process has gone, that one's sentence comes first
             trace_lines = "".join(traceback.format_exception(error))
             self._end(trace_lines, f"it ended by {type(error).__name__}; its output says where", 1)
         self._left.set()
 
     def _look_at_others(self) -> None:
         while not self._left.wait(_LOOK_SECONDS):
-            told = hosts.published(_FAILURE)  # waits itself where the first process's machine does not answer
+            told = hosts.published(_FAILURE)  # waits itself if the first process's machine does not answer
             if told:
                 self._end(f"error: {told}", None, 2)
 

@@ -42,7 +42,7 @@ class Workdir:
 
     def fetch(self) -> None:
         """Brings the config, the metrics and the names of broken images; makes empty folders of checkpoints and of a
-        finished model that are there. Raises UserError where the address cannot be read."""
+        finished model that are there. Raises UserError if the address cannot be read."""
         if not self._remote:
             return
         for name in buckets.names(self.name):
@@ -55,8 +55,8 @@ class Workdir:
             elif top == "checkpoints" or name == f"model/{DESCRIPTION}":
                 (self.folder / top).mkdir(exist_ok=True)
 
-    def publish(self, *, must: bool = False) -> None:
-        """Copies up each file that has changed here, whole. Where that fails: with `must` raises UserError, without warns
+    def publish(self, *, required: bool = False) -> None:
+        """Copies up each file that has changed here, whole. Where that fails: with `required` raises UserError, without warns
         and leaves it to the next call."""
         if not self._remote:
             return
@@ -74,7 +74,7 @@ class Workdir:
                     buckets.write(self.folder / name, f"{self.name}/{name}")
                     self._known[name] = stamp
         except UserError as error:
-            if must:
+            if required:
                 raise
             print(f"warning: not copied yet: {error}", file=sys.stderr)
 

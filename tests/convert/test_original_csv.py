@@ -7,8 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from contrique_jax.convert import csv_from_original, csv_to_original
-from contrique_jax.convert.original_csv import class_of, labels_of
+from contrique_jax.convert.original_csv import class_of, csv_from_original, csv_to_original, labels_of
 from contrique_jax.data.sources import open_source
 from tests.convert.subverbs import run
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from contrique_jax import score
-from contrique_jax.convert import probe_from_sklearn, probe_to_sklearn
+from contrique_jax.convert.sklearn_probe import probe_from_sklearn, probe_to_sklearn
 from contrique_jax.errors import run_verb
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe

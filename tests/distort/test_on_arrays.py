@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -92,19 +95,20 @@ def test_seeds_out_of_range(source):
             distort.apply(source, 7, 1, seed=seed)
 
 
-def test_threads_share_what_is_compiled(photo, monkeypatch):
-    compiled = []
-    compile = on_arrays._Compiled._compile
-    monkeypatch.setattr(on_arrays._Compiled, "_compile", lambda self: compiled.append(self) or compile(self))
+def test_threads_may_call_it_at_once(photo):
     image = photo("coffee", 50, 57)
-    results: list[np.ndarray] = []
-    threads = [threading.Thread(target=lambda: results.append(distort.apply(image, 17, 3))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(compiled) == 1 and len(results) == 8
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: distort.apply(image, 17, 3), range(8)))
     assert all((result == results[0]).all() for result in results)
+
+
+def test_sizes_unused_for_longest_are_forgotten(photo, monkeypatch):
+    monkeypatch.setattr(on_arrays, "_compiled", functools.lru_cache(maxsize=1)(on_arrays._compiled.__wrapped__))
+    distort.apply(photo("coffee", 50, 57), 17, 3)
+    first = weakref.ref(on_arrays._compiled(17, (50, 57, 3), True, True).__wrapped__)
+    distort.apply(photo("coffee", 57, 50), 17, 3)
+    gc.collect()
+    assert first() is None
 
 
 def test_the_smallest_image(photo):

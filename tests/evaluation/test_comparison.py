@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from contrique_jax.data.iqa_sets import ScoredImages
-from contrique_jax.evaluation.comparison import Contender, Described, Trial, cross, median_intervals, try_all, versus
+from contrique_jax.evaluation.comparison import (
+    Contender,
+    ExtractedFeatures,
+    ModelResult,
+    compare_models,
+    cross,
+    evaluate_all,
+    median_intervals,
+)
 from contrique_jax.evaluation.correlation import correlate
 from contrique_jax.evaluation.protocol import Evaluation, SplitResult, evaluate_features
 from contrique_jax.evaluation.splits import Split, make_splits
@@ -25,7 +33,7 @@ def scored(scores, copies=1):
     return ScoredImages("set", Path(), paths, np.repeat(scores, copies), names, None, None, "mos", True)
 
 
-def trial(images, predictions, tests, copies=1):
+def model_result(images, predictions, tests, copies=1):
     """One whose predictions of the images `tests` are those given."""
     results = []
     for test in tests:
@@ -34,7 +42,7 @@ def trial(images, predictions, tests, copies=1):
         pooled = correlate(values, images.scores[rows])
         split = Split(np.arange(0), np.arange(0), rows)
         results.append(SplitResult(split, pooled, {}, values, np.ones(len(rows)), 0.9, {}, 100))
-    return Trial("network", "", None, Evaluation(1.0, 0.5, 1.0, Calibration(1.0, 0.0), "validation", results))
+    return ModelResult("network", "", None, Evaluation(1.0, 0.5, 1.0, Calibration(1.0, 0.0), "validation", results))
 
 
 def ends(interval):
@@ -53,7 +61,7 @@ def test_copies_of_an_image_do_not_narrow_the_medians_intervals(planted):
     scores, predictions, _ = planted
     tests = [np.random.default_rng(i).permutation(COUNT)[:30] for i in range(3)]
     alone, copied = (
-        median_intervals(trial(images, predictions, tests, copies), images)
+        median_intervals(model_result(images, predictions, tests, copies), images)
         for copies, images in ((1, scored(scores)), (4, scored(scores, 4)))
     )
     assert ends(copied["srocc"]) == pytest.approx(ends(alone["srocc"]))
@@ -65,7 +73,7 @@ def test_copies_of_an_image_do_not_narrow_a_difference_over_one_split(planted):
     scores, *predictions = planted
     tests = [np.random.default_rng(1).permutation(COUNT)[:30]]
     alone, copied = (
-        versus(*(trial(images, values, tests, copies) for values in predictions), images)
+        compare_models(*(model_result(images, values, tests, copies) for values in predictions), images)
         for copies, images in ((1, scored(scores)), (4, scored(scores, 4)))
     )
     assert alone.splits == copied.splits == 1 and alone.low < alone.mean < alone.high
@@ -76,10 +84,10 @@ def test_copies_of_an_image_do_not_narrow_the_interval_on_another_set(planted):
     scores, _, _ = planted
     rng = np.random.default_rng(1)
     features, others = rng.normal(size=(2, COUNT, 5)) + scores[:, None]
-    own = Described(scored(scores), list(range(COUNT)), "", features)
-    fitted = trial(own.images, scores, [np.arange(COUNT)])
+    own = ExtractedFeatures(scored(scores), list(range(COUNT)), "", features)
+    fitted = model_result(own.images, scores, [np.arange(COUNT)])
     alone, copied = (
-        cross(CONTENDER, fitted, own, Described(images, [], "", np.repeat(others, copies, axis=0)))
+        cross(CONTENDER, fitted, own, ExtractedFeatures(images, [], "", np.repeat(others, copies, axis=0)))
         for copies, images in ((1, scored(scores)), (4, scored(scores, 4)))
     )
     assert ends(copied.interval) == pytest.approx(ends(alone.interval))
@@ -90,9 +98,9 @@ def test_copies_of_an_image_do_not_choose_the_alpha(planted):
     images = scored(scores, 4)
     features = np.repeat(np.random.default_rng(1).normal(size=(COUNT, 60)) + 0.3 * scores[:, None], 4, axis=0)
     splits = make_splits(images.groups, 3, 0)
-    (network, _) = try_all([CONTENDER], [Described(images, [], "", features)], splits, "leave-one-out")
+    (network, _) = evaluate_all([CONTENDER], [ExtractedFeatures(images, [], "", features)], splits, "leave-one-out")
     with_groups, without = (
-        evaluate_features(features, images.scores, splits, choose="leave-one-out", groups=groups).alpha
+        evaluate_features(features, images.scores, splits, choose_alpha_by="leave-one-out", groups=groups).alpha
         for groups in (images.groups, None)
     )
     assert network.evaluation.alpha == with_groups > 10 * without

@@ -139,4 +139,4 @@ def test_outliers_are_counted_against_opinions_where_there_are_some():
 def test_five_parameters_follow_what_four_cannot():
     x, y = planted()
     y = y + 0.5 * x
-    assert correlate(x, y, parameters=5).rmse < 1e-5 < correlate(x, y).rmse
+    assert correlate(x, y, logistic_parameters=5).rmse < 1e-5 < correlate(x, y).rmse

@@ -116,7 +116,7 @@ def test_what_is_not_defined_is_nan_and_said():
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"numbers": ("auc",)}, "auc is not known"), ({"groups": ["a"]}, "one group"),
+    [({"metrics": ("auc",)}, "auc is not known"), ({"groups": ["a"]}, "one group"),
      ({"level": 95}, "between 0 and 1"), ({"resamples": 3}, "at least 100")],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(more, says):

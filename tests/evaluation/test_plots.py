@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from contrique_jax.evaluation import plots
+from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.plots import Frame, feature_map, learning_curves, residual_boxes, scatter, ticks
-from contrique_jax.evaluation.studies import LearningCurve
 
 
 def parsed(plot):

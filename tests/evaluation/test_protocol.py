@@ -69,7 +69,7 @@ def test_leave_one_out_is_the_protocol_written_with_scikit_learn(d, grouped):
     features, scores, groups = planted(n=60, d=d, noise=1.0)
     splits, alphas = make_splits(groups, 3, 0), ALPHAS[::3]
     found = evaluate_features(
-        features, scores, splits, alphas=alphas, choose="leave-one-out", groups=groups if grouped else None
+        features, scores, splits, alphas=alphas, choose_alpha_by="leave-one-out", groups=groups if grouped else None
     )
     wide, names = features.astype(float), np.array(groups if grouped else range(60))
     errors, test = np.zeros(len(alphas)), np.empty((3, len(alphas)))
@@ -91,7 +91,7 @@ def test_leave_one_out_is_the_protocol_written_with_scikit_learn(d, grouped):
 def test_intervals_hold_as_many_scores_as_they_say(choose):
     features, scores, _ = planted(n=600, d=150, noise=0.5)
     splits = make_splits([str(i) for i in range(600)], 10, 0)
-    found = evaluate_features(features, scores, splits, alphas=ALPHAS, choose=choose)
+    found = evaluate_features(features, scores, splits, alphas=ALPHAS, choose_alpha_by=choose)
     assert found.coverages.mean() == pytest.approx(0.9, abs=0.03)
     first = found.results[0]
     inside = np.abs(scores[first.split.test] - first.predictions) <= stats.norm.ppf(0.95) * first.deviations
@@ -103,7 +103,7 @@ def test_opinions_and_five_parameters_reach_the_correlations():
     splits = make_splits(groups, 2, 0)
     plain = evaluate_features(features, scores, splits, alphas=ALPHAS)
     told = evaluate_features(
-        features, scores, splits, alphas=ALPHAS, opinion_deviations=np.full(120, 10.0), parameters=5
+        features, scores, splits, alphas=ALPHAS, opinion_deviations=np.full(120, 10.0), logistic_parameters=5
     )
     assert plain.results[0].pooled.outlier_rule == BY_RESIDUALS and told.results[0].pooled.outlier_rule == BY_OPINIONS
     assert (told.values("outlier_ratio") == 0).all() and (plain.values("outlier_ratio") > 0).any()
@@ -139,4 +139,6 @@ def test_bad_scores_and_splits_are_one_sentence():
         with pytest.raises(UserError, match=says):
             evaluate_features(*given)
     official = Split(np.arange(90), none, np.arange(90, 120))
-    assert evaluate_features(features, scores, [official], choose="leave-one-out").results[0].pooled.srocc > 0.8
+    assert (
+        evaluate_features(features, scores, [official], choose_alpha_by="leave-one-out").results[0].pooled.srocc > 0.8
+    )

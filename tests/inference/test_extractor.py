@@ -15,8 +15,7 @@ from contrique_jax.features import main
 from contrique_jax.inference import batching
 from contrique_jax.inference import extractor as module
 from contrique_jax.inference.extractor import Extractor, two_scale_features
-from contrique_jax.io.cores import available_cores
-from contrique_jax.io.devices import use_compilation_cache
+from contrique_jax.io.machine import available_cores, use_compilation_cache
 from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks.encoder import encode
 from contrique_jax.networks.model_folder import content_hash

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax.evaluation.controls import NaturalStatistics
+from contrique_jax.evaluation.brisque import NaturalStatistics
 from contrique_jax.inference.cache import cached_features
 
 
@@ -32,9 +32,9 @@ class Watched(NaturalStatistics):
 
 
 def describe(place, folder="set", **settings):
-    describer = Watched(**{"max_megapixels": 16} | settings)
-    found, broken = cached_features(describer, sorted((place / folder).glob("*.png")), place / "cache", place / folder)
-    return describer.seen, {path.name: values for path, values in found.items()}, broken
+    extractor = Watched(**{"max_megapixels": 16} | settings)
+    found, broken = cached_features(extractor, sorted((place / folder).glob("*.png")), place / "cache", place / folder)
+    return extractor.seen, {path.name: values for path, values in found.items()}, broken
 
 
 def test_what_was_described_is_not_described_again_wherever_it_lies(place):

@@ -8,17 +8,17 @@ import sys
 import pytest
 
 from contrique_jax.errors import UserError
-from contrique_jax.io.outputs import only_writer, whole_file
+from contrique_jax.io.outputs import atomic_write, only_writer
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "out.txt"
-    with pytest.raises(RuntimeError), whole_file(path) as beside:
-        beside.write_text("half")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with whole_file(path) as beside:
-        beside.write_text("whole")
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out.txt"] and path.read_text() == "whole"
 
 

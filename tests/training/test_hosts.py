@@ -184,7 +184,7 @@ def join_and_do(bodies):
         lines = [
             "import sys, time",
             "from contrique_jax import errors; from contrique_jax.training import hosts",
-            "from contrique_jax.training.watch import Watch",
+            "from contrique_jax.training.watch import Watchdog",
         ]
         lines += ["def run(_):", f"    hosts.join('on', '127.0.0.1:{port}', {len(bodies)}, {i}, 30)"]
         lines += [f"    {line}" for line in body.splitlines()] + ["sys.exit(errors.run_verb(run))"]
@@ -200,8 +200,8 @@ def together(bodies, seconds=60):
 
 
 def test_a_first_process_whose_machine_has_stopped_is_waited_for_only_so_long():
-    stops = "import os, signal\nhosts.meet('here', 30)\nos.kill(os.getpid(), signal.SIGSTOP)"
-    waits = "hosts.meet('here', 30)\nwith Watch(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
+    stops = "import os, signal\nhosts.barrier('here', 30)\nos.kill(os.getpid(), signal.SIGSTOP)"
+    waits = "hosts.barrier('here', 30)\nwith Watchdog(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
     jobs = join_and_do([stops, waits])
     try:
         said = jobs[1].communicate(timeout=60)[1]
@@ -211,7 +211,7 @@ def test_a_first_process_whose_machine_has_stopped_is_waited_for_only_so_long():
 
 
 def test_what_stands_still_ends_all_with_a_sentence():
-    wait = "with Watch(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
+    wait = "with Watchdog(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
     codes, said = together([wait, wait])
     assert codes == [2, 2]
     assert all("step 7 did not end within config.train.wait_seconds = 3" in text for text in said)
@@ -220,8 +220,8 @@ def test_what_stands_still_ends_all_with_a_sentence():
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_the_failure_of_one_process_ends_all_with_its_sentence(failing):
-    fails = "with Watch(100):\n    raise errors.UserError('the disk is full')"
-    waits = "with Watch(100):\n    time.sleep(100)"
+    fails = "with Watchdog(100):\n    raise errors.UserError('the disk is full')"
+    waits = "with Watchdog(100):\n    time.sleep(100)"
     codes, said = together([fails if i == failing else waits for i in range(3)])
     assert codes == [2, 2, 2]
     sentences = [
@@ -231,7 +231,7 @@ def test_the_failure_of_one_process_ends_all_with_its_sentence(failing):
 
 
 def test_a_bug_in_one_process_ends_all():
-    codes, said = together(["with Watch(100):\n    raise KeyError('k')", "with Watch(100):\n    time.sleep(100)"])
+    codes, said = together(["with Watchdog(100):\n    raise KeyError('k')", "with Watchdog(100):\n    time.sleep(100)"])
     assert codes == [1, 2]
     assert "KeyError: 'k'" in said[0] and "error: process 0: it ended by KeyError" in said[1]
 

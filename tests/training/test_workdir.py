@@ -51,7 +51,7 @@ def test_a_local_folder_is_itself(tmp_path):
     run = Workdir(tmp_path)
     assert (run.folder, run.checkpoints, run.name) == (tmp_path, tmp_path / "checkpoints", str(tmp_path))
     run.fetch()
-    run.publish(must=True)
+    run.publish(required=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,7 +69,7 @@ def test_what_changed_is_copied_up_and_a_resumed_run_has_it(gcs):
         (first.folder / name).write_text(name)
     (first.folder / ".model.1.writing").mkdir()
     (first.folder / ".model.1.writing" / "model.json").write_text("half")
-    first.publish(must=True)
+    first.publish(required=True)
     before = dict(gcs.buckets["bucket"])
     assert gcs.names("bucket", "copied/") == [
         f"copied/{name}"
@@ -83,7 +83,7 @@ def test_what_changed_is_copied_up_and_a_resumed_run_has_it(gcs):
     ]
     with open(first.folder / "metrics.jsonl", "a") as file:
         file.write(" and more")
-    first.publish(must=True)
+    first.publish(required=True)
     changed = {name for name, entry in gcs.buckets["bucket"].items() if before.get(name) != entry}
     assert changed == {"copied/metrics.jsonl"}
 
@@ -94,7 +94,7 @@ def test_what_changed_is_copied_up_and_a_resumed_run_has_it(gcs):
     assert (second.folder / "broken_images.8.txt").exists() and (second.folder / "checkpoints").is_dir()
     assert not (second.folder / "model").exists()  # without its description it is not finished
     before = dict(gcs.buckets["bucket"])
-    second.publish(must=True)
+    second.publish(required=True)
     assert gcs.buckets["bucket"] == before
 
 
@@ -106,7 +106,7 @@ def test_a_copy_that_fails_is_said_and_tried_again(gcs, monkeypatch, capsys):
         run.publish()
         assert "warning: not copied yet: gs://bucket/refused/metrics.jsonl: access is denied" in capsys.readouterr().err
         with pytest.raises(UserError, match="access is denied"):
-            run.publish(must=True)
+            run.publish(required=True)
     run.publish()
     assert gcs.get("bucket", "refused/metrics.jsonl") == b"1"
 

@@ -21,13 +21,13 @@ class Layout:
 
     name: str
     images: int  # in the whole set, with scores that are published
-    references: int  # pristine images; 0 where there are none
+    references: int  # pristine images; 0 if there are none
     score_range: tuple[float, float] | None  # of the scale; single scores may leave it a little; None: it has no ends
     higher_is_better: bool
     score: str  # what the authors' table calls the score
     grouping: str  # what keeps images on one side of a split: reference, prompt or image
     official_split: tuple[str, ...]  # parts that the tables tell apart
-    tables: tuple[tuple[str, ...], ...]  # files of scores; where there are several versions, the preferred one first
+    tables: tuple[tuple[str, ...], ...]  # files of scores; if there are several versions, the preferred one first
     image_folders: tuple[str, ...]  # looked through in this order; not all of them need be there
     reference_folders: tuple[str, ...]
     read: Callable[[Sequence[Path]], Iterator[Rating]]

@@ -64,7 +64,7 @@ def numbers(places: Sequence[Place], texts: Sequence[str], what: str) -> Float[n
 
 
 def vary(where: Path, scores: Float[np.ndarray, " n"], what: str) -> None:
-    """Raises UserError where all scores are the same, or there is only one."""
+    """Raises UserError if all scores are the same, or there is only one."""
     if len(scores) == 1:
         raise UserError(f"{where}: it has only one image, and one {what} is nothing to learn from; add images.")
     if np.ptp(scores) == 0:
@@ -72,7 +72,7 @@ def vary(where: Path, scores: Float[np.ndarray, " n"], what: str) -> None:
 
 
 def no_image_twice(places: Sequence[Place], images: Sequence[Path]) -> None:
-    """Raises UserError where an image has two rows."""
+    """Raises UserError if an image has two rows."""
     first: dict[str, Place] = {}
     for place, image in zip(places, images, strict=True):
         earlier = first.setdefault(os.path.realpath(image), place)
@@ -81,7 +81,7 @@ def no_image_twice(places: Sequence[Place], images: Sequence[Path]) -> None:
 
 
 def no_equal_files(places: Sequence[Place], images: Sequence[Path], groups: Sequence[str]) -> None:
-    """Raises UserError where files of two groups hold the same bytes: a split would test on what it trained on."""
+    """Raises UserError if files of two groups hold the same bytes: a split would test on what it trained on."""
     for i, j in equal_files(images, groups):
         raise UserError(
             f"{places[i].along(places[j])}: {images[i].name} and {images[j].name} are "

@@ -46,10 +46,10 @@ class ScoredImages:
     score_column: str
     higher_is_better: bool
     deviations: Float[np.ndarray, " n"] | None = None  # standard deviations of the opinions, on the scores' scale
-    official_split: list[str] | None = None  # train, validation or test, where the authors say which
-    score_range: tuple[float, float] | None = None  # of the scale, where it is known
+    official_split: list[str] | None = None  # train, validation or test, if the authors say which
+    score_range: tuple[float, float] | None = None  # of the scale, if it is known
     shorter_side: int | None = None  # images are to be brought to it with `sizes.to_shorter_side`, features come after
-    full_size: int | None = None  # images of the whole data set, where it is known
+    full_size: int | None = None  # images of the whole data set, if it is known
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -127,7 +127,7 @@ def _column(ratings: Sequence[Rating], field: str) -> list[str] | None:
 def _found(
     name: str, root: Path, folders: Sequence[str], places: Sequence[Place], names: Sequence[str], kind: str = ""
 ) -> list[Path]:
-    """Names -> files. Raises UserError where some are missing, saying how many and which is the first."""
+    """Names -> files. Raises UserError if some are missing, saying how many and which is the first."""
     shelf = Shelf([root / folder for folder in folders])
     files = [shelf.find(image) for image in names]
     missing = [i for i, file in enumerate(files) if file is None]
@@ -209,7 +209,7 @@ def read_scores(
 
 
 def csv_columns(path: str | Path, field: str) -> list[str]:
-    """The names in the header of a csv. Raises UserError, naming `field`, where it cannot be read."""
+    """The names in the header of a csv. Raises UserError, naming `field`, if it cannot be read."""
     path = Path(path).expanduser()
     return _header(path, csv_rows(path, field))
 

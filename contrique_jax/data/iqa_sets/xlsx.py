@@ -27,7 +27,7 @@ _CELL = re.compile(r"([A-Z]+)[0-9]+")
 def sheet_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """(row number, cells) of every row of `sheet` (None: the first one) that holds something; empty cells are "".
 
-    Raises UserError where the file is no workbook or has no such sheet.
+    Raises UserError if the file is no workbook or has no such sheet.
     """
     try:
         with zipfile.ZipFile(path) as book:

@@ -1,6 +1,6 @@
 """Procedural scenes: the embedded default source. No download, any number of images, the same for a number everywhere.
 
-They stand in for photographs where there are none: occluding shapes at all scales, textures down to one pixel, shading,
+They stand in for photographs if there are none: occluding shapes at all scales, textures down to one pixel, shading,
 skies, horizons, windows, strokes, varied palettes and light, with the 1/f spectrum of natural images.
 """
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8, UInt32
 
 from contrique_jax.augment.grouped import by_kind
+from contrique_jax.augment.host_views import authentic_view, to_canvas
 from contrique_jax.augment.views import (
     COLOURS,
     ViewDraw,
@@ -26,7 +27,6 @@ from contrique_jax.augment.views import (
     two_views,
 )
 from contrique_jax.data.broken import BrokenLog, load
-from contrique_jax.data.decode import authentic_view, to_canvas
 from contrique_jax.data.pipeline import in_turn
 from contrique_jax.data.sources import Source
 from contrique_jax.distort import bank

@@ -17,7 +17,7 @@ from contrique_jax.augment.views import ViewDraw, draw_views
 from contrique_jax.config import DataConfig
 from contrique_jax.data.order import records
 from contrique_jax.distort import bank
-from contrique_jax.io.devices import host_device
+from contrique_jax.io.machine import host_device
 
 
 class Draws(NamedTuple):

@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 
 from contrique_jax.errors import UserError
-from contrique_jax.evaluation import studies
+from contrique_jax.evaluation import learning_curve as module
+from contrique_jax.evaluation.comparison import cross_data_set
+from contrique_jax.evaluation.learning_curve import learning_curve
 from contrique_jax.evaluation.splits import make_splits
-from contrique_jax.evaluation.studies import cross_data_set, learning_curve
 
 linear_model = pytest.importorskip("sklearn.linear_model")
 Ridge, RidgeCV = linear_model.Ridge, linear_model.RidgeCV
@@ -41,8 +42,8 @@ def test_smaller_sets_are_inside_larger_ones_and_never_tested(monkeypatch):
     x, y = planted(100)
     groups = [str(i // 2) for i in range(100)]
     seen = []
-    whole = studies.held_out_paths
-    monkeypatch.setattr(studies, "held_out_paths", lambda x, y, fits, *a: seen.append(fits) or whole(x, y, fits, *a))
+    whole = module.held_out_paths
+    monkeypatch.setattr(module, "held_out_paths", lambda x, y, fits, *a: seen.append(fits) or whole(x, y, fits, *a))
     splits = make_splits(groups, 2, 0)
     found = learning_curve(x, y, splits, groups, sizes=[40, 10], repeats=2, alphas=ALPHAS)
     assert found.sizes == [10, 40, 80]
@@ -63,7 +64,7 @@ def test_portions_change_nothing(monkeypatch):
     x, y = planted(80)
     splits = make_splits([str(i) for i in range(80)], 3, 0)
     whole = learning_curve(x, y, splits, sizes=[20], alphas=ALPHAS)
-    monkeypatch.setattr(studies, "PORTION", 1)
+    monkeypatch.setattr(module, "PORTION", 1)
     np.testing.assert_allclose(learning_curve(x, y, splits, sizes=[20], alphas=ALPHAS).sroccs[0], whole.sroccs[0])
 
 

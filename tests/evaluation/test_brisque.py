@@ -7,14 +7,13 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy import ndimage, stats
 
-from contrique_jax.evaluation.controls import (
+from contrique_jax.evaluation.brisque import (
     NaturalStatistics,
     fit_asymmetric,
-    mean_alone,
     natural_statistics,
     normalised_luminance,
-    standardised,
 )
+from contrique_jax.evaluation.comparison import mean_alone, standardised
 from contrique_jax.evaluation.splits import make_splits
 
 

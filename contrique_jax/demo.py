@@ -1,8 +1,8 @@
 """The main job on the embedded default, start to end: train on procedural scenes, probe, score, draw.
 
-  make demo                       everything, into demo_out/
-  python demo.py --out demo_out   the same from an environment that has contrique_jax[demo]
-  make demo-short                 every stage in about a minute, with too few steps to learn anything
+  make demo                             everything, into demo_out/
+  contrique-jax demo --out demo_out     the same if contrique_jax[demo] is installed
+  contrique-jax demo --short            every stage in about a minute, with too few steps to learn anything
 
 The encoder learns kinds and degrees of distortion without being told about severity. A ridge on its frozen features then
 predicts the severity (0 untouched .. 5 worst) of distorted scenes it has never seen, beside the same network with random
@@ -12,15 +12,23 @@ weights and beside a plain sharpness-and-noise baseline, on the same splits.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).parent
+from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from contrique_jax.errors import Parser, UserError, run_verb
+
+if TYPE_CHECKING:
+    from contrique_jax.evaluation.protocol import Evaluation
+    from contrique_jax.inference.extractor import Extractor
+
 HEIGHT, WIDTH = 192, 256
 HELD_OUT_SEED = 1_000_003  # no run of the demo trains on these scenes
 
@@ -37,6 +45,18 @@ WHOLE = Extent(200, 10, 10)
 SHORT = Extent(
     20, 25, 3, ("--config.train.steps=6", "--config.train.checkpoint_every=3", "--config.data.batch_size=16")
 )
+
+
+def get_config() -> Config:
+    """A narrow ResNet-18 on small procedural scenes, a few minutes on two cores; this file is the run's --config."""
+    return Config(
+        data=DataConfig(
+            pristine="scenes:300", authentic="scenes:300", batch_size=64, height=HEIGHT, width=WIDTH, view_size=64
+        ),
+        model=ModelConfig(encoder="resnet18", base_width=32, compute_dtype="float32"),
+        optim=OptimConfig(learning_rate=0.04),
+        train=TrainConfig(steps=240, checkpoint_every=120, log_every=20),
+    )
 
 
 def held_out(extent: Extent) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
@@ -93,7 +113,7 @@ def sharpness_and_noise(images: np.ndarray) -> np.ndarray:
     return (features - features.mean(axis=0)) / features.std(axis=0)
 
 
-def print_table(evaluations: dict[str, object], kinds: list[str], splits: int) -> dict[str, dict[str, float]]:
+def print_table(evaluations: dict[str, Evaluation], kinds: list[str], splits: int) -> dict[str, dict[str, float]]:
     """Median SROCC over the splits, pooled and per distortion; -> the same numbers."""
     names = list(evaluations)
     numbers = {
@@ -110,7 +130,9 @@ def print_table(evaluations: dict[str, object], kinds: list[str], splits: int) -
     return numbers
 
 
-def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[str], kinds: list[str], splits: int):
+def compare(
+    run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[str], kinds: list[str], splits: int
+) -> tuple[dict[str, Evaluation], Extractor, np.ndarray]:
     """The protocol on the same splits for the trained network, random weights and the baseline.
 
     -> (name -> Evaluation, the trained network's Extractor, its features)
@@ -121,13 +143,21 @@ def compare(run: Path, images: np.ndarray, severity: np.ndarray, scenes: list[st
 
     sides = make_splits(scenes, splits, seed=0)
     trained, untrained = Extractor(*load_network(str(run))), Extractor(*load_network(f"random:{run}"))
-    features = {"trained": trained.features(images), "random weights": untrained.features(images)}
+    features = {"trained": trained.features(list(images)), "random weights": untrained.features(list(images))}
     features["sharpness and noise"] = sharpness_and_noise(images)
     evaluations = {name: evaluate_features(values, severity, sides, kinds) for name, values in features.items()}
     return evaluations, trained, features["trained"]
 
 
-def save_examples(out: Path, evaluation, extractor, features, images, severity, kinds):
+def save_examples(
+    out: Path,
+    evaluation: Evaluation,
+    extractor: Extractor,
+    features: np.ndarray,
+    images: np.ndarray,
+    severity: np.ndarray,
+    kinds: list[str],
+) -> list[tuple[float, np.ndarray, str]]:
     """A probe fitted without the first split's test scenes, and some of those as files to score.
 
     -> [(score, image, caption)] of 18 of them, in order of score.
@@ -167,7 +197,7 @@ def save_examples(out: Path, evaluation, extractor, features, images, severity, 
 
 def draw(
     path: Path, shown: list[tuple[float, np.ndarray, str]], losses: list[float], numbers: dict[str, dict[str, float]]
-):
+) -> None:
     """One picture: images in order of score, the loss curve, SROCC per distortion."""
     import matplotlib
 
@@ -176,7 +206,7 @@ def draw(
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure = plt.figure(figsize=(14, 10.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.25, 1])  # type: ignore[misc]
     top.suptitle("Held-out scenes in order of predicted severity (0 untouched .. 5 worst)", fontsize=13)
     for axes, (score, image, caption) in zip(top.subplots(3, 6).flat, shown, strict=True):
         axes.imshow(image)
@@ -209,25 +239,32 @@ def draw(
     plt.close(figure)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> None:
+    """The command `contrique-jax demo`."""
+    parser = Parser(
+        prog="contrique-jax demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Example: contrique-jax demo --short --out demo_out/short",
+    )  # fmt: skip
     parser.add_argument("--out", default="demo_out", type=Path, help="folder for everything (default: demo_out)")
     parser.add_argument("--short", action="store_true", help="every stage, with too few steps to learn anything")
-    arguments = parser.parse_args()
-    out, extent = arguments.out, SHORT if arguments.short else WHOLE
+    flags = parser.parse_args(argv)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "demo: its picture needs matplotlib, which is not installed; pip install 'contrique-jax[demo]'."
+        )
+    out, extent = flags.out, SHORT if flags.short else WHOLE
     start = time.monotonic()
     run = out / "run"
 
     from contrique_jax import main as training
     from contrique_jax import score
-    from contrique_jax.errors import run_verb
 
-    command = " ".join(["python -m contrique_jax.main --config configs/demo.py --workdir", str(run), *extent.flags])
-    print(f"== training: {command}", flush=True)
-    code = run_verb(training.main, [f"--config={ROOT / 'configs' / 'demo.py'}", f"--workdir={run}", *extent.flags])
-    if code:
-        print(f"to start afresh: rm -r {run}", file=sys.stderr)
-        return code
+    train = [f"--config={Path(__file__)}", f"--workdir={run}", *extent.flags]
+    print(f"== training: contrique-jax train {' '.join(train)}", flush=True)
+    try:
+        training.main(train)
+    except UserError as error:
+        raise UserError(f"{error} (To start the demo afresh: rm -r {run})") from error
     print(
         f"\n== held-out scenes: {extent.scenes} scenes under {extent.distortions_each} distortions each "
         f"({time.monotonic() - start:.0f} s)",
@@ -240,19 +277,15 @@ def main() -> int:
     (out / "srocc.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
     shown = save_examples(out, evaluations["trained"], extractor, features, images, severity, kinds)
-    probe = out / "probe.npz"
-    folder = out / "images"
-    print(f"\n== scoring: contrique-jax score --model {run} --probe {probe} {folder}", flush=True)
-    code = run_verb(score.main, ["--model", str(run), "--probe", str(probe), str(folder)])
-    if code:
-        return code
+    scoring = ["--model", str(run), "--probe", str(out / "probe.npz"), str(out / "images")]
+    print(f"\n== scoring: contrique-jax score {' '.join(scoring)}", flush=True)
+    score.main(scoring)
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     draw(out / "demo.png", shown, losses, numbers)
     print(f"\nthe picture: {out / 'demo.png'}   ({time.monotonic() - start:.0f} s in all)")
-    if arguments.short:
+    if flags.short:
         print("this was the short form: every stage has run, and the numbers mean nothing")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_verb(main))

@@ -1,4 +1,4 @@
-"""What a trained network has to beat: statistics of natural scenes made by hand, and the mean score.
+"""Hand-made statistics of natural scenes, which a trained network has to beat.
 
 The 36 statistics are those of BRISQUE (Mittal, Moorthy and Bovik 2012), from the paper's formulas. At full and half size
 the luminance is normalised locally, I = (i - mu) / (sigma + 1), mu and sigma under a Gaussian window of 7 x 7. Natural
@@ -9,7 +9,7 @@ right variance).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,15 +20,10 @@ from scipy import ndimage, special
 
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation.correlation import Correlations
-from contrique_jax.evaluation.protocol import Chooser, Evaluation, SplitResult
-from contrique_jax.evaluation.splits import Split
 from contrique_jax.inference.extractor import FileFeatures, ahead
-from contrique_jax.io.cores import available_cores
-from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
+from contrique_jax.io.machine import available_cores
 
 WIDTH = 36
-FARTHEST = 5.0  # standard deviations: a flat or synthetic image is further out, and would sway a ridge on 36 numbers
 WINDOW_DEVIATION, WINDOW_RADIUS = 7 / 6, 3
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # horizontal, vertical, the two diagonals
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as MATLAB's rgb2gray
@@ -40,7 +35,7 @@ RATIOS = special.gamma(2 / SHAPES) ** 2 / (
 
 
 def natural_statistics(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "36"]:
-    """The 36 statistics of an image of any size, full size first; finite also where the image is flat."""
+    """The 36 statistics of an image of any size, full size first; finite also if the image is flat."""
     grey = image.astype(np.float32) @ GREY
     half = Image.fromarray(grey).resize((max(grey.shape[1] // 2, 1), max(grey.shape[0] // 2, 1)))
     return np.concatenate([_one_size(grey), _one_size(np.asarray(half))])
@@ -113,64 +108,3 @@ class NaturalStatistics:
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error)
         return FileFeatures(path, natural_statistics(image).astype(np.float32), reduced=reduced)
-
-
-def standardised(
-    features: Float[np.ndarray, "n d"], like: Float[np.ndarray, "m d"] | None = None
-) -> Float[np.ndarray, "n d"]:
-    """Every feature with mean 0 and variance 1 over the images of `like` (default: these), whose scores play no part;
-    0 where it does not vary, and outliers drawn in to FARTHEST. Statistics have units of their own, and a ridge would see
-    only the largest."""
-    like = np.asarray(features if like is None else like, np.float64)
-    deviation = like.std(axis=0)
-    values = (features - like.mean(axis=0)) / np.where(deviation > 1e-9 * np.abs(like).max(axis=0), deviation, np.inf)
-    return np.clip(values, -FARTHEST, FARTHEST)
-
-
-def mean_alone(
-    scores: Float[np.ndarray, " n"], splits: Sequence[Split], subsets: Sequence[str] | None, choose: Chooser
-) -> Evaluation:
-    """The protocol for what looks at no image: the mean score of the images a ridge would be fitted on.
-
-    It has an RMSE and no correlation: its predictions are constant. It is the ridge of infinite alpha.
-    """
-    kinds = None if subsets is None else np.asarray(subsets, str)
-    results, errors = [], []
-    for split in splits:
-        fitted = split.train if choose == "validation" else np.concatenate([split.train, split.validation])
-        mean = scores[fitted].mean()
-        left_out = split.validation if choose == "validation" else fitted
-        errors.append(scores[left_out] - mean)
-        deviations = np.full(len(split.test), np.sqrt(np.mean(errors[-1] ** 2)))
-        errors_on_test = scores[split.test] - mean
-        parts = {}
-        if kinds is not None:
-            parts = {str(k): _constant(scores[split.test[kinds[split.test] == k]], mean) for k in np.unique(kinds)}
-        results.append(
-            SplitResult(
-                split=split,
-                pooled=_constant(scores[split.test], mean),
-                subsets=parts,
-                predictions=np.full(len(split.test), mean),
-                deviations=deviations,
-                coverage=coverage(errors_on_test, deviations),
-                subset_coverages=coverage_of_kinds(
-                    errors_on_test, deviations, None if kinds is None else kinds[split.test]
-                ),
-                fitted=len(fitted),
-            )
-        )
-    error = np.concatenate(errors)
-    return Evaluation(
-        alpha=np.inf,
-        validation_srocc=np.nan,
-        deviation=float(np.sqrt(np.mean(error**2))),
-        calibration=calibrate(error, np.zeros(len(error))),
-        chosen_by=choose,
-        results=results,
-    )
-
-
-def _constant(scores: Float[np.ndarray, " n"], mean: float) -> Correlations:
-    error = float(np.sqrt(np.mean((scores - mean) ** 2))) if len(scores) else np.nan
-    return Correlations(np.nan, np.nan, np.nan, error)

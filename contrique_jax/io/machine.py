@@ -1,4 +1,4 @@
-"""The host's device, how its threads compute, and where compiled programs are kept."""
+"""This machine: its cores, the CPU as a device of jax, and where compiled programs are kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from contrique_jax.io.outputs import user_cache
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
 
+def available_cores() -> int:
+    """How many cores this process may use, at least 1: a task of a cluster or a container may have a few of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def host_device() -> jax.Device:
-    """This process's CPU device, on which the pipeline's functions run. Raises UserError where jax may not use it."""
+    """This process's CPU device, on which the pipeline's functions run. Raises UserError if jax may not use it."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What the protocol does not ask: how many labelled images a probe needs, and how it fares on another data set."""
+"""Learning curves: SROCC by the number of labelled images that a probe is fitted on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
-from contrique_jax.evaluation.correlation import Correlations, correlate, srocc
+from contrique_jax.evaluation.correlation import srocc
 from contrique_jax.evaluation.protocol import ALPHAS, best_alpha, check_scores
 from contrique_jax.evaluation.splits import Rows, Split, check_splits
-from contrique_jax.probe.ridge import fit_ridge, held_out_paths
+from contrique_jax.probe.ridge import held_out_paths
 
 SMALLEST = 10
 # Predictions of one call for every alpha and image: fits are made in portions of about this many numbers.
@@ -29,15 +29,6 @@ class LearningCurve:
     @property
     def medians(self) -> Float[np.ndarray, " sizes"]:
         return np.array([np.nanmedian(v) if not np.isnan(v).all() else np.nan for v in self.sroccs])
-
-
-@dataclass(frozen=True)
-class CrossResult:
-    """A ridge fitted on all of one data set, tested on all of another."""
-
-    alpha: float
-    correlations: Correlations
-    predictions: Float[np.ndarray, " n"]
 
 
 def learning_curve(
@@ -98,45 +89,8 @@ def _test_sroccs(
     portion = max(PORTION // (len(alphas) * len(scores)), 1)
     for start in range(0, len(fits), portion):
         part = slice(start, start + portion)
-        paths, _ = held_out_paths(features, scores, fits[part], alphas, groups)
+        by_alpha, _ = held_out_paths(features, scores, fits[part], alphas, groups)
         for i, (rows, test) in enumerate(zip(fits[part], tests[part], strict=True)):
-            best = best_alpha(paths[i : i + 1], scores, [rows])
-            found.append(srocc(paths[i, best, test], scores[test]))
+            best = best_alpha(by_alpha[i : i + 1], scores, [rows])
+            found.append(srocc(by_alpha[i, best, test], scores[test]))
     return np.array(found)
-
-
-def cross_data_set(
-    features: Float[np.ndarray, "n d"],
-    scores: Float[np.ndarray, " n"],
-    other_features: Float[np.ndarray, "m d"],
-    other_scores: Float[np.ndarray, " m"],
-    *,
-    groups: Sequence[str] | None = None,
-    alpha: float | None = None,
-    alphas: Float[np.ndarray, " a"] = ALPHAS,
-    opposite: bool = False,
-    parameters: int = 4,
-) -> CrossResult:
-    """Fitted on all of the first data set, tested on all of the other.
-
-    `alpha`: one chosen before on the first (its `Evaluation.alpha`); default: by leave-one-out on it, whole `groups`
-    left out. `opposite`: higher is better in one and worse in the other, so predictions are negated. Raises UserError
-    for features of different widths and as `evaluate_features` does.
-    """
-    check_scores(features, scores, groups)
-    check_scores(other_features, other_scores)
-    if np.shape(features)[1] != np.shape(other_features)[1]:
-        raise UserError(
-            f"cross-data-set: features of {np.shape(features)[1]} and {np.shape(other_features)[1]} numbers; "
-            "use one model for both data sets."
-        )
-    if alpha is None:
-        everything = [np.arange(len(scores))]
-        paths, _ = held_out_paths(features, scores, everything, alphas, groups)
-        alpha = float(alphas[best_alpha(paths, scores, everything)])
-    coefficients, intercepts = fit_ridge(features, scores, np.array([alpha]))
-    predictions = np.asarray(other_features, np.float64) @ coefficients[0] + intercepts[0]
-    if not np.isfinite(predictions).all():
-        raise UserError("cross-data-set: a feature of the other data set is NaN or infinite; leave such images out.")
-    predictions = -predictions if opposite else predictions
-    return CrossResult(alpha, correlate(predictions, other_scores, parameters=parameters), predictions)
