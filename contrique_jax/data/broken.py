@@ -45,8 +45,8 @@ class BrokenLog:
                     file.write(f"{line}\n")
 
 
-def load(source: Source, record: int, broken: BrokenLog) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
-    """The pixels of a record, or in place of a broken one of the next that can be read, and which record was read."""
+def load(source: Source, record: int, broken: BrokenLog) -> tuple[UInt8[np.ndarray, "k h w 3"], int]:
+    """The images of a record, or in place of a broken one of the next that can be read, and which record was read."""
     for offset in range(min(TRIES, len(source))):
         read = (record + offset) % len(source)
         try:

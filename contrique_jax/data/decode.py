@@ -72,10 +72,10 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
     return pixels
 
 
-def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def read(path: Path, max_pixels: int = 200_000_000) -> UInt8[np.ndarray, "h w 3"]:
     """`decode` of a file. Raises BrokenImage if it cannot be read too."""
     try:
-        return decode(path.read_bytes(), name=str(path))
+        return decode(path.read_bytes(), name=str(path), max_pixels=max_pixels)
     except OSError as error:
         raise BrokenImage(str(path), f"the file cannot be read ({error.strerror})") from error
 

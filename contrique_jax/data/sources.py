@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Float32, Int16, UInt8
 
 from contrique_jax.data.decode import EXTENSIONS, decode
 from contrique_jax.data.image_files import is_image, walk
@@ -28,7 +28,8 @@ _FORMS = "a folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy or scenes:N"
 
 
 class Source(Protocol):
-    """Images by number. Threads may share a source."""
+    """Records by number: each a stack of k images of one size, 1 for a photograph, 2 for an image and its reference, the
+    number of frames for a clip. Threads may share a source."""
 
     name: str
 
@@ -36,13 +37,17 @@ class Source(Protocol):
     def classes(self) -> Int16[np.ndarray, " n"] | None:
         """The classes, 0..125, of images that are distorted already; None if they are not."""
 
+    @property
+    def labels(self) -> Float32[np.ndarray, " n"] | None:
+        """A number for each record, its opinion score; None if there are none."""
+
     def __len__(self) -> int: ...
 
-    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Image i, upright RGB; the array may be read-only. Raises BrokenImage if it cannot be read."""
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
+        """Record i, upright RGB; the array may be read-only. Raises BrokenImage if it cannot be read."""
 
     def item_name(self, i: int) -> str:
-        """What to call image i in a table: a file's name within the source, or `source[i]`."""
+        """What to call record i in a table: a file's name within the source, or `source[i]`."""
 
 
 def open_source(
@@ -62,8 +67,10 @@ def open_source(
       rest is ignored
     - `gs://BUCKET/FOLDER` and `gs://BUCKET/F.csv`: the same in a bucket; each image is fetched when it is its turn
     - `tfds:NAME/SPLIT`: feature `image` of a data set that TensorFlow Datasets has prepared (never downloaded here)
-    - `arrays:F.npy`: uint8 [N, H, W, 3], read from disk image by image
+    - `arrays:F.npy`: uint8 [N, H, W, 3] or [N, K, H, W, 3], read from disk record by record
     - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
+
+    If the role is "rated": what `evaluate` takes, a csv of images with scores or NAME=FOLDER; references make pairs.
 
     `field` is the configuration field that messages name; images over `max_pixels` count as broken; `canvas` is the height
     and width at which pristine scenes are drawn. Raises UserError if the source is missing, empty or of an unknown form.
@@ -79,6 +86,10 @@ def open_source(
         return CachedSource(SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas), KEPT_SCENES)
     if not spec:
         raise UserError(f"{field}: no source is given; give {_FORMS}.")
+    if role == "rated":
+        from contrique_jax.data.rated import open_rated
+
+        return open_rated(spec, field, max_pixels)
     if buckets.is_address(spec):
         return _in_bucket(spec, buckets.check_address(spec, field), role, field, max_pixels)
     path = Path(spec).expanduser()
@@ -96,6 +107,8 @@ def open_source(
 
 class FileSource:
     """Image files under one folder."""
+
+    labels = None
 
     def __init__(
         self,
@@ -115,14 +128,14 @@ class FileSource:
     def item_name(self, i: int) -> str:
         return self._names[i]
 
-    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
         name = self._names[i]
         path = name if buckets.is_address(name) else os.path.join(self._folder, name)
         if buckets.is_address(path):
             found = buckets.read(path)
             if found is None:
                 raise BrokenImage(path, "the file does not exist")
-            return decode(found, name=path, max_pixels=self._max_pixels)
+            return decode(found, name=path, max_pixels=self._max_pixels)[None]
         try:
             with open(path, "rb") as stream:
                 data = stream.read()
@@ -130,13 +143,13 @@ class FileSource:
             raise BrokenImage(path, "the file does not exist") from error
         except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
             raise BrokenImage(path, f"the file cannot be read ({error})") from error
-        return decode(data, name=path, max_pixels=self._max_pixels)
+        return decode(data, name=path, max_pixels=self._max_pixels)[None]
 
 
 class ArraySource:
-    """`arrays:F.npy`: a memory-mapped uint8 array [N, H, W, 3]."""
+    """`arrays:F.npy`: a memory-mapped uint8 array [N, H, W, 3] or [N, K, H, W, 3]."""
 
-    classes = None
+    classes = labels = None
 
     def __init__(self, name: str, path: Path, *, field: str):
         self.name = name
@@ -151,7 +164,7 @@ class ArraySource:
         shape, dtype = getattr(self._images, "shape", None), getattr(self._images, "dtype", None)
         if shape is None:
             raise UserError(f"{field}: {path} holds several arrays; save the images alone, with numpy.save.")
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        if dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] != 3 or 0 in shape:
             raise UserError(f"{field}: {path} holds {dtype} {list(shape)}, but uint8 [N, H, W, 3] is needed.")
 
     def __len__(self) -> int:
@@ -160,17 +173,18 @@ class ArraySource:
     def item_name(self, i: int) -> str:
         return f"{self.name}[{i}]"
 
-    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        return np.array(self._images[i])
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
+        record = np.array(self._images[i])
+        return record if record.ndim == 4 else record[None]
 
 
 class CachedSource:
     """Another source whose images stay in memory once decoded, the first ones up to `limit` bytes; the rest is decoded anew."""
 
     def __init__(self, source: Source, limit: int):
-        self.name, self.classes = source.name, source.classes
+        self.name, self.classes, self.labels = source.name, source.classes, source.labels
         self._source, self._limit, self._used = source, limit, 0
-        self._kept: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
+        self._kept: dict[int, UInt8[np.ndarray, "k h w 3"]] = {}
         self._counting = threading.Lock()
 
     def __len__(self) -> int:
@@ -179,7 +193,7 @@ class CachedSource:
     def item_name(self, i: int) -> str:
         return self._source.item_name(i)
 
-    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
         image = self._kept.get(i)
         if image is None:
             image = self._source.load(i)
@@ -196,7 +210,7 @@ class SceneSource:
     Drawing one takes many times longer than decoding a photograph: keep them (`CachedSource`).
     """
 
-    classes = None
+    classes = labels = None
 
     def __init__(self, name: str, *, role: Role, field: str, seed: int, canvas: tuple[int, int]):
         self.name = name
@@ -215,12 +229,12 @@ class SceneSource:
     def item_name(self, i: int) -> str:
         return f"{self.name}[{i}]"
 
-    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
         from contrique_jax.data.scenes import authentic_scene, pristine_scene  # with all it draws with, slow to import
 
         if self._role == "pristine":
-            return pristine_scene(self._seed, i, *self._canvas)
-        return authentic_scene(self._seed, i)
+            return pristine_scene(self._seed, i, *self._canvas)[None]
+        return authentic_scene(self._seed, i)[None]
 
 
 def _in_bucket(spec: str, address: str, role: Role, field: str, max_pixels: int) -> FileSource:

@@ -31,7 +31,7 @@ class Records(Protocol):
 class TfdsSource:
     """`tfds:NAME/SPLIT`: the feature `image` of a prepared data set; NAME may be `name/config:version`."""
 
-    classes = None
+    classes = labels = None
 
     def __init__(self, spec: str, *, field: str, max_pixels: int):
         """Raises UserError, naming `field`, if the data set is not there or has no images."""
@@ -74,12 +74,12 @@ class TfdsSource:
     def item_name(self, i: int) -> str:
         return f"{self.name}[{i}]"
 
-    def load(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
         try:
             example = self._features.deserialize_example_np(self._records[i], decoders=self._decoders)
         except Exception as error:  # parsers of damaged records raise nearly anything
             raise BrokenImage(self.item_name(i), f"the record cannot be read ({error})") from error
-        return decode(bytes(example["image"]), name=self.item_name(i), max_pixels=self._max_pixels)
+        return decode(bytes(example["image"]), name=self.item_name(i), max_pixels=self._max_pixels)[None]
 
 
 def _open_records(file_format: Any, shards: Sequence[Any], field: str, spec: str) -> Records:

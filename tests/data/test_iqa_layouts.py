@@ -389,7 +389,7 @@ def test_a_tensorflow_builder(tmp_path, monkeypatch, capsys):
     made("koniq10k", tmp_path / "koniq10k")
     main(["koniq10k", *prepared("koniq10k")])
     source = TfdsSource("tfds:iqa_koniq10k/test", field="data.authentic", max_pixels=10**6)
-    assert len(source) == 1 and source.load(0).shape == (6, 8, 3)
+    assert len(source) == 1 and source.load(0).shape == (1, 6, 8, 3)
     assert run_verb(main, ["live", *prepared("koniq10k")]) == 2
     assert "manual_dir: " in capsys.readouterr().err and not (tmp_path / "prepared" / "iqa_live" / "1.0.0").exists()
     assert run_verb(main, ["csiq", *prepared("absent")]) == 2

@@ -50,7 +50,7 @@ def test_folder_is_recursive_sorted_and_takes_images_only(tmp_path):
     source = opened(tmp_path)
     names = [source.item_name(i) for i in range(len(source))]
     assert names == ["a.JPG", "b.webp", "b/10.png", "b/2.png", "c.Jpeg", "é.png"]
-    assert source.load(3)[0, 0, 0] == 0 and source.load(3).shape == (8, 12, 3)
+    assert source.load(3)[0, 0, 0, 0] == 0 and source.load(3).shape == (1, 8, 12, 3)
     assert source.name == str(tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_broken_files_are_found_when_loaded_not_when_opened(tmp_path):
     (tmp_path / "4.png").symlink_to(tmp_path / "gone.png")
     source = opened(tmp_path)
     assert len(source) == 4
-    assert source.load(0).shape == (8, 12, 3)
+    assert source.load(0).shape == (1, 8, 12, 3)
     for i, why in [(1, "empty"), (2, "not an image"), (3, "does not exist")]:
         with pytest.raises(BrokenImage, match=why) as caught:
             source.load(i)
@@ -119,7 +119,7 @@ def test_manifest_in_its_own_order_relative_to_its_folder(tmp_path):
     manifest = tmp_path / "set" / "list.csv"
     manifest.write_text(f'\ufeffmos, path\n1,b.png\n\n2,"a,1.png"\n3,{tmp_path / "other.png"}\n4,gone.png\n', "utf-8")
     source = opened(manifest)
-    assert [source.load(i)[0, 0, 0] for i in range(3)] == [1, 2, 3]
+    assert [source.load(i)[0, 0, 0, 0] for i in range(3)] == [1, 2, 3]
     assert source.item_name(1) == "a,1.png" and len(source) == 4
     with pytest.raises(BrokenImage, match="does not exist"):
         source.load(3)
@@ -191,7 +191,7 @@ def test_a_manifest_of_a_million_rows_is_small(tmp_path):
 def test_real_photographs(shared):
     source = opened(shared / "data" / "pristine" / "manifest.csv")
     assert len(source) == 711
-    assert min(source.load(0).shape[:2]) > 200
+    assert min(source.load(0).shape[1:3]) > 200
     assert len(opened(shared / "data" / "pristine")) == 711
 
 
@@ -204,9 +204,9 @@ def test_arrays_are_memory_mapped(tmp_path):
     source = opened(f"arrays:{tmp_path / 'images.npy'}")
     assert len(source) == 5 and source.item_name(2).endswith("images.npy[2]")
     image = source.load(2)
-    np.testing.assert_array_equal(image, images[2])
+    np.testing.assert_array_equal(image, images[2:3])
     image[:] = 0
-    np.testing.assert_array_equal(source.load(2), images[2])
+    np.testing.assert_array_equal(source.load(2), images[2:3])
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_arrays_that_are_no_array(tmp_path):
 def test_scenes_follow_the_role_and_the_seed():
     source = opened("scenes:3", seed=4)
     assert len(source) == 3 and source.item_name(1) == "scenes:3[1]"
-    np.testing.assert_array_equal(source.load(1), pristine_scene(4, 1))
-    np.testing.assert_array_equal(opened("scenes:3@9", seed=4).load(1), pristine_scene(9, 1))
-    np.testing.assert_array_equal(opened("scenes:3", role="authentic").load(2), authentic_scene(0, 2))
+    np.testing.assert_array_equal(source.load(1)[0], pristine_scene(4, 1))
+    np.testing.assert_array_equal(opened("scenes:3@9", seed=4).load(1)[0], pristine_scene(9, 1))
+    np.testing.assert_array_equal(opened("scenes:3", role="authentic").load(2)[0], authentic_scene(0, 2))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_scenes_with_a_mistake(spec):
 class CountingSource:
     """Images of 12 bytes, and how often each was loaded; number 3 is broken."""
 
-    name, classes = "counting", None
+    name, classes, labels = "counting", None, None
 
     def __init__(self):
         self.loads = [0] * 5

@@ -34,7 +34,7 @@ def draw(config, sources, step, rows):
 
 
 def load(config, sources, role, draws, row, broken):
-    image, _ = load_image(sources["authentic"], int(draws["record"][row]), broken)
+    (image,), _ = load_image(sources["authentic"], int(draws["record"][row]), broken)
     return {"image": image[:SIDE, :SIDE], "flip": np.bool_(draws["flip"][row])}
 
 

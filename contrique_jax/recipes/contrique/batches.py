@@ -63,7 +63,7 @@ def load_canvas(
     source: Source, record: int, height: int, width: int, broken: BrokenLog
 ) -> UInt8[np.ndarray, "height width 3"]:
     """A clean photograph at the size at which it is distorted."""
-    return to_canvas(load(source, record, broken)[0], height, width)
+    return to_canvas(load(source, record, broken)[0][0], height, width)
 
 
 def load_crops(
@@ -71,7 +71,7 @@ def load_crops(
 ) -> tuple[UInt8[np.ndarray, "2 size size 3"], int]:
     """The two crops of a photograph of any size that is not distorted here, each taken over the whole image, and the
     record that was read; fields of `views` [2]."""
-    image, read = load(source, record, broken)
+    (image, *_), read = load(source, record, broken)
     crops = [
         authentic_view(image, int(div), float(y), float(x), size)
         for div, y, x in zip(views.div, views.y, views.x, strict=True)
