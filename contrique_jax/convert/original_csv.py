@@ -97,14 +97,14 @@ def rewrite(
         writer.writerow(after)
         for line, row in rows:
             if len(row) != len(columns):
-                raise UserError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns; mend the row.")
+                raise UserError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns; fix the row.")
             name, value = (row[place].strip() for place in places)
             if not name:
                 raise UserError(f"{path}, line {line}: the column {before[0]!r} is empty.")
             try:
                 translated = translate(value)
             except ValueError as error:
-                raise UserError(f"{path}, line {line}: {error}; mend the row or take it out.") from error
+                raise UserError(f"{path}, line {line}: {error}; fix the row or take it out.") from error
             writer.writerow([name, translated])
             count, authentic = count + 1, authentic + ("" in (value, translated))
         if not count:

@@ -1,4 +1,4 @@
-"""The network that --model names, wherever it lies."""
+"""Loads what --model names: a model folder, workdir, checkpoint, gs:// address or random:ENCODER."""
 
 from __future__ import annotations
 
