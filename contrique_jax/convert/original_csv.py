@@ -2,7 +2,7 @@
 (`File_names`, `labels`) as manifests (`path`, `class`) and back, row by row.
 
 `labels` is the text of 126 numbers: one 1 at the class of a distorted image, only zeros for an authentic one. Which column
-stands for which distortion is not known (specification, section 8), and training asks only which classes are equal: the
+stands for which distortion is not known (docs/contrique.md), and training asks only which classes are equal: the
 column's number, from 0, is taken as the class.
 """
 
