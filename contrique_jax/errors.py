@@ -1,4 +1,4 @@
-"""What a user sees when something they gave us is wrong: one plain sentence, exit code 2, never a traceback."""
+"""User errors and exit codes: one plain sentence and code 2 for what the user gave wrong, never a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 
 class UserError(Exception):
-    """A mistake a user can mend. The message is one plain sentence naming the file or field and what to do."""
+    """A mistake a user can fix. The message is one plain sentence naming the file or field and what to do."""
 
 
 class BrokenImage(UserError):

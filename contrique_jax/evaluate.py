@@ -1,4 +1,4 @@
-"""How well a ridge on the features predicts opinion scores, beside controls that it has to beat."""
+"""The command `contrique-jax evaluate`: a ridge on the features against opinion scores, beside controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the table and the picture of scaling.md from plans.
+"""Makes the table and the picture of results.md, how cost grows, from plans.
 
 contrique-jax plan --config configs/contrique_resnet50.py --topology v5e:16x16 --config.data.batch_size=8192 --out plan.json
 python docs/make_scaling.py plan.json ...   # adds or replaces these plans in scaling.json, then makes both anew
@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-FIGURES, TEXT, PICTURE = HERE / "scaling.json", HERE / "scaling.md", HERE / "images" / "scaling.png"
+FIGURES, TEXT, PICTURE = HERE / "scaling.json", HERE / "results.md", HERE / "images" / "scaling.png"
 BEGIN, END = "<!-- made by make_scaling.py -->", "<!-- end -->"
 SERIES, SHARE = "v5p", 32  # the kind of chip and the images a chip of the series with growing batch
 EXCHANGES = {

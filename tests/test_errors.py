@@ -24,7 +24,7 @@ VERBS = {
         ("at exit", True),
         ("while it prints", False),
         ("while it prints", True),
-        ("in its help", False),  # argparse itself ignores it where nothing is buffered
+        ("in its help", False),  # argparse itself ignores it if nothing is buffered
     ],
 )
 def test_a_reader_that_has_gone_ends_a_command_quietly(verb, unbuffered, monkeypatch):

@@ -279,7 +279,7 @@ def test_jobsets_hold_valid_jobs(jobset):
 
 
 def test_jobsets_have_the_fields_of_a_jobset(jobset):
-    """By JobSet's own API definition, in Kubeflow's client where it is installed."""
+    """By JobSet's own API definition, in Kubeflow's client if it is installed."""
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     assert set(jobset) == {"apiVersion", "kind", "metadata", "spec"}
     assert set(jobset["spec"]) == {"failurePolicy", "replicatedJobs"}
@@ -294,7 +294,7 @@ def test_jobsets_have_the_fields_of_a_jobset(jobset):
 
 
 def _same(given: object, understood: object, at: str = "") -> None:
-    """Raises where the model, which drops what it does not know, has not kept everything that was given."""
+    """Raises if the model, which drops what it does not know, has not kept everything that was given."""
     if isinstance(given, dict) and isinstance(understood, dict):
         assert set(given) <= set(understood), (at, set(given) - set(understood))
         for name in given:

@@ -1,1 +1,1 @@
-"""Crops, colours, flips: what becomes of a row's pixels."""
+"""Crops, colour spaces and flips of a row's pixels."""

@@ -35,7 +35,7 @@ def to_canvas(image: UInt8[np.ndarray, "h w 3"], height: int = 384, width: int =
 def authentic_view(
     image: UInt8[np.ndarray, "h w 3"], div: int, y: float, x: float, size: int
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """A view of a photograph of any size, with the original's geometry (specification, section 7).
+    """A view of a photograph of any size, with the original's geometry (docs/contrique.md).
 
     The photograph at 1/div of its size (`div` 1 or 2; Pillow's antialiased bilinear); then, if a side is under
     `size`, both sides are centre-cropped or zero-padded; else a crop at the place `y`, `x`, each uniform in [0, 1).

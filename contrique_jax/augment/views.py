@@ -1,4 +1,4 @@
-"""Two views of an image, at full and at half scale: crop or pad, colour space, flip (specification, section 7)."""
+"""Two views of an image, at full and at half scale: crop or pad, colour space, flip (docs/contrique.md)."""
 
 from __future__ import annotations
 

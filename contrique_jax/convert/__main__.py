@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
         return
     name, *rest = argv
     if name not in SUBVERBS:
-        raise UserError(f"convert: {name!r} is not known; there are {', '.join(SUBVERBS)}.")
+        raise UserError(f"convert: unknown command {name!r}; choose from {', '.join(SUBVERBS)}.")
     module = importlib.import_module(f"contrique_jax.convert.{SUBVERBS[name][0]}")
     parser = Parser(prog=f"contrique-jax convert {name}")
     function = name.replace("-", "_")

@@ -2,7 +2,7 @@
 (`File_names`, `labels`) as manifests (`path`, `class`) and back, row by row.
 
 `labels` is the text of 126 numbers: one 1 at the class of a distorted image, only zeros for an authentic one. Which column
-stands for which distortion is not known (specification, section 8), and training asks only which classes are equal: the
+stands for which distortion is not known (docs/contrique.md), and training asks only which classes are equal: the
 column's number, from 0, is taken as the class.
 """
 
@@ -97,14 +97,14 @@ def rewrite(
         writer.writerow(after)
         for line, row in rows:
             if len(row) != len(columns):
-                raise UserError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns; mend the row.")
+                raise UserError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns; fix the row.")
             name, value = (row[place].strip() for place in places)
             if not name:
                 raise UserError(f"{path}, line {line}: the column {before[0]!r} is empty.")
             try:
                 translated = translate(value)
             except ValueError as error:
-                raise UserError(f"{path}, line {line}: {error}; mend the row or take it out.") from error
+                raise UserError(f"{path}, line {line}: {error}; fix the row or take it out.") from error
             writer.writerow([name, translated])
             count, authentic = count + 1, authentic + ("" in (value, translated))
         if not count:

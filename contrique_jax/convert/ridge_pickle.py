@@ -1,4 +1,4 @@
-"""What a pickled scikit-learn Ridge holds, without running anything that the pickle names.
+"""Reads a pickled scikit-learn Ridge without running anything that the pickle names.
 
 A pickle is a program that may call whatever it names. Here a name leads to one of the few stand-ins below or to a
 refusal: not even NumPy's own functions are called, because a crafted dtype makes them read wild pointers. Files of

@@ -1,4 +1,4 @@
-"""A folder of photographs -> a set of distorted images on disk, as KADIS-700k is one."""
+"""The command `contrique-jax distort`: a folder of photographs -> a set of distorted images like KADIS-700k."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a set of distorted images on disk consists of: which photographs, the names of files, settings, the manifest."""
+"""A set of distorted images on disk: its photographs, names of files, settings and manifest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of each photograph."""
+    """How each photograph is distorted."""
 
     out: Path
     classes: tuple[tuple[int, int], ...]  # (type, level), (0, 0) for the photograph itself

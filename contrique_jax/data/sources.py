@@ -1,4 +1,4 @@
-"""Where images come from: folders, csv manifests, arrays, TensorFlow data sets and procedural scenes, all by number.
+"""Sources of images by number: folders, csv manifests, arrays, TensorFlow data sets and procedural scenes.
 
 Opening a source lists it and reads no image: a broken file is found, named and counted when it is loaded.
 """

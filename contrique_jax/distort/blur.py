@@ -1,4 +1,4 @@
-"""Blurs: types 01 to 03 (specification, section 3)."""
+"""Blurs: types 01 to 03 (docs/distortions.md)."""
 
 from __future__ import annotations
 

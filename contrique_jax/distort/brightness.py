@@ -1,4 +1,4 @@
-"""Brightness changes: types 16 to 18 (specification, section 3)."""
+"""Brightness changes: types 16 to 18 (docs/distortions.md)."""
 
 from __future__ import annotations
 

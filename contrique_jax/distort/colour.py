@@ -1,4 +1,4 @@
-"""Colour distortions: types 04, 05, 07 and 08 (specification, section 3)."""
+"""Colour distortions: types 04, 05, 07 and 08 (docs/distortions.md)."""
 
 from __future__ import annotations
 

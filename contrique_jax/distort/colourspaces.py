@@ -1,4 +1,4 @@
-"""sRGB transfer, CIE Lab (D65) and YCbCr (BT.601) on float images (specification, section 1)."""
+"""sRGB transfer, CIE Lab (D65) and YCbCr (BT.601) on float images (docs/distortions.md)."""
 
 from __future__ import annotations
 

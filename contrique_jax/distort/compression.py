@@ -1,4 +1,4 @@
-"""Compression: type 10 (specification, sections 3 and 4.3)."""
+"""Compression: type 10 (docs/distortions.md)."""
 
 from __future__ import annotations
 

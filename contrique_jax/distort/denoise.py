@@ -1,4 +1,4 @@
-"""Denoising: type 15 (specification, sections 3 and 4.1, method A)."""
+"""Denoising: type 15 (docs/distortions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear filters with the border pixels repeated (specification, section 1), for any image size and traced kernels."""
+"""Linear filters with the border pixels repeated (docs/distortions.md), for any image size and traced kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG2000: type 09 (specification, section 4.4)."""
+"""JPEG2000: type 09 (docs/distortions.md)."""
 
 from __future__ import annotations
 

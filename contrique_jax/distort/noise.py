@@ -1,4 +1,4 @@
-"""Noises: types 11 to 14 (specification, section 3)."""
+"""Noises: types 11 to 14 (docs/distortions.md)."""
 
 from __future__ import annotations
 

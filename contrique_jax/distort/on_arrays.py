@@ -31,7 +31,7 @@ def apply(image: Pixels, type: int, level: int, *, seed: int = 0, minmax: bool =
     - `minmax`: the image's values are stretched to [0, 1] before and after, as in KADIS-700k; else clipped at the end
 
     Runs on the CPU, compiled once for each type and size; threads may call it. Formulas, with their errors against other
-    libraries, are in docs/distortions.md, their sources in the specification, sections 1 to 4. In jitted code of your own
+    libraries and their sources, are in docs/distortions.md. In jitted code of your own
     use `bank.get(type).apply`, a pure function.
 
     Raises UserError for a type, level or seed out of range, an image of another shape or dtype, under 48 x 48 pixels, or

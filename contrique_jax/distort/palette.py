@@ -1,4 +1,4 @@
-"""Colour quantisation with dithering: type 06 (specification, sections 3 and 4.2)."""
+"""Colour quantisation with dithering: type 06 (docs/distortions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharpness and contrast: types 24 and 25 (specification, section 3)."""
+"""Sharpness and contrast: types 24 and 25 (docs/distortions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spatial distortions: types 19, 20, 21 and 23 (specification, section 3)."""
+"""Spatial distortions: types 19, 20, 21 and 23 (docs/distortions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantisation by thresholds: type 22 (specification, sections 3 and 4.5)."""
+"""Quantisation by thresholds: type 22 (docs/distortions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network and its controls on one data set: the same images, the same splits, and what tells them apart."""
+"""Comparison of a network with its controls and other models: the same images, the same splits, paired statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well predictions follow opinion scores: SROCC, KROCC, and PLCC, RMSE and outlier ratio after a logistic fit."""
+"""Correlations of predictions with opinion scores: SROCC, KROCC, and PLCC, RMSE and outlier ratio after a logistic fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `evaluate` is asked for: its flags, and the data sets that they name."""
+"""The flags of `evaluate`, and the data sets that they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a correlation is, and whether two models differ."""
+"""Bootstrap intervals of correlations, and tests of whether two models differ."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the protocol found."""
+    """One model's results under the protocol, over all splits."""
 
     alpha: float
     validation_srocc: float  # median over the splits, at that alpha, of the held-out images by which it was chosen

@@ -1,4 +1,4 @@
-"""One evaluation from its flags to its findings, printed as they come: `contrique-jax evaluate` without its files."""
+"""One evaluation, from its flags to its findings, which are printed as they come."""
 
 from __future__ import annotations
 

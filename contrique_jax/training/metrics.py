@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard events, a progress bar."""
+"""Training progress: metrics.jsonl, TensorBoard events and a progress bar."""
 
 from __future__ import annotations
 

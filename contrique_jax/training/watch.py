@@ -1,4 +1,4 @@
-"""What keeps processes that train together from waiting for ever: a limit on each wait, and one's failure told to all.
+"""Watchdog for multi-process runs: times out stuck waits and reports one process's failure to all.
 
 A process that waits inside a collective for one that has failed or stands still would wait until somebody looks. Here
 threads look: they end the process with one sentence when what is expected has not happened in time, and when another process

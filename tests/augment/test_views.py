@@ -123,7 +123,7 @@ def test_places_close_to_one_stay_inside():
 
 
 def test_half_size_filters_along_rows_first():
-    # as every Pillow did up to 12; from 13 on, columns come first where an image is over twice as tall as wide
+    # as every Pillow did up to 12; from 13 on, columns come first if an image is over twice as tall as wide
     image = np.random.default_rng(4).integers(0, 256, (200, 60, 3), dtype=np.uint8)
     narrow = Image.fromarray(image).resize((30, 200), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(half_size(image), np.asarray(narrow.resize((30, 100), Image.Resampling.BILINEAR)))

@@ -117,7 +117,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, monkeypatch, protoc
             read_ridge(path)
         assert not (tmp_path / "made").exists()
     pickle.loads(path.read_bytes())
-    assert (tmp_path / "made").exists()  # where it is run, it does harm
+    assert (tmp_path / "made").exists()  # if it is run, it does harm
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def pipeline(folder, rows: range | None = None, broken: BrokenLog | None = None,
 
 
 def by_pillow(path, div: int, y: float, x: float, size: int = 256) -> np.ndarray:
-    """The whole image at its scale, then a crop, or where a side is short a centred one on black."""
+    """The whole image at its scale, then a crop, or if a side is short a centred one on black."""
     image = Image.open(path)
     w, h = image.width // div, image.height // div
     image = image.resize((w, h), Image.Resampling.BILINEAR) if div == 2 else image

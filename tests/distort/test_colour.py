@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarn
 
 
 def assert_close(got: np.ndarray, want: np.ndarray) -> None:
-    """The specification's tolerances for what goes through Lab."""
+    """The documented tolerances for what goes through Lab."""
     error = np.abs(got - want)
     assert error.max() < 1e-3
     assert error.mean() < 1e-5
@@ -125,7 +125,7 @@ def test_shifts_point_down_and_right_at_the_given_length():
         assert vectors.min() >= 0 and vectors.max() == amount
         assert np.abs(np.hypot(*vectors.T) - amount).max() < 0.75
     ones = np.asarray(jax.vmap(colour.shift_vector, (0, None))(keys, 1.0))
-    assert abs((ones.sum(1) == 1).mean() - 0.58) < 0.05  # the specification's share of shifts along one axis
+    assert abs((ones.sum(1) == 1).mean() - 0.58) < 0.05  # the documented share of shifts along one axis
 
 
 def test_images_without_edges_are_not_blown_up(run):

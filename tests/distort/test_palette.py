@@ -38,7 +38,7 @@ def median_cut(image: np.ndarray, count: int) -> np.ndarray:
 
 
 def dithered_by_pillow(image: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Floyd and Steinberg, which Pillow's `quantize` does only where it is given the palette."""
+    """Floyd and Steinberg, which Pillow's `quantize` does only if it is given the palette."""
     pillow = Image.new("P", (1, 1))
     pillow.putpalette(np.resize(colours, (256, 3)).astype(np.uint8).tobytes())
     dithered = Image.fromarray(image).quantize(palette=pillow, dither=Image.Dither.FLOYDSTEINBERG)

@@ -129,7 +129,7 @@ def test_files_give_the_same_features_and_broken_ones_are_named(extractor, image
     assert [path.name for path in kept] == [f"{i}.png" for i in range(len(images))]
     assert [error.name for error in broken] == [str(folder / "3b.png"), str(folder / "5b.png")]
     np.testing.assert_allclose(features, extractor.features(images), atol=2e-6)
-    assert capsys.readouterr().err == ""  # no bar where there is no terminal
+    assert capsys.readouterr().err == ""  # no bar if there is no terminal
     monkeypatch.setattr(module, "CHUNK_IMAGES", 3)
     items = list(extractor.stream(iter(paths)))
     assert [item.path for item in items] == paths

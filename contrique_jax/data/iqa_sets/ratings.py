@@ -1,4 +1,4 @@
-"""What one row of a table of opinion scores says, and the checks that every such table has to pass."""
+"""Ratings, a row of a table of opinion scores each, and the checks that every such table has to pass."""
 
 from __future__ import annotations
 

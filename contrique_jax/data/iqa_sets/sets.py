@@ -97,7 +97,7 @@ def read_set(name: str, folder: str | Path, *, with_references: bool = False, fi
         references = _found(layout.name, root, layout.reference_folders, places, pristine, "reference ")
     if layout.references:
         no_equal_files(places, images, groups)
-    else:  # nobody can mend what the authors published, and one group is enough
+    else:  # nobody can fix what the authors published, and one group is enough
         for i, j in equal_files(images, groups):
             groups = [groups[i] if group == groups[j] else group for group in groups]
     given = [rating.deviation for rating in ratings if rating.deviation is not None]
@@ -229,7 +229,7 @@ def _read_rows(path: Path, field: str) -> tuple[list[str], list[tuple[int, dict[
     rows = []
     for line, cells in lines:
         if len(cells) != len(columns):
-            raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns; mend the row.")
+            raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns; fix the row.")
         rows.append((line, dict(zip(columns, map(str.strip, cells), strict=True))))
     if not rows:
         raise UserError(f"{path}: it has no rows; give a header (path, mos) and one row an image.")

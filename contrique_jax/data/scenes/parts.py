@@ -1,4 +1,4 @@
-"""What scenes are made of: outlines, shading, textured things, small marks, writing, skylines, crowns of trees."""
+"""Parts of scenes: outlines, shading, textured things, small marks, writing, skylines, crowns of trees."""
 
 from __future__ import annotations
 
