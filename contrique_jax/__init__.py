@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = None) -> Model:
-    """A trained network, and a probe if scores are wanted: `.features(images)`, `.score(images)`, `.apply(batch)`.
+def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[str] | None = None) -> Model:
+    """A trained network, and a probe where scores are wanted: `.score(images)`, `.map(image)`, `.features(images)`,
+    `.apply(batch)`. Without arguments the embedded model, whose scores go from 0 to 100.
 
-    `model`: a model folder, a run's workdir or a checkpoint in it; `probe`: a file of `contrique-jax evaluate --probe`.
+    `model`: a model folder, a run's workdir, a checkpoint in it, or a name of `contrique-jax models`; `probe`: a file of
+    `contrique-jax evaluate --probe`.
     """
     from contrique_jax.inference.meter import load as load_now  # jax takes a second to import
 

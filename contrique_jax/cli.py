@@ -15,6 +15,7 @@ VERBS = {
     "features": ("features", "two-scale features of images -> F.npz"),
     "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
     "score": ("score", "quality scores of files and folders"),
+    "models": ("models", "the models inside this package: size, what they were measured on, licences"),
     "gallery": ("gallery", "one image under every distortion at every level, on a sheet"),
     "demo": ("demo", "trains, probes, scores and draws on procedural scenes; minutes on two cores"),
     "distort": ("data.distort_folder", "a set of distorted images from a folder of photographs"),
@@ -30,7 +31,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "Example: contrique-jax score --model runs/first --probe probe.npz ~/photos --out scores.csv",
+            "Example: contrique-jax score ~/photos --out scores.csv",
         ]
     )
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TextIO
 
 from contrique_jax.data.image_files import list_images
+from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.extractor import Extractor, add_model_flags, name_reduced, progress_bar
+from contrique_jax.inference.pretrained import choose_meter
+from contrique_jax.inference.quality_map import MapFolder, overlay
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.probe import load_probe
 from contrique_jax.training.load import load_network
 
 
@@ -37,32 +39,45 @@ def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax score`."""
     parser = Parser(
         prog="contrique-jax score",
-        description="Quality scores of images: path, score, deviation; direction and range are in the header.",
-        epilog="Example: contrique-jax score --model runs/first --probe my.npz ~/photos 'more/*.png' --out scores.csv",
+        description="Quality scores of images: path, score, deviation; direction and range are in the header. Without --model "
+        "and --probe they are the embedded model's, from 0 to 100, higher is better.",
+        epilog="Examples: contrique-jax score ~/photos 'more/*.png' --out scores.csv --map maps; "
+        "contrique-jax score --model runs/first --probe my.npz ~/photos",
     )
-    add_model_flags(parser)
-    parser.add_argument("--probe", required=True, metavar="P.npz", help="from contrique-jax evaluate --probe")
+    add_model_flags(parser, default=None)
+    parser.add_argument("--probe", metavar="P.npz", help="from contrique-jax evaluate --probe; it goes with a --model")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders (recursive) or globs")
     parser.add_argument("--reference", metavar="PATH", help="the pristine image, for a full-reference probe")
     parser.add_argument("--out", metavar="F.csv|F.jsonl", help="default: csv on stdout")
+    parser.add_argument(
+        "--map", metavar="DIR", help="where in each image: NAME.map.png, red is worse than its mean, and NAME.map.npy"
+    )
     flags = parser.parse_intermixed_args(argv)
     out = output_path("--out", flags.out, (".csv", ".jsonl")) if flags.out else None
-    probe = load_probe(flags.probe)
+    if flags.map and flags.reference:
+        raise UserError("--map: it is of images alone; leave --reference or --map out.")
+    meter = choose_meter(flags.model, flags.probe)
+    probe, scale = meter.probe, meter.scale
     paths = list_images(flags.paths)
+    maps = MapFolder(flags.map) if flags.map else None
     use_compilation_cache()
     limits = {"max_megapixels": flags.max_megapixels, "shorter_side": probe.shorter_side}
-    extractor = Extractor(*load_network(flags.model), **limits)
+    extractor = Extractor(*load_network(meter.model), **limits, windows=maps is not None)
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
-    scores = progress_bar(score_files(extractor, probe, paths, reference), len(paths), out is not None)
+    found = score_files(extractor, probe, paths, reference, scale)
+    scores = progress_bar(found, len(paths), out is not None)
     tally = Tally()
     try:
         with _opened(out) as stream:
-            writer = Writer(stream, probe, out.suffix.lower() if out else ".csv")
+            writer = Writer(stream, probe, out.suffix.lower() if out else ".csv", scale)
             for score in scores:
                 if score.broken:
                     print(f"broken image: {score.broken}", file=sys.stderr)
                 tally.add(score)
+                if maps and score.map is not None:
+                    image, _ = read_image(score.path, **limits)
+                    maps.write(score.path, score.map, overlay(image, score.map, probe, scale))
                 writer.write(score)
             if not tally.scored:
                 raise UserError(f"none of the {len(paths)} images could be read; the first is {tally.first_broken}.")
@@ -71,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         return
     name_reduced(tally.reduced, flags.max_megapixels)
     if sys.stderr.isatty():
-        print(tally.summary(probe), file=sys.stderr)
+        print(tally.summary(probe, scale), file=sys.stderr)
     elif tally.broken:
         print(f"{tally.broken} of {len(paths)} images could not be read", file=sys.stderr)
 

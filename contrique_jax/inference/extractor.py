@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,15 +28,21 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.batching import batch_images, plan_batches
+from contrique_jax.inference.pretrained import DEFAULT
 from contrique_jax.io.machine import available_cores
-from contrique_jax.networks.encoder import Variables, encode, feature_width
+from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
 from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.networks.pooling import WINDOWS
 
 MAX_MEGAPIXELS = 16.0
 # Images whose features are computed together and then handed on: this many, or this many full batches' pixels.
 CHUNK_IMAGES, CHUNK_BATCHES = 256, 8
 
+WINDOW_CHUNK_IMAGES = 16  # of which each window has features
+
 RGB = UInt8[np.ndarray, "h w 3"]
+# batches on the device: places in the flat list full, half, full, half, ..., features, and those of windows if asked for
+Started = list[tuple[list[int], jax.Array, jax.Array | None]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class FileFeatures:
     features: Float[np.ndarray, " d"] | None
     broken: BrokenImage | None = None
     reduced: bool = False  # it had more pixels than the limit and was scaled down to it
+    windows: Float[np.ndarray, "g g d"] | None = None  # features of the image's windows, if they were asked for
 
 
 def two_scale_features(
@@ -77,9 +85,11 @@ class Extractor:
         max_megapixels: float = MAX_MEGAPIXELS,
         shorter_side: int | None = None,
         workers: int = 0,
+        windows: bool = False,
     ):
         """Images are first brought to `shorter_side` (`to_shorter_side`; default: left alone), files scaled down where they
-        still have more than `max_megapixels` (10^6 pixels). `workers`: decoding threads, 0 is one a core."""
+        still have more than `max_megapixels` (10^6 pixels). `workers`: decoding threads, 0 is one a core.
+        `windows`: `stream` gives the features of every window too."""
         if not max_megapixels > 0:
             raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
         self.model = dataclasses.replace(model, compute_dtype="float32")
@@ -88,7 +98,8 @@ class Extractor:
         self.width = 2 * feature_width(model)
         self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
         self._workers = workers or available_cores()
-        self._encode = _compiled_encoder(dataclasses.astuple(self.model))
+        self._windows = windows
+        self._encode = _compiled_encoder(dataclasses.astuple(self.model), windows)
 
     def features(self, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:
         """Features of uint8 RGB arrays [H, W, 3] of any sizes, none scaled down but to `shorter_side`. Raises UserError
@@ -98,11 +109,21 @@ class Extractor:
         checked = (_checked(image, i) for i, image in enumerate(images))
         if self.shorter_side is not None:
             checked = (to_shorter_side(image, self.shorter_side) for image in checked)
-        for chunk in _chunks(checked, lambda image: image.size // 3):
-            rows = self._finish(self._start([(image, half_size(image)) for image in chunk]))
+        for chunk in _chunks(checked, self._chunk_images, lambda image: image.size // 3):
+            rows, _ = self._finish(self._start([(image, half_size(image)) for image in chunk]))
             out[done : done + len(rows)] = rows
             done += len(rows)
         return out
+
+    def with_windows(self, image: RGB) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "g g d"]]:
+        """Features of one uint8 RGB array and of each of its windows, of an extractor that gives these. Raises UserError
+        for others."""
+        image = _checked(image, 0)
+        if self.shorter_side is not None:
+            image = to_shorter_side(image, self.shorter_side)
+        features, windows = self._finish(self._start([(image, half_size(image))]))
+        assert windows is not None, "made without windows=True"
+        return features[0], windows[0]
 
     def from_files(
         self, paths: Sequence[Path], *, progress: bool = True
@@ -131,11 +152,11 @@ class Extractor:
 
         Files are decoded in threads while the network is at work on earlier ones.
         """
-        waiting: tuple[list[FileFeatures], list[tuple[list[int], jax.Array]]] | None = None
+        waiting: tuple[list[FileFeatures], Started] | None = None
         pool = ThreadPoolExecutor(self._workers)
         try:
             loaded = ahead(pool, self._load, paths, 4 * self._workers)
-            for chunk in _chunks(loaded, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
+            for chunk in _chunks(loaded, self._chunk_images, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
                 started = self._start([pair for _, pair in chunk if pair is not None])
                 if waiting:
                     yield from self._filled(*waiting)
@@ -152,33 +173,50 @@ class Extractor:
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error), None
 
-    def _start(self, pairs: list[tuple[RGB, RGB]]) -> list[tuple[list[int], jax.Array]]:
-        """Queues every batch on the device: (places in the flat list full, half, full, half, ..., features)."""
+    def _start(self, pairs: list[tuple[RGB, RGB]]) -> Started:
+        """Queues every batch on the device."""
         images = [image for pair in pairs for image in pair]
         started = []
         for batch in plan_batches([image.shape[:2] for image in images], batch_pixels()):
             stacked, valid = batch_images([images[i] for i in batch.places], batch)
-            started.append((batch.places, self._encode(self.variables, stacked, valid)))
+            started.append((batch.places, *self._encode(self.variables, stacked, valid)))
         return started
 
-    def _finish(self, started: list[tuple[list[int], jax.Array]]) -> Float[np.ndarray, "n d"]:
-        count = sum(len(places) for places, _ in started)
-        out = np.empty((count, self.width // 2), np.float32)
-        for places, rows in started:
+    def _finish(self, started: Started) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n g g d"] | None]:
+        count, width = sum(len(places) for places, *_ in started), self.width // 2
+        out = np.empty((count, width), np.float32)
+        windows = np.empty((count, WINDOWS, WINDOWS, width), np.float32) if self._windows else None
+        for places, rows, parts in started:
             out[places] = np.asarray(rows)[: len(places)]
+            if windows is not None:
+                windows[places] = np.asarray(parts)[: len(places)]
         if not np.isfinite(out).all():
             raise UserError(f"model {self.model_hash}: it gives NaN or infinity as features; check its weights.")
-        return out.reshape(-1, self.width)
+        if windows is not None:
+            windows = np.concatenate([windows[::2], windows[1::2]], axis=3)
+        return out.reshape(-1, self.width), windows
 
-    def _filled(self, items: list[FileFeatures], started: list[tuple[list[int], jax.Array]]) -> Iterator[FileFeatures]:
-        rows = iter(self._finish(started))
+    def _filled(self, items: list[FileFeatures], started: Started) -> Iterator[FileFeatures]:
+        features, windows = self._finish(started)
+        rows = zip(features, itertools.repeat(None) if windows is None else windows, strict=False)
         for item in items:
-            yield item if item.broken else dataclasses.replace(item, features=next(rows))
+            if item.broken is None:
+                row, parts = next(rows)
+                item = dataclasses.replace(item, features=row, windows=parts)
+            yield item
+
+    @property
+    def _chunk_images(self) -> int:
+        return WINDOW_CHUNK_IMAGES if self._windows else CHUNK_IMAGES
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_encoder(model: tuple[Any, ...]) -> Callable[..., jax.Array]:
-    return jax.jit(lambda variables, images, valid: encode(ModelConfig(*model), variables, images, valid))
+def _compiled_encoder(model: tuple[Any, ...], windows: bool) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
+    """A function of variables, images and valid sizes that gives features and, if asked for, those of windows."""
+    config = ModelConfig(*model)
+    if windows:
+        return jax.jit(lambda variables, images, valid: encode_windows(config, variables, images, valid))
+    return jax.jit(lambda variables, images, valid: (encode(config, variables, images, valid), None))
 
 
 def batch_pixels() -> int:
@@ -218,14 +256,14 @@ def _checked(image: Any, i: int) -> RGB:
     return np.ascontiguousarray(image)
 
 
-def _chunks(items: Iterable[Any], pixels: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Runs of items with at most CHUNK_IMAGES, or as soon as they have the pixels of CHUNK_BATCHES batches."""
+def _chunks(items: Iterable[Any], most: int, pixels: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Runs of at most so many items, or as soon as they have the pixels of CHUNK_BATCHES batches."""
     chunk: list[Any] = []
     held = 0
     for item in items:
         chunk.append(item)
         held += pixels(item)
-        if len(chunk) == CHUNK_IMAGES or held >= CHUNK_BATCHES * batch_pixels():
+        if len(chunk) == most or held >= CHUNK_BATCHES * batch_pixels():
             yield chunk
             chunk, held = [], 0
     if chunk:
@@ -243,11 +281,12 @@ def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[
         yield running.popleft().result()
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:
     """--model and --max-megapixels, which every command that reads images has."""
     parser.add_argument(
-        "--model", required=True, metavar="M",
-        help="a model folder, a run's workdir or a checkpoint in it; random:M has random weights",
+        "--model", default=default, metavar="M",
+        help="a model folder, a run's workdir, a checkpoint in it, or a name of `contrique-jax models`; random:M has random "
+        f"weights (default: {DEFAULT}, which is inside this package)",
     )  # fmt: skip
     parser.add_argument(
         "--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="X",

@@ -1,7 +1,8 @@
-"""The same in Python: `contrique_jax.load(M, probe=None)`."""
+"""The same in Python: `contrique_jax.load()`, `contrique_jax.load(M, probe=None)`."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,30 +16,42 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
 from contrique_jax.inference.extractor import Extractor, two_scale_features
+from contrique_jax.inference.pretrained import Scale, choose_meter
+from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import check_fit
 from contrique_jax.networks.encoder import Variables
-from contrique_jax.probe import Probe, load_probe
+from contrique_jax.networks.model_folder import embedded_folder
+from contrique_jax.probe import Probe
 from contrique_jax.training.load import load_network
+
+NO_PROBE = "score: there is no probe; give one, contrique_jax.load(model, probe='P.npz')."
 
 Image = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
 
 
-def load(model: str | os.PathLike[str], probe: str | os.PathLike[str] | None = None) -> Model:
-    """The network in a model folder, a run's workdir or a checkpoint (what --model takes), with the probe of that file.
+def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[str] | None = None) -> Model:
+    """The embedded model; or the network in a model folder, a run's workdir or a checkpoint (what --model takes), with the
+    probe of that file.
 
     Raises UserError if there is none, and where the two do not belong together.
     """
-    return Model(*load_network(os.fspath(model)), None if probe is None else load_probe(os.fspath(probe)))
+    if probe is None and model is not None and embedded_folder(os.fspath(model)) is None:
+        return Model(*load_network(os.fspath(model)))
+    meter = choose_meter(model, probe)
+    return Model(*load_network(meter.model), meter.probe, meter.scale)
 
 
 class Model:
     """A frozen network and, for scores, a probe."""
 
-    def __init__(self, model: ModelConfig, variables: Variables, probe: Probe | None = None):
-        self._extractor = Extractor(model, variables, shorter_side=probe.shorter_side if probe else None)
+    def __init__(
+        self, model: ModelConfig, variables: Variables, probe: Probe | None = None, scale: Scale | None = None
+    ):
+        self._side = probe.shorter_side if probe else None
+        self._extractor = Extractor(model, variables, shorter_side=self._side)
         if probe is not None:
             probe.check_model(self._extractor.model_hash, self.width)
-        self.probe = probe
+        self.probe, self.scale = probe, scale
         self._apply: Callable[..., jax.Array] = jax.jit(
             lambda variables, images: two_scale_features(self._extractor.model, variables, images)
         )
@@ -74,18 +87,39 @@ class Model:
         return out
 
     def score(self, images: Sequence[Image], reference: Image | None = None) -> Float[np.ndarray, " n"]:
-        """Quality of images as for `features`, float64 [N] in the units of the data set that the probe was fitted on;
-        `self.probe` tells range and direction. `reference`: the pristine image, for a full-reference probe.
+        """Quality of images as for `features`, float64 [N]: of the embedded model from 0 to 100, higher is better; with a
+        probe of your own in the units of the data set that it was fitted on, and `self.probe` tells range and direction.
+        `reference`: the pristine image, for a full-reference probe.
 
         Raises UserError if there is no probe, or one of the other kind.
         """
         if self.probe is None:
-            raise UserError("score: there is no probe; give one, contrique_jax.load(model, probe='P.npz').")
+            raise UserError(NO_PROBE)
         check_fit(self._extractor, self.probe, reference is not None)
         features = self.features(images)
         if reference is not None:
             features = np.abs(self.features([reference]) - features)
-        return self.probe.predict(features)
+        raw = self.probe.predict(features)
+        return raw if self.scale is None else self.scale.scores(raw)
+
+    def map(self, image: Image) -> Float[np.ndarray, "g g"]:
+        """The score of each of 13 x 13 overlapping windows of an image as for `features`, float32, row by row from the top
+        left, in the units of `score` but not cut off at 0 and 100; the mean is the image's score.
+
+        Window (i, j) begins at i / 16 of the height and j / 16 of the width, and spans a quarter of both. Raises UserError
+        where there is no probe, or one that needs a reference.
+        """
+        if self.probe is None:
+            raise UserError(NO_PROBE)
+        check_fit(self._extractor, self.probe, False)
+        if isinstance(image, str | os.PathLike):
+            image, _ = read_image(Path(image), self._extractor.max_megapixels, self._side)
+        features, windows = self._windowed.with_windows(image)
+        return quality_map(self.probe, features, windows, self.scale)
+
+    @functools.cached_property
+    def _windowed(self) -> Extractor:
+        return Extractor(self._extractor.model, self._extractor.variables, shorter_side=self._side, windows=True)
 
     def apply(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
         """Features of a batch of images of one size, float in [0, 1] -> float32 [N, 2 x width]: pure; jits, batches and

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.extractor import Extractor, FileFeatures
+from contrique_jax.inference.pretrained import Scale
+from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.probe import FULL_REFERENCE, Probe
 
 SHOWN = 3  # images at each end of the summary
@@ -30,27 +32,38 @@ class Score:
     deviation: float | None = None  # standard deviation of the true score about it, where the probe knows one
     broken: BrokenImage | None = None
     reduced: bool = False
+    raw: float | None = None  # the probe's own score, if the score is on a scale of 0..100
+    map: Float[np.ndarray, "g g"] | None = None  # scores of the image's windows, if the extractor gives their features
 
 
 def score_files(
-    extractor: Extractor, probe: Probe, paths: Iterable[Path], reference: Float[np.ndarray, " d"] | None = None
+    extractor: Extractor,
+    probe: Probe,
+    paths: Iterable[Path],
+    reference: Float[np.ndarray, " d"] | None = None,
+    scale: Scale | None = None,
 ) -> Iterator[Score]:
     """Scores file by file, in order, whatever their number; `reference`: features of the pristine image, for a
-    full-reference probe. Raises UserError if probe and model do not belong together."""
+    full-reference probe; `scale`: on which scores and deviations are given. Raises UserError if probe and model do not
+    belong together."""
     check_fit(extractor, probe, reference is not None)
     for item in extractor.stream(paths):
-        yield Score(item.path, *_judged(probe, item, reference), item.broken, item.reduced)
+        yield _judged(probe, item, reference, scale)
 
 
-def _judged(
-    probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None
-) -> tuple[float | None, float | None]:
-    """Score and deviation of one file."""
+def _judged(probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None, scale: Scale | None) -> Score:
     if item.features is None:
-        return None, None
-    features = (item.features if reference is None else np.abs(reference - item.features))[None]
-    deviations = probe.deviations(features)
-    return float(probe.predict(features)[0]), None if deviations is None else float(deviations[0])
+        return Score(item.path, None, None, item.broken, item.reduced)
+    features, windows = item.features, item.windows
+    if reference is not None:
+        features = np.abs(reference - features)
+    deviations = probe.deviations(features[None])
+    raw, deviation = float(probe.predict(features[None])[0]), None if deviations is None else float(deviations[0])
+    scores = None if windows is None else quality_map(probe, features, windows, scale)
+    if scale is None:
+        return Score(item.path, raw, deviation, None, item.reduced, map=scores)
+    shown = None if deviation is None else float(scale.deviations(deviation))
+    return Score(item.path, float(scale.scores(raw)), shown, None, item.reduced, raw, scores)
 
 
 def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
@@ -95,51 +108,69 @@ class Tally:
         self.lowest = heapq.nsmallest(SHOWN, [*self.lowest, entry])
         self.highest = heapq.nlargest(SHOWN, [*self.highest, entry])
 
-    def summary(self, probe: Probe) -> str:
+    def summary(self, probe: Probe, scale: Scale | None = None) -> str:
         """The best and the worst images, a line each."""
-        best, worst = (self.highest, self.lowest) if probe.higher_is_better else (self.lowest, self.highest)
+        upwards = scale is not None or probe.higher_is_better
+        best, worst = (self.highest, self.lowest) if upwards else (self.lowest, self.highest)
         count = max(min(SHOWN, self.scored // 2), 1)
-        lines = [f"{self.scored} images scored, {self.broken} broken; {probe.direction}"]
+        lines = [f"{self.scored} images scored, {self.broken} broken; {_direction(probe, scale)}"]
         for name, entries in (("best", best[:count]), ("worst", worst[:count])):
             lines += [f"  {name:<6}{score:10.4g}  {path}" for score, path in entries]
         return "\n".join(lines)
 
 
-def header(probe: Probe) -> dict[str, Any]:
+def header(probe: Probe, scale: Scale | None = None) -> dict[str, Any]:
     """What a reader of the scores must know."""
+    own = [probe.score_low, probe.score_high]
+    deviation = probe.deviation
     return {
-        "direction": probe.direction,
-        "range": [probe.score_low, probe.score_high],
+        "direction": _direction(probe, scale),
+        "range": [0, 100] if scale else own,
+        **({"raw_range": own, "raw_direction": probe.direction} if scale else {}),
         "data_set": probe.data_set,
-        "deviation": probe.deviation,
+        "deviation": float(scale.deviations(deviation)) if scale and deviation is not None else deviation,
         "model": probe.model_hash or None,
     }
+
+
+def _direction(probe: Probe, scale: Scale | None) -> str:
+    return probe.direction if scale is None else "higher is better"
 
 
 class Writer:
     """Lines of scores, csv or JSON; the header first."""
 
-    def __init__(self, stream: TextIO, probe: Probe, kind: str):
-        self.stream, self.kind = stream, kind
+    def __init__(self, stream: TextIO, probe: Probe, kind: str, scale: Scale | None = None):
+        """`scale`: the one that the scores are on; the probe's own then have a column too."""
+        self.stream, self.kind, self.scale = stream, kind, scale
         self._csv = csv.writer(stream, lineterminator="\n")
         if kind == ".jsonl":
-            stream.write(json.dumps({"header": header(probe)}) + "\n")
+            stream.write(json.dumps({"header": header(probe, scale)}) + "\n")
         else:
             known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
+            if scale:
+                known = f"0 to 100 is {scale.low:g} to {scale.high:g} of {probe.data_set}, as in the column raw"
             unknown = probe.deviation is None and probe.posterior is None
             deviation = "not known" if unknown else f"{_whose(probe)}, in the same units"
             model = probe.model_hash or "not known"
-            stream.write(f"# {probe.direction}; {known}; deviation: {deviation}; model {model}\n")
-            self._csv.writerow(["path", "score", "deviation"])
+            stream.write(f"# {_direction(probe, scale)}; {known}; deviation: {deviation}; model {model}\n")
+            self._csv.writerow(["path", "score", "deviation", *(["raw"] if scale else [])])
 
     def write(self, score: Score) -> None:
         if self.kind == ".jsonl":
             line: dict[str, Any] = {"path": str(score.path), "score": score.score}
             line["deviation"] = score.deviation
+            if self.scale:
+                line["raw"] = score.raw
             self.stream.write(json.dumps({**line, "error": score.broken.why} if score.broken else line) + "\n")
         else:
             deviation = "" if score.deviation is None else f"{score.deviation:.4g}"
-            self._csv.writerow([str(score.path), "" if score.score is None else f"{score.score:.6g}", deviation])
+            row = [str(score.path), _number(score.score), deviation]
+            self._csv.writerow([*row, _number(score.raw)] if self.scale else row)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _whose(probe: Probe) -> str:

@@ -30,6 +30,8 @@ from contrique_jax.networks.pooling import (
     global_mean,
     global_statistics,
     normalise,
+    window_means,
+    window_statistics,
 )
 from contrique_jax.networks.resnet import ResNet, stage_widths
 
@@ -99,6 +101,15 @@ class Contrique(nnx.Module):
         if self.of_stages:
             return global_statistics(self.encoder.stages(images, RUNNING, valid))
         return normalise(global_mean(*self.encoder(images, RUNNING, valid)))
+
+    def windows(
+        self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None
+    ) -> tuple[Float[Array, "n c"], Float[Array, "n g g c"]]:
+        if self.of_stages:
+            maps = self.encoder.stages(images, RUNNING, valid)
+            return global_statistics(maps), window_statistics(maps)
+        x, valid = self.encoder(images, RUNNING, valid)
+        return normalise(global_mean(x, valid)), normalise(window_means(x, valid))
 
 
 def feature_width(model: ModelConfig) -> int:
@@ -182,6 +193,16 @@ def encode(
     then those of the image alone, whatever the padding holds.
     """
     return _bind(model, variables).features(_scaled(model, images), valid)
+
+
+def encode_windows(
+    model: ModelConfig,
+    variables: Variables,
+    images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"],
+    valid: Int[Array, "n 2"] | None = None,
+) -> tuple[Float[Array, "n c"], Float[Array, "n g g c"]]:
+    """Features as `encode` gives them, and those of every window (`pooling.window_means`) of the same maps."""
+    return _bind(model, variables).windows(_scaled(model, images), valid)
 
 
 def _scaled(model: ModelConfig, images: Array) -> Float[Array, "n h w 3"]:

@@ -40,7 +40,14 @@ PREPROCESSING = {
     "features": "global average, L2-normalised at each scale, full scale first",
 }
 ADDED_LATER = {"input_scaling", "features"}  # fields of the architecture that older folders lack; they had the default
+EMBEDDED = Path(__file__).parents[1] / "pretrained"  # package data: a model folder a name
 NO_LICENCE = "not stated; ask whoever trained the model"
+
+
+def embedded_folder(name: str) -> Path | None:
+    """The model folder of that name inside this package, or None if it has none."""
+    folder = EMBEDDED / name
+    return folder if folder.parent == EMBEDDED and (folder / DESCRIPTION).is_file() else None
 
 
 def to_flat(variables: Variables) -> dict[str, np.ndarray]:
@@ -84,11 +91,13 @@ def save_model(
     provenance: Mapping[str, Any],
     licence: str = NO_LICENCE,
     recipe: str = Config.recipe,
+    half_kernels: bool = False,
 ) -> None:
     """Writes a model folder: beside it first, then renamed, so that a reader never meets half a file.
 
-    `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. Other files in an
-    existing folder are left alone. Raises UserError if the place cannot be written.
+    `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. With `half_kernels`
+    the kernels of convolutions are rounded to float16, which halves the file. Other files in an existing folder are left
+    alone. Raises UserError if the place cannot be written.
     """
     folder = Path(os.path.abspath(folder))
     description = {
@@ -99,13 +108,16 @@ def save_model(
         "provenance": dict(provenance),
         "licence": licence,
     }
+    flat = to_flat(variables)
+    if half_kernels:
+        flat = {name: array.astype(np.float16) if array.ndim == 4 else array for name, array in flat.items()}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file stands where the model folder should be; remove it or choose another name.")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
     try:
         temporary.mkdir(parents=True, exist_ok=True)
-        (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(to_flat(variables), metadata={"format": "pt"}))
+        (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(flat, metadata={"format": "pt"}))
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
         if folder.exists():
             for name in (WEIGHTS, DESCRIPTION):
@@ -227,7 +239,7 @@ def _check_fit(model: ModelConfig, flat: Mapping[str, np.ndarray], path: Path) -
     wrong = [
         f"{name} {flat[name].dtype}{list(flat[name].shape)} for float32{list(shapes[name])}"
         for name in common
-        if flat[name].shape != shapes[name] or flat[name].dtype != np.float32
+        if flat[name].shape != shapes[name] or not _storable(flat[name])
     ]
     faults = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("extra", extra)) if names]
     faults += [f"wrong shape or type {_some(wrong)}"] if wrong else []
@@ -236,6 +248,11 @@ def _check_fit(model: ModelConfig, flat: Mapping[str, np.ndarray], path: Path) -
     broken = [name for name in common if not np.isfinite(flat[name]).all()]
     if broken:
         raise UserError(f"{path}: NaN or infinite weights in {_some(broken)}; take an earlier checkpoint.")
+
+
+def _storable(array: np.ndarray) -> bool:
+    """Kernels of convolutions may be float16 in the file; all numbers are float32 in memory."""
+    return array.dtype == np.float32 or (array.dtype == np.float16 and array.ndim == 4)
 
 
 def flat_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,5 @@
-"""From maps to vectors: means of the last map, or means and deviations of each stage's last map."""
+"""From maps to vectors: means of the last map, or means and deviations of each stage's last map;
+of whole images, of patches in training, of overlapping windows."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from contrique_jax.networks.layers import Map, Sizes, inside
 
+WINDOWS, WINDOW = 13, 1 / 4  # along each side of an image: how many, and the share of it that one spans
 LEAST_VARIANCE = 1e-6  # added to a variance before the root, whose gradient is then finite at 0
 
 
@@ -36,6 +38,40 @@ def global_statistics(maps: Sequence[tuple[Map, Sizes | None]]) -> Float[Array, 
         off = inside(wide - mean[:, None, None], valid)
         vectors += [mean, _deviation(global_mean(jnp.square(off), valid))]
     return jnp.concatenate(vectors, axis=1)
+
+
+def window_means(x: Map, valid: Sizes | None) -> Float[Array, "n g g c"]:
+    """Means over `WINDOWS` x `WINDOWS` overlapping windows, row by row, in float32. Each spans `WINDOW` of the height and
+    of the width, of the part that `valid` covers; the first begins at the top left corner, the last ends at the bottom
+    right one. A pixel that a window's edge cuts counts by its share."""
+    valid = jnp.array([x.shape[1:3]], jnp.int32) if valid is None else valid
+    rows, columns = (_window_weights(x.shape[axis + 1], valid[:, axis]) for axis in (0, 1))
+    count = (len(x), WINDOWS)
+    rows, columns = (jnp.broadcast_to(weights, (*count, weights.shape[2])) for weights in (rows, columns))
+    means = jnp.einsum("ngh,nhwc->ngwc", rows, x.astype(jnp.float32), precision=lax.Precision.HIGHEST)
+    return jnp.einsum("nkw,ngwc->ngkc", columns, means, precision=lax.Precision.HIGHEST)
+
+
+def window_statistics(maps: Sequence[tuple[Map, Sizes | None]]) -> Float[Array, "n g g d"]:
+    """As `global_statistics`, over each of the windows of `window_means`."""
+    vectors = []
+    for x, valid in maps:
+        wide = inside(x.astype(jnp.float32), valid)
+        mean = global_mean(wide, valid)[:, None, None]
+        off = inside(wide - mean, valid)  # about the mean, so that the difference below keeps its digits
+        shift = window_means(off, valid)
+        variance = jnp.maximum(window_means(jnp.square(off), valid) - jnp.square(shift), 0)
+        vectors += [mean + shift, _deviation(variance)]
+    return jnp.concatenate(vectors, axis=3)
+
+
+def _window_weights(cells: int, valid: Int[Array, " n"]) -> Float[Array, "n g cells"]:
+    """What each of `cells` pixels counts in each window along a side of which the first `valid` belong to the image."""
+    length = valid.astype(jnp.float32)[:, None, None]
+    first = jnp.linspace(0, 1 - WINDOW, WINDOWS)[None, :, None] * length
+    pixel = jnp.arange(cells, dtype=jnp.float32)
+    shared = jnp.minimum(pixel + 1, first + WINDOW * length) - jnp.maximum(pixel, first)
+    return jnp.maximum(shared, 0) / (WINDOW * length)
 
 
 def adaptive_average_pool(x: Float[Array, "n h w c"], patches: int) -> Float[Array, "n p c"]:

@@ -12,12 +12,13 @@ from contrique_jax.config import ENCODERS, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.networks.encoder import Variables, init_model
-from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, load_model
+from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, embedded_folder, load_model
 
 
 def load_network(spec: str) -> tuple[ModelConfig, Variables]:
-    """The network that --model names: a model folder, a run's workdir, a checkpoint in it, or `random:` and the name of
-    an encoder or another such place: the same architecture with random weights. A place may be an address in a bucket.
+    """The network that --model names: an embedded model, a model folder, a run's workdir, a checkpoint in it, or `random:`
+    and the name of an encoder or another such place: the same architecture with random weights. A place may be an address
+    in a bucket.
 
     Raises UserError if there is none.
     """
@@ -34,7 +35,7 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
     path = Path(spec).expanduser()
     if not remote and not path.is_dir():
         raise UserError(
-            f"{path} is no folder; give a model folder, a run's workdir or random:ENCODER "
+            f"{path} is no folder; give a model folder, a run's workdir, a name of `contrique-jax models` or random:ENCODER "
             f"(encoders: {', '.join(ENCODERS)})."
         )
     from contrique_jax.training.checkpoint import load_for_inference  # Orbax takes seconds to import
@@ -43,14 +44,16 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
 
 
 def model_folder(spec: str) -> Path | None:
-    """The model folder that --model names, itself or as the workdir around it; None if it names something else.
+    """The model folder that --model names, itself, as the workdir around it or as an embedded model; None if it names
+    something else.
 
     That of a bucket is copied to this machine.
     """
     if buckets.is_address(spec):
         return _fetched(buckets.check_address(spec, "--model"))
     path = Path(spec).expanduser()
-    return next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
+    here = next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
+    return here or embedded_folder(spec)
 
 
 @functools.cache

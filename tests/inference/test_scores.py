@@ -17,7 +17,7 @@ from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.inference import scores
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
+from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.posterior import Calibration, fit_posterior
 from contrique_jax.training.load import load_network
 from tests.planted import read_csv, tiny_model
@@ -65,7 +65,7 @@ def test_csv_holds_every_file_in_order(place, tmp_path, capsys):
     assert header[0].startswith("# higher is better; scores of MINE range from 1 to 5")
     assert columns == ["path", "score", "deviation"]
     good, features = expected(place)
-    probe = score.load_probe(place / "probe.npz")
+    probe = load_probe(place / "probe.npz")
     names = sorted(os.listdir(place / "images"))
     assert [row[0] for row in rows] == [str(place / "images" / name) for name in names]
     scored = [row for row in rows if row[1]]
@@ -97,7 +97,7 @@ def test_without_out_the_csv_goes_to_stdout_and_flags_may_come_last(place, capsy
 
 def test_each_image_has_a_deviation_of_its_own(place, tmp_path):
     good, features = expected(place)
-    plain = score.load_probe(place / "probe.npz")
+    plain = load_probe(place / "probe.npz")
     fitted = np.random.default_rng(1).normal(features.mean(0), features.std(0) + 1e-3, (40, features.shape[1]))
     sure = dataclasses.replace(plain, posterior=fit_posterior(fitted, 0.1, Calibration(0.04, 0.5)), deviation=None)
     sure.save(tmp_path / "sure.npz")
@@ -113,7 +113,7 @@ def test_each_image_has_a_deviation_of_its_own(place, tmp_path):
 
 
 def test_a_probe_of_small_images_makes_images_small(place, tmp_path):
-    small = dataclasses.replace(score.load_probe(place / "probe.npz"), shorter_side=32)
+    small = dataclasses.replace(load_probe(place / "probe.npz"), shorter_side=32)
     small.save(tmp_path / "small.npz")
     run(place, place / "images" / "3*.png", "--out", tmp_path / "s.csv", probe=tmp_path / "small.npz")
     extractor = Extractor(*load_network(str(place / "model")))
@@ -132,14 +132,14 @@ def test_full_reference_of_an_image_with_itself_is_the_intercept(place, capsys):
     _, features = expected(place)
     difference = np.abs(features[0] - features[1])[None]
     assert float(lines[3].rsplit(",", 2)[1]) == pytest.approx(
-        score.load_probe(place / "fr.npz").predict(difference)[0], rel=1e-4
+        load_probe(place / "fr.npz").predict(difference)[0], rel=1e-4
     )
 
 
 def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
     images, out = place / "images", tmp_path / "s.csv"
     (tmp_path / "cut.npz").write_bytes((place / "probe.npz").read_bytes()[:300])
-    other = dataclasses.replace(score.load_probe(place / "probe.npz"), model_hash="0123456789ab")
+    other = dataclasses.replace(load_probe(place / "probe.npz"), model_hash="0123456789ab")
     other.save(tmp_path / "other.npz")
     for arguments, probe, says in [
         ([images], "fr.npz", "give --reference"),
@@ -158,7 +158,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
 
 
 def test_the_summary_names_the_best_and_the_worst(place):
-    probe, tally = score.load_probe(place / "probe.npz"), scores.Tally()
+    probe, tally = load_probe(place / "probe.npz"), scores.Tally()
     for i, value in enumerate(np.random.default_rng(0).permutation(10)):
         tally.add(scores.Score(scores.Path(f"{i}.png"), float(value)))
     lines = tally.summary(probe).splitlines()

@@ -1,0 +1,82 @@
+"""The models inside this package, each with the probe that belongs to it; which of them is meant if none is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from contrique_jax.errors import UserError
+from contrique_jax.networks.model_folder import EMBEDDED, WEIGHTS, embedded_folder, read_description
+from contrique_jax.probe import Probe, load_probe
+
+DEFAULT = "lite0"
+PROBE = "probe.npz"  # in an embedded model's folder
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From a probe's own scores to 0..100, higher is better: a line through the ends of its data set's range."""
+
+    low: float  # scores of the worst and of the best quality
+    high: float
+
+    def scores(self, raw: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """0..100; what lies beyond the range is at its end."""
+        return np.clip(self.unbounded(raw), 0, 100)
+
+    def unbounded(self, raw: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """The same line, not cut off at its ends."""
+        return 100 * (np.asarray(raw, np.float64) - self.low) / (self.high - self.low)
+
+    def deviations(self, raw: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        return np.asarray(raw, np.float64) * 100 / abs(self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What scores are made with: the model that --model would name, a probe, and its scale if it is an embedded one."""
+
+    model: str
+    probe: Probe
+    scale: Scale | None
+
+
+def named_models() -> dict[str, dict[str, Any]]:
+    """The description (`model.json`) of every embedded model by name, the default one first."""
+    folders = (path for path in sorted(EMBEDDED.iterdir()) if embedded_folder(path.name)) if EMBEDDED.is_dir() else ()
+    found = {folder.name: read_description(folder) for folder in folders}
+    return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT))
+
+
+def size(name: str) -> int:
+    """Bytes of an embedded model's weights and probe."""
+    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE))
+
+
+def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[str] | None) -> Meter:
+    """The embedded model with its probe if neither is named; an embedded model's own probe if it alone is named.
+
+    Raises UserError if one of the two is missing otherwise.
+    """
+    if probe is not None:
+        if model is None:
+            raise UserError(
+                f"probe: {probe} is of one model; name that with --model M too (--model {DEFAULT} is the embedded one), "
+                "or leave --probe out."
+            )
+        return Meter(os.fspath(model), load_probe(os.fspath(probe)), None)
+    name = DEFAULT if model is None else os.fspath(model)
+    folder = embedded_folder(name)
+    if folder is None or (model is not None and Path(name).expanduser().exists()):
+        raise UserError(
+            f"model: {name} gives features and no scores; add --probe P.npz, which `contrique-jax evaluate --model {name} "
+            "--probe P.npz` fits, or leave --model out."
+        )
+    own = load_probe(folder / PROBE)
+    ends = (own.score_low, own.score_high) if own.higher_is_better else (own.score_high, own.score_low)
+    return Meter(name, own, Scale(*ends))

@@ -1,0 +1,98 @@
+"""Where in an image the quality is good and where it is not: the probe on overlapping windows of the network's maps.
+
+One pass of the network gives the image's features and those of 13 x 13 windows, each a quarter of the height and of the
+width (`pooling.window_means`). The probe judges each window as it would an image. A window differs less within itself
+than the image does, so its deviations are smaller, and the mean of the windows' scores is not the image's score: the map
+is shifted to have it as its mean. The map says how windows compare, the score says how good the whole is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from contrique_jax.errors import UserError
+from contrique_jax.inference.pretrained import Scale
+from contrique_jax.io.outputs import atomic_write
+from contrique_jax.networks.pooling import WINDOW, WINDOWS
+from contrique_jax.probe import Probe
+
+Map = Float[np.ndarray, "g g"]
+
+SHOWN_SIDE = 1024  # of an overlay: the longer side at most [pixels]
+SPAN = 0.25  # of the probe's range: that far from the image's score the colour is full
+OPACITY = 0.65
+WORSE, BETTER = (214, 39, 20), (30, 96, 200)
+
+
+def window_scores(probe: Probe, windows: Float[np.ndarray, "g g d"]) -> Map:
+    """What the probe says of each window, in its own units."""
+    return probe.predict(windows.reshape(-1, windows.shape[-1])).reshape(windows.shape[:2])
+
+
+def quality_map(
+    probe: Probe, features: Float[np.ndarray, " d"], windows: Float[np.ndarray, "g g d"], scale: Scale | None = None
+) -> Map:
+    """The score of each window, float32, row by row from the top left: the mean is the image's own score.
+
+    In the probe's units, or on `scale`, not cut off at its ends. Window (i, j) begins at i / 16 of the height and j / 16
+    of the width.
+    """
+    scores = window_scores(probe, windows)
+    scores += probe.predict(features[None])[0] - scores.mean()
+    return (scores if scale is None else scale.unbounded(scores)).astype(np.float32)
+
+
+def overlay(image: UInt8[np.ndarray, "h w 3"], scores: Map, probe: Probe, scale: Scale | None) -> Image.Image:
+    """The image under its map, at most 1,024 pixels long: red for worse than the image's mean, blue for better, full
+    colour at a quarter of the range."""
+    ratio = min(SHOWN_SIDE / max(image.shape[:2]), 1)
+    size = (max(round(image.shape[1] * ratio), 1), max(round(image.shape[0] * ratio), 1))
+    shown = np.asarray(Image.fromarray(image).resize(size, reducing_gap=3.0), np.float32)
+    span = SPAN * (100 if scale else max(abs(probe.score_high - probe.score_low), 1e-12))
+    better = (scores - scores.mean()) / span * (1 if scale or probe.higher_is_better else -1)
+    spread = _spread(np.clip(better, -1, 1), *size)[..., None]
+    colour = np.where(spread < 0, np.float32(WORSE), np.float32(BETTER))
+    opacity = OPACITY * np.abs(spread)
+    return Image.fromarray(np.round(shown * (1 - opacity) + colour * opacity).astype(np.uint8))
+
+
+def _spread(values: Map, width: int, height: int) -> Float[np.ndarray, "h w"]:
+    """Values of windows between their centres, linearly; beyond the outermost centres they stay."""
+    spacing = (1 - WINDOW) / (WINDOWS - 1)
+
+    def weights(side: int) -> Float[np.ndarray, "side g"]:
+        at = np.clip(((np.arange(side) + 0.5) / side - WINDOW / 2) / spacing, 0, WINDOWS - 1)
+        return np.maximum(1 - np.abs(at[:, None] - np.arange(WINDOWS)), 0)
+
+    return (weights(height) @ values @ weights(width).T).astype(np.float32)
+
+
+class MapFolder:
+    """The folder that `--map` names: NAME.map.png and NAME.map.npy for each image, both whole or not there."""
+
+    def __init__(self, folder: str):
+        """Makes the folder if need be. Raises UserError if it cannot be made or written to."""
+        self.folder = Path(folder).expanduser()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise UserError(f"--map: {folder} cannot be written to ({error.strerror}); name another folder.") from error
+        self._taken: set[str] = set()
+
+    def write(self, path: Path, scores: Map, picture: Image.Image) -> None:
+        """Images of one name get -2, -3, ... after it, in their order. Raises UserError if the disk is full."""
+        name, count = path.name, 1
+        while name in self._taken:
+            count += 1
+            name = f"{path.name}-{count}"
+        self._taken.add(name)
+        with atomic_write(self.folder / f"{name}.map.png") as temporary, open(temporary, "wb") as stream:
+            picture.save(stream, format="PNG")
+        with atomic_write(self.folder / f"{name}.map.npy") as temporary, open(temporary, "wb") as stream:
+            np.save(stream, scores)
