@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Sequence
 
 from contrique_jax.errors import Parser, UserError, run_verb
-from contrique_jax.inference.pretrained import DEFAULT, named_models, size
+from contrique_jax.inference.pretrained import named_models, size
+from contrique_jax.networks.model_folder import DEFAULT
 
 TOLD = ("start", "data", "steps", "probe", "measured", "commit")  # of a model's provenance, in this order
 

@@ -13,13 +13,13 @@ from typing import TextIO
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, UserError, run_verb
-from contrique_jax.inference.extractor import Extractor, add_model_flags, name_reduced, progress_bar
+from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
+from contrique_jax.inference.own_scores import open_extractor
 from contrique_jax.inference.pretrained import choose_meter
 from contrique_jax.inference.quality_map import MapFolder, overlay
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.training.load import load_network
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     maps = MapFolder(flags.map) if flags.map else None
     use_compilation_cache()
     limits = {"max_megapixels": flags.max_megapixels, "shorter_side": probe.shorter_side}
-    extractor = Extractor(*load_network(meter.model), **limits, windows=maps is not None)
+    extractor = open_extractor(meter.model, **limits, windows=maps is not None)
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
     found = score_files(extractor, probe, paths, reference, scale)

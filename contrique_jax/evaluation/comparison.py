@@ -41,6 +41,7 @@ class Contender:
     name: str
     make: Callable[[int | None], FeatureExtractor]  # for images to be brought to this shorter side
     standardise: bool = False  # its features have units of their own
+    gives_scores: bool = False  # it is the meter, and higher is better: no ridge is fitted on it
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ def evaluate_all(
             groups=images.groups,
             opinion_deviations=images.deviations,
             logistic_parameters=logistic_parameters,
+            own_direction=(1 if images.higher_is_better else -1) if contender.gives_scores else 0,
         )
         models.append(ModelResult(contender.name, one.model_hash, features, evaluation))
     return [*models, ModelResult(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose_alpha_by))]

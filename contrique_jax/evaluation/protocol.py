@@ -77,6 +77,7 @@ def evaluate_features(
     groups: Sequence[str] | None = None,
     opinion_deviations: Float[np.ndarray, " n"] | None = None,
     logistic_parameters: int = 4,
+    own_direction: int = 0,
 ) -> Evaluation:
     """The protocol: a ridge for every alpha, one alpha for all splits, correlations on test.
 
@@ -84,12 +85,20 @@ def evaluate_features(
     and validation together; the alpha of the least mean squared error of images left out, each with its group if
     `groups` are given (near-duplicates and distortions of one photograph would choose too small an alpha). The error
     and not SROCC: an image left out moves the mean the other way, so ranks would turn against large alphas. The largest
-    of equally good alphas wins. `opinion_deviations` and `logistic_parameters` are `correlate`'s. Raises UserError for scores
-    with NaN or all alike, splits that do not fit, and if no validation side has varying scores and predictions.
+    of equally good alphas wins. `own_direction`: 1 or -1 for a model that gives a score and needs no ridge: whether it
+    rises or falls with `scores`; a line of that direction brings it to their units. `opinion_deviations` and
+    `logistic_parameters` are `correlate`'s. Raises UserError for scores with NaN or all alike, splits that do not fit, and if
+    no validation side has varying scores and predictions.
     """
     check_scores(features, scores, groups)
     check_splits(splits, len(scores), need_validation=choose_alpha_by == "validation")
-    if choose_alpha_by == "validation":
+    if own_direction:
+        validated = choose_alpha_by == "validation"
+        fits = [s.train if validated else np.concatenate([s.train, s.validation]) for s in splits]
+        chosen_on = [s.validation for s in splits] if validated else fits
+        predictions_by_alpha, leverages = _own_lines(own_direction * features[:, 0].astype(np.float64), scores, fits)
+        alphas, best = np.zeros(1), 0
+    elif choose_alpha_by == "validation":
         fits, chosen_on = [s.train for s in splits], [s.validation for s in splits]
         predictions_by_alpha, leverages = held_out_paths(features, scores, fits, alphas)
         best = _best_by_validation(predictions_by_alpha, scores, chosen_on)
@@ -171,6 +180,17 @@ def best_alpha(
         np.mean((p[:, rows] - scores[rows]) ** 2, axis=1) for p, rows in zip(predictions_by_alpha, fits, strict=True)
     ]
     return _last_best(-np.mean(errors, axis=0))
+
+
+def _own_lines(
+    own: Float[np.ndarray, " n"], scores: Float[np.ndarray, " n"], fits: Sequence[Rows]
+) -> tuple[Float[np.ndarray, "splits 1 n"], Float[np.ndarray, "splits 1 n"]]:
+    """A model's own scores in the units of `scores`: of each split the line with their means and deviations there."""
+    lines = []
+    for rows in fits:
+        slope = scores[rows].std() / max(own[rows].std(), 1e-12)
+        lines.append(scores[rows].mean() + slope * (own - own[rows].mean()))
+    return np.stack(lines)[:, None], np.zeros((len(fits), 1, len(own)))
 
 
 def _best_by_validation(

@@ -54,6 +54,7 @@ from contrique_jax.evaluation.tables import (
     table,
 )
 from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.own_scores import OwnScores, own_scores
 from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
@@ -161,17 +162,36 @@ def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     def network(name: str, model: ModelConfig, weights: Variables) -> Contender:
         return Contender(name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side))
 
-    networks = {name: load_network(name) for name in (flags.model, *flags.against)}
-    found = [network(name, *loaded) for name, loaded in networks.items()]
+    found: list[Contender] = []
+    control: list[Contender] = []
+    for name in dict.fromkeys((flags.model, *flags.against)):
+        own = own_scores(name, max_megapixels=limit)
+        if own is not None:
+            found.append(_meter(name, own))
+            continue
+        model, weights = load_network(name)
+        found.append(network(name, model, weights))
+        if name == flags.model and not (flags.no_control or name.startswith("random:")):
+            control = [network(RANDOM, model, random_weights(model))]
+    found += control
     if not flags.no_control:
-        model, _ = networks[flags.model]
-        if not flags.model.startswith("random:"):
-            found.append(network(RANDOM, model, random_weights(model)))
         made = Contender(
             STATISTICS, lambda side: NaturalStatistics(max_megapixels=limit, shorter_side=side), standardise=True
         )
         found.append(made)
     return found
+
+
+def _meter(name: str, own: OwnScores) -> Contender:
+    """A model that gives scores, turned round if its lower ones are better."""
+
+    def make(side: int | None) -> OwnScores:
+        return OwnScores(
+            own.config, own.variables, max_megapixels=own.max_megapixels, shorter_side=side,
+            sign=1 if own.probe().higher_is_better else -1,
+        )  # fmt: skip
+
+    return Contender(name, make, gives_scores=True)
 
 
 def _cross_all(

@@ -28,10 +28,9 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.batching import batch_images, plan_batches
-from contrique_jax.inference.pretrained import DEFAULT
 from contrique_jax.io.machine import available_cores
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
-from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.networks.model_folder import DEFAULT, content_hash
 from contrique_jax.networks.pooling import WINDOWS
 
 MAX_MEGAPIXELS = 16.0
@@ -77,6 +76,8 @@ class Extractor:
     sizes share few compiled shapes: see `batching`.
     """
 
+    scales = 2
+
     def __init__(
         self,
         model: ModelConfig,
@@ -95,7 +96,7 @@ class Extractor:
         self.model = dataclasses.replace(model, compute_dtype="float32")
         self.variables = jax.device_put(variables)
         self.model_hash = content_hash(model, variables)
-        self.width = 2 * feature_width(model)
+        self.width = self.scales * feature_width(model)
         self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
         self._workers = workers or available_cores()
         self._windows = windows
@@ -110,7 +111,7 @@ class Extractor:
         if self.shorter_side is not None:
             checked = (to_shorter_side(image, self.shorter_side) for image in checked)
         for chunk in _chunks(checked, self._chunk_images, lambda image: image.size // 3):
-            rows, _ = self._finish(self._start([(image, half_size(image)) for image in chunk]))
+            rows, _ = self._finish(self._start([self._scaled(image) for image in chunk]))
             out[done : done + len(rows)] = rows
             done += len(rows)
         return out
@@ -121,7 +122,7 @@ class Extractor:
         image = _checked(image, 0)
         if self.shorter_side is not None:
             image = to_shorter_side(image, self.shorter_side)
-        features, windows = self._finish(self._start([(image, half_size(image))]))
+        features, windows = self._finish(self._start([self._scaled(image)]))
         assert windows is not None, "made without windows=True"
         return features[0], windows[0]
 
@@ -166,14 +167,28 @@ class Extractor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, path: Path) -> tuple[FileFeatures, tuple[RGB, RGB] | None]:
+    def apply(self, variables: Variables, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
+        """Features of a batch of images of one size, float in [0, 1]: pure."""
+        return two_scale_features(self.model, variables, images)
+
+    def with_maps(self) -> Extractor:
+        """The same network with the features of windows."""
+        return Extractor(
+            self.model, self.variables, max_megapixels=self.max_megapixels, shorter_side=self.shorter_side, windows=True
+        )
+
+    def _scaled(self, image: RGB) -> tuple[RGB, ...]:
+        """The image at each size of which there are features."""
+        return image, half_size(image)
+
+    def _load(self, path: Path) -> tuple[FileFeatures, tuple[RGB, ...] | None]:
         try:
             image, reduced = read_image(path, self.max_megapixels, self.shorter_side)
-            return FileFeatures(path, None, reduced=reduced), (image, half_size(image))
+            return FileFeatures(path, None, reduced=reduced), self._scaled(image)
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error), None
 
-    def _start(self, pairs: list[tuple[RGB, RGB]]) -> Started:
+    def _start(self, pairs: list[tuple[RGB, ...]]) -> Started:
         """Queues every batch on the device."""
         images = [image for pair in pairs for image in pair]
         started = []
@@ -183,7 +198,7 @@ class Extractor:
         return started
 
     def _finish(self, started: Started) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n g g d"] | None]:
-        count, width = sum(len(places) for places, *_ in started), self.width // 2
+        count, width = sum(len(places) for places, *_ in started), self.width // self.scales
         out = np.empty((count, width), np.float32)
         windows = np.empty((count, WINDOWS, WINDOWS, width), np.float32) if self._windows else None
         for places, rows, parts in started:

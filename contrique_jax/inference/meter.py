@@ -12,17 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
-from contrique_jax.inference.extractor import Extractor, two_scale_features
+from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.own_scores import open_extractor, own_scores
 from contrique_jax.inference.pretrained import Scale, choose_meter
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import check_fit
-from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.model_folder import embedded_folder
 from contrique_jax.probe import Probe
-from contrique_jax.training.load import load_network
 
 NO_PROBE = "score: there is no probe; give one, contrique_jax.load(model, probe='P.npz')."
 
@@ -35,26 +33,22 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
 
     Raises UserError if there is none, and where the two do not belong together.
     """
-    if probe is None and model is not None and embedded_folder(os.fspath(model)) is None:
-        return Model(*load_network(os.fspath(model)))
-    meter = choose_meter(model, probe)
-    return Model(*load_network(meter.model), meter.probe, meter.scale)
+    name = None if model is None else os.fspath(model)
+    if probe is None and name is not None and embedded_folder(name) is None and own_scores(name) is None:
+        return Model(open_extractor(name))
+    meter = choose_meter(name, probe)
+    return Model(open_extractor(meter.model, shorter_side=meter.probe.shorter_side), meter.probe, meter.scale)
 
 
 class Model:
     """A frozen network and, for scores, a probe."""
 
-    def __init__(
-        self, model: ModelConfig, variables: Variables, probe: Probe | None = None, scale: Scale | None = None
-    ):
-        self._side = probe.shorter_side if probe else None
-        self._extractor = Extractor(model, variables, shorter_side=self._side)
+    def __init__(self, extractor: Extractor, probe: Probe | None = None, scale: Scale | None = None):
+        self._extractor, self._side = extractor, extractor.shorter_side
         if probe is not None:
-            probe.check_model(self._extractor.model_hash, self.width)
+            probe.check_model(extractor.model_hash, self.width)
         self.probe, self.scale = probe, scale
-        self._apply: Callable[..., jax.Array] = jax.jit(
-            lambda variables, images: two_scale_features(self._extractor.model, variables, images)
-        )
+        self._apply: Callable[..., jax.Array] = jax.jit(extractor.apply)
 
     def __repr__(self) -> str:
         probe = f", probe of {self.probe.data_set}" if self.probe else ""
@@ -119,7 +113,7 @@ class Model:
 
     @functools.cached_property
     def _windowed(self) -> Extractor:
-        return Extractor(self._extractor.model, self._extractor.variables, shorter_side=self._side, windows=True)
+        return self._extractor.with_maps()
 
     def apply(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
         """Features of a batch of images of one size, float in [0, 1] -> float32 [N, 2 x width]: pure; jits, batches and

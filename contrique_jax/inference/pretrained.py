@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
-from contrique_jax.networks.model_folder import EMBEDDED, WEIGHTS, embedded_folder, read_description
+from contrique_jax.inference.own_scores import own_scores
+from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, read_description
 from contrique_jax.probe import Probe, load_probe
 
-DEFAULT = "lite0"
 PROBE = "probe.npz"  # in an embedded model's folder
 
 
@@ -25,15 +25,15 @@ class Scale:
     low: float  # scores of the worst and of the best quality
     high: float
 
-    def scores(self, raw: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    def scores(self, raw: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
         """0..100; what lies beyond the range is at its end."""
         return np.clip(self.unbounded(raw), 0, 100)
 
-    def unbounded(self, raw: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    def unbounded(self, raw: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
         """The same line, not cut off at its ends."""
         return 100 * (np.asarray(raw, np.float64) - self.low) / (self.high - self.low)
 
-    def deviations(self, raw: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    def deviations(self, raw: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
         return np.asarray(raw, np.float64) * 100 / abs(self.high - self.low)
 
 
@@ -71,12 +71,15 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
             )
         return Meter(os.fspath(model), load_probe(os.fspath(probe)), None)
     name = DEFAULT if model is None else os.fspath(model)
+    own = own_scores(name)
+    if own is not None:
+        return Meter(name, own.probe(), None)
     folder = embedded_folder(name)
     if folder is None or (model is not None and Path(name).expanduser().exists()):
         raise UserError(
             f"model: {name} gives features and no scores; add --probe P.npz, which `contrique-jax evaluate --model {name} "
             "--probe P.npz` fits, or leave --model out."
         )
-    own = load_probe(folder / PROBE)
-    ends = (own.score_low, own.score_high) if own.higher_is_better else (own.score_high, own.score_low)
-    return Meter(name, own, Scale(*ends))
+    fitted = load_probe(folder / PROBE)
+    low, high = fitted.score_low, fitted.score_high
+    return Meter(name, fitted, Scale(low, high) if fitted.higher_is_better else Scale(high, low))

@@ -56,7 +56,7 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], scores: Map, probe: Probe, scale:
     span = SPAN * (100 if scale else max(abs(probe.score_high - probe.score_low), 1e-12))
     better = (scores - scores.mean()) / span * (1 if scale or probe.higher_is_better else -1)
     spread = _spread(np.clip(better, -1, 1), *size)[..., None]
-    colour = np.where(spread < 0, np.float32(WORSE), np.float32(BETTER))
+    colour = np.where(spread < 0, np.asarray(WORSE, np.float32), np.asarray(BETTER, np.float32))
     opacity = OPACITY * np.abs(spread)
     return Image.fromarray(np.round(shown * (1 - opacity) + colour * opacity).astype(np.uint8))
 

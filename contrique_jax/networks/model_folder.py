@@ -41,6 +41,7 @@ PREPROCESSING = {
 }
 ADDED_LATER = {"input_scaling", "features"}  # fields of the architecture that older folders lack; they had the default
 EMBEDDED = Path(__file__).parents[1] / "pretrained"  # package data: a model folder a name
+DEFAULT = "lite0"  # the embedded model that is meant if none is named
 NO_LICENCE = "not stated; ask whoever trained the model"
 
 

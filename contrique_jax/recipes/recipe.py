@@ -23,6 +23,7 @@ class Recipe(RowRecipe, Protocol):
     name: str
     rows_together: int  # rows that no device and no micro-batch may separate
     gives: str  # "features": a probe makes the score; "score": the model is the meter
+    Config: type  # of its configs; its `model` is what a model folder's architecture holds
     takes_reference: bool  # whether `apply` needs the pristine image too
 
     def canvas(self, config: Any) -> tuple[int, int]:
@@ -75,6 +76,9 @@ class Recipe(RowRecipe, Protocol):
         """A tree of booleans like the parameters: which of them weight decay touches."""
 
     # inference
+
+    def score_range(self, config: Any) -> tuple[float, float, bool]:
+        """Of a recipe that gives scores: the ends of their scale, and whether higher is better."""
 
     def apply(
         self,

@@ -14,6 +14,7 @@ from PIL import Image
 import contrique_jax
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.features import main as features_command
+from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.meter import Model
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 from tests.planted import tiny_model
@@ -108,7 +109,7 @@ def test_apply_batches_jits_and_differentiates(model, images):
 
 
 def test_apply_is_features_up_to_the_rounding_of_the_half_size(shared):
-    model = Model(REFERENCE_MODEL, reference_variables(shared))
+    model = Model(Extractor(REFERENCE_MODEL, reference_variables(shared)))
     with np.load(shared / "reference" / "model_eval.npz") as stored:
         image, wanted = stored["image3"], stored["feature3"]  # 301 x 217
     found, half = np.asarray(model.apply(unit([image])))[0], model.width // 2

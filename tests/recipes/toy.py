@@ -10,6 +10,9 @@ from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
 from contrique_jax.networks.pooling import normalise
 from contrique_jax.recipes.recipe import all_rows
+from tests.recipes.toy_config import ToyConfig as Config
+
+__all__ = ["Config"]
 
 name = "toy"
 roles = ("authentic",)
@@ -98,6 +101,10 @@ def after_update(config, variables):
 
 def decays(config, variables):
     return jax.tree.map(lambda leaf: True, variables["params"])
+
+
+def score_range(config):
+    return -1.0, 1.0, True
 
 
 def apply(config, variables, constants, stack, valid, reference=None):

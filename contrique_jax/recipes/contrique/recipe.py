@@ -168,6 +168,10 @@ def decays(config: Config, variables: Variables) -> Tree:
     return jax.tree_util.tree_map_with_path(touched, variables["params"])
 
 
+def score_range(config: Config) -> tuple[float, float, bool]:
+    raise NotImplementedError("a probe has it")
+
+
 def apply(
     config: Config,
     variables: Variables,
