@@ -23,6 +23,7 @@ from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.io.machine import available_cores, host_device, use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, output_path
+from contrique_jax.io.regular import read_bytes
 
 LONGEST, SHORTEST = 512, 384  # pixels: a larger image is reduced to this, the size of KADIS-700k
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -133,7 +134,7 @@ def sheet(image: RGB, rows: Sequence[Sequence[Cell]], *, title: str, scale: floa
 def load(path: Path) -> RGB:
     """The image, reduced. Raises UserError if it cannot be read or is too small to be distorted."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: the image cannot be read ({error.strerror}).") from error
     image = decode(data, name=str(path))

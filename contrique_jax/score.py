@@ -13,8 +13,8 @@ from typing import TextIO
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, UserError, run_verb
+from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
-from contrique_jax.inference.own_scores import open_extractor
 from contrique_jax.inference.pretrained import choose_meter
 from contrique_jax.inference.quality_map import MapFolder, overlay
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from contrique_jax.errors import UserError
+from contrique_jax.io.regular import read_bytes
 
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
@@ -141,7 +142,7 @@ def read_ridge(path: Path) -> dict[str, Any]:
     scores at once; nothing in the file is run.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
     if data[:1] != pickle.PROTO:

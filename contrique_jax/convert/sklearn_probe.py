@@ -20,6 +20,7 @@ from jaxtyping import Float
 from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import atomic_write, output_path
+from contrique_jax.io.regular import read_text
 from contrique_jax.networks.encoder import feature_width
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
@@ -206,7 +207,7 @@ def read(path: Path) -> StoredRidge:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path))
         coefficients = np.array(stored["coefficients"], np.float64).reshape(len(stored["coefficients"]))
         numbers = {"intercept_": float(stored["intercept"]), "alpha": float(stored["alpha"])}
         return {"coef_": coefficients, DESCRIPTION: stored.get(DESCRIPTION), **numbers}

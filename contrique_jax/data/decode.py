@@ -13,6 +13,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from contrique_jax.errors import BrokenImage
+from contrique_jax.io.regular import read_bytes
 
 # Only these: Pillow also opens formats that run other programs (EPS) or hold many images of different sizes (ICO).
 FORMATS = {
@@ -75,7 +76,7 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> UInt8[np
 def read(path: Path, max_pixels: int = 200_000_000) -> UInt8[np.ndarray, "h w 3"]:
     """`decode` of a file. Raises BrokenImage if it cannot be read too."""
     try:
-        return decode(path.read_bytes(), name=str(path), max_pixels=max_pixels)
+        return decode(read_bytes(path), name=str(path), max_pixels=max_pixels)
     except OSError as error:
         raise BrokenImage(str(path), f"the file cannot be read ({error.strerror})") from error
 

@@ -34,6 +34,7 @@ from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
 from contrique_jax.io.machine import available_cores, use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, only_writer
+from contrique_jax.io.regular import open_regular
 
 MANY_SIZES = 8  # that are worth a word
 WAITING = 4  # photographs handed out ahead, for each worker
@@ -78,7 +79,7 @@ def by_size(photographs: Sequence[Photograph]) -> tuple[list[Photograph], int]:
 
     def size(photograph: Photograph) -> tuple[int, ...]:
         try:
-            with Image.open(photograph.path) as image:
+            with open_regular(photograph.path) as stream, Image.open(stream) as image:
                 return tuple(sorted(image.size)) + image.size
         except Exception:  # whatever is wrong with it is said when it is read
             return (sys.maxsize,)

@@ -20,6 +20,7 @@ from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.io import buckets
 from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.regular import open_regular, read_bytes
 
 Role = str  # a field of config.data; of scenes, and of the column `class`, "pristine" is what it says
 _CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
@@ -137,12 +138,12 @@ class FileSource:
                 raise BrokenImage(path, "the file does not exist")
             return decode(found, name=path, max_pixels=self._max_pixels)[None]
         try:
-            with open(path, "rb") as stream:
-                data = stream.read()
+            data = read_bytes(path)
         except FileNotFoundError as error:
             raise BrokenImage(path, "the file does not exist") from error
         except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-            raise BrokenImage(path, f"the file cannot be read ({error})") from error
+            why = getattr(error, "strerror", None) or error
+            raise BrokenImage(path, f"the file cannot be read ({why})") from error
         return decode(data, name=path, max_pixels=self._max_pixels)[None]
 
 
@@ -156,6 +157,7 @@ class ArraySource:
         if buckets.is_address(name):
             raise UserError(f"{field}: {name}: an array in a bucket cannot be memory-mapped; copy it to a local disk.")
         try:
+            open_regular(path).close()
             self._images = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise UserError(f"{field}: {path} does not exist.") from error

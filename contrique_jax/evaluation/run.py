@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from contrique_jax import __version__
-from contrique_jax.config import ModelConfig
+from contrique_jax.config import Config, ModelConfig
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError
 from contrique_jax.evaluation.brisque import NaturalStatistics
@@ -53,13 +53,13 @@ from contrique_jax.evaluation.tables import (
     subset_coverages,
     table,
 )
+from contrique_jax.inference.any_recipe import RecipeExtractor
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.inference.own_scores import OwnScores, own_scores
 from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
 from contrique_jax.probe.posterior import fit_posterior
-from contrique_jax.training.load import load_network, random_weights
+from contrique_jax.training.load import load_any, load_network, random_weights, recipe_behind
 
 RANDOM, STATISTICS = "random weights", "hand-made statistics"
 # A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.
@@ -165,33 +165,27 @@ def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     found: list[Contender] = []
     control: list[Contender] = []
     for name in dict.fromkeys((flags.model, *flags.against)):
-        own = own_scores(name, max_megapixels=limit)
-        if own is not None:
-            found.append(_meter(name, own))
+        if recipe_behind(name) != Config.recipe:
+            config, weights = load_any(name)
+            found.append(_of_another_recipe(name, RecipeExtractor(config, weights, max_megapixels=limit)))
             continue
         model, weights = load_network(name)
         found.append(network(name, model, weights))
-        if name == flags.model and not (flags.no_control or name.startswith("random:")):
+        if name == flags.model and not name.startswith("random:"):
             control = [network(RANDOM, model, random_weights(model))]
-    found += control
-    if not flags.no_control:
-        made = Contender(
-            STATISTICS, lambda side: NaturalStatistics(max_megapixels=limit, shorter_side=side), standardise=True
-        )
-        found.append(made)
-    return found
+    if flags.no_control:
+        return found
+    made = Contender(
+        STATISTICS, lambda side: NaturalStatistics(max_megapixels=limit, shorter_side=side), standardise=True
+    )
+    return [*found, *control, made]
 
 
-def _meter(name: str, own: OwnScores) -> Contender:
-    """A model that gives scores, turned round if its lower ones are better."""
-
-    def make(side: int | None) -> OwnScores:
-        return OwnScores(
-            own.config, own.variables, max_megapixels=own.max_megapixels, shorter_side=side,
-            sign=1 if own.probe().higher_is_better else -1,
-        )  # fmt: skip
-
-    return Contender(name, make, gives_scores=True)
+def _of_another_recipe(name: str, extractor: RecipeExtractor) -> Contender:
+    """Scores are turned round if the lower ones are better."""
+    scores = extractor.gives_scores
+    sign = -1 if scores and not extractor.probe().higher_is_better else 1
+    return Contender(name, lambda side: extractor.with_sign(sign, side), gives_scores=scores)
 
 
 def _cross_all(

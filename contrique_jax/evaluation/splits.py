@@ -19,6 +19,7 @@ from jaxtyping import Int
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import atomic_write, output_path
+from contrique_jax.io.regular import read_text
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 FEWEST_GROUPS = 5
@@ -175,7 +176,7 @@ def check_request(path: str | Path, count: int | None, seed: int | None) -> None
 def _stored(path: Path) -> tuple[list[dict[str, list[str]]], Any]:
     """The names on each side of each split in a file, and the seed that was written beside them."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_text(path))
         if stored["format"] != FILE_FORMAT or stored["version"] != FILE_VERSION:
             raise ValueError
         listed = [{side: [str(name) for name in entry[side]] for side in SIDES} for entry in stored["splits"]]

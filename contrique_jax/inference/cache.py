@@ -15,6 +15,7 @@ from jaxtyping import Float
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.extractor import FileFeatures, name_reduced, progress_bar
 from contrique_jax.io.outputs import write_npz
+from contrique_jax.io.regular import open_regular
 
 FEATURES_VERSION = 2  # raise it when the same image and weights give other features, or the file another form
 
@@ -42,7 +43,13 @@ def cached_features(
     they are. One file a model and name of `data_folder`, wherever that lies.
     """
     known = _Kept(_store(describer, folder, data_folder), describer.width)
-    contents = {path: known.content(path) for path in dict.fromkeys(paths)}
+    contents: dict[Path, str] = {}
+    unread: list[BrokenImage] = []
+    for path in dict.fromkeys(paths):
+        try:
+            contents[path] = known.content(path)
+        except OSError as error:
+            unread.append(BrokenImage(str(path), f"the file cannot be read ({error.strerror})"))
     first = {content: path for path, content in reversed(contents.items())}
     missing = [path for path, content in contents.items() if content not in known.features and first[content] == path]
     broken: dict[str, BrokenImage] = {}
@@ -58,7 +65,7 @@ def cached_features(
     finally:  # also what an interrupted run has done so far
         known.write()
     name_reduced(reduced, describer.max_megapixels)
-    unread = [BrokenImage(str(path), broken[content].why) for path, content in contents.items() if content in broken]
+    unread += [BrokenImage(str(path), broken[content].why) for path, content in contents.items() if content in broken]
     return {path: known.features[content] for path, content in contents.items() if content in known.features}, unread
 
 
@@ -92,11 +99,11 @@ class _Kept:
             self._read = len(self._contents) + len(self.features)
 
     def content(self, path: Path) -> str:
-        """The hash of the file's bytes, which are read where the file is new or has changed."""
+        """The hash of the file's bytes, which are read if the file is new or has changed. Raises OSError."""
         status = path.stat()
         stamp = _short(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode())
         if stamp not in self._contents:
-            with open(path, "rb") as stream:
+            with open_regular(path) as stream:
                 self._contents[stamp] = hashlib.file_digest(stream, "sha256").hexdigest()[:32]
         return self._contents[stamp]
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
+from contrique_jax.inference.any_recipe import open_extractor, own_scores
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.inference.own_scores import open_extractor, own_scores
 from contrique_jax.inference.pretrained import Scale, choose_meter
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import check_fit

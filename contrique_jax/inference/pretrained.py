@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
-from contrique_jax.inference.own_scores import own_scores
+from contrique_jax.inference.any_recipe import own_scores
 from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, read_description
 from contrique_jax.probe import Probe, load_probe
 

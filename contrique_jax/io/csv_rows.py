@@ -10,6 +10,7 @@ from typing import TextIO
 
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
+from contrique_jax.io.regular import open_regular
 
 
 def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
@@ -26,12 +27,13 @@ def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
     except FileNotFoundError as error:
         raise UserError(f"{field}: {path} does not exist.") from error
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{field}: {path} cannot be read as a csv file in UTF-8 ({error}).") from error
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{field}: {path} cannot be read as a csv file in UTF-8 ({why}).") from error
 
 
 def _opened(path: Path | str) -> TextIO:
     if not buckets.is_address(path):
-        return open(path, encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="")
     data = buckets.read(str(path))
     if data is None:
         raise FileNotFoundError(path)

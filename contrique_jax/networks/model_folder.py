@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from contrique_jax.config import DTYPES, ENCODERS, FEATURES, INPUT_SCALINGS, Config, ModelConfig
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io.regular import open_regular, read_text
 from contrique_jax.networks.encoder import (
     CENTRE,
     HALF_RANGE,
@@ -179,6 +180,7 @@ def _model_folder(folder: str | os.PathLike[str]) -> Path:
 
 def _read_flat(weights: Path) -> dict[str, np.ndarray]:
     try:
+        open_regular(weights).close()
         return dict(safetensors.numpy.load_file(weights))
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{weights}: truncated or not a safetensors file; copy or save the model again.") from error
@@ -190,7 +192,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """The `model.json` of a model folder. Raises UserError if it cannot be read or is of an unknown format."""
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(read_text(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:

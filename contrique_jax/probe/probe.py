@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import write_npz
+from contrique_jax.io.regular import NotRegular, open_regular
 from contrique_jax.probe.posterior import Posterior
 from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
 
@@ -105,10 +106,12 @@ def load_probe(path: str | Path) -> Probe:
     """Reads a probe. Raises UserError for a file that is missing, cut off, of another kind or holds NaN."""
     path = Path(path).expanduser()
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             fields = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such probe; fit one with `contrique-jax evaluate --probe {path}`.") from error
+    except (NotRegular, PermissionError) as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror}); name the file of a probe.") from error
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: cut off or not a probe; copy it again or fit it again.") from error
     version = fields.pop("format_version", None)

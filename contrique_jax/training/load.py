@@ -8,11 +8,46 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from contrique_jax.config import ENCODERS, ModelConfig
+from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.networks.encoder import Variables, init_model
-from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, embedded_folder, load_model
+from contrique_jax.networks.model_folder import (
+    DESCRIPTION,
+    WEIGHTS,
+    embedded_folder,
+    load_model,
+    read_description,
+    read_folder,
+)
+from contrique_jax.recipes import recipe_named
+
+
+def recipe_behind(spec: str) -> str:
+    """The recipe of the model that --model names; of what is no model folder, CONTRIQUE's."""
+    folder = None if spec.startswith("random:") else model_folder(spec)
+    return Config.recipe if folder is None else str(read_description(folder).get("recipe", Config.recipe))
+
+
+def load_any(spec: str) -> tuple[Config, Variables]:
+    """The model that --model names, of any recipe: its config, of which `model` is the architecture, and its weights.
+
+    Raises UserError if there is none.
+    """
+    name = recipe_behind(spec)
+    if name == Config.recipe:
+        model, variables = load_network(spec)
+        return Config(model=model), variables
+    folder = model_folder(spec)
+    assert folder is not None  # or it would be CONTRIQUE's
+    config: Config = recipe_named(name).Config()
+    description, variables = read_folder(folder)
+    try:
+        config.model = type(config.model)(**description["architecture"])
+        config.model.validate()
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error}).") from error
+    return config, variables
 
 
 def load_network(spec: str) -> tuple[ModelConfig, Variables]:

@@ -26,6 +26,8 @@ def learning_rate(optim: OptimConfig, steps: int, step: Int[Array, ""] | int) ->
     elif optim.schedule == "cosine_restarts":
         position, length = _within_cycle(step - warmup, optim.restart_steps, optim.restart_growth)
         falling = 0.5 * (1 + jnp.cos(jnp.pi * position / length))
+    elif optim.schedule != "cosine":
+        raise ValueError(optim.schedule)
     else:
         falling = 0.5 * (1 + jnp.cos(jnp.pi * (step - warmup) / max(steps - warmup, 1)))
     return optim.learning_rate * jnp.where(step < warmup, rising, falling)
@@ -58,6 +60,8 @@ def optimiser(optim: OptimConfig, steps: int, decays: Any) -> optax.GradientTran
     if optim.optimiser == "lars":
         rule = optax.lars(rate, optim.weight_decay, decays, trust_ratio_mask=decays, momentum=optim.momentum)
         return optax.chain(optax.scale(optim.gradient_scale), rule)
+    if optim.optimiser != "sgd":
+        raise ValueError(optim.optimiser)
     return optax.chain(
         optax.scale(optim.gradient_scale),
         optax.add_decayed_weights(optim.weight_decay, mask=decays),

@@ -9,7 +9,7 @@ from contrique_jax.errors import UserError
 from contrique_jax.recipes import recipe_of
 from contrique_jax.recipes.recipe import Variables
 from contrique_jax.training import hosts
-from contrique_jax.training.load import load_network
+from contrique_jax.training.load import load_any
 
 
 def starting_weights(config: Config) -> Variables:
@@ -23,10 +23,10 @@ def starting_weights(config: Config) -> Variables:
     if not spec:
         return drawn
     try:
-        model, theirs = load_network(spec)
+        other, theirs = load_any(spec)
     except UserError as error:
         raise UserError(f"config.train.init_from: {error}") from error
-    variables, taken = recipe.take_over(config, drawn, model, theirs)
+    variables, taken = recipe.take_over(config, drawn, other.model, theirs)
     if hosts.is_first():
         print(f"starting from {spec}: {taken}", file=sys.stderr)
     return variables

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from contrique_jax.config import Config, ModelConfig, OptimConfig
+from contrique_jax.config import OPTIMISERS, SCHEDULES, Config, ModelConfig, OptimConfig
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.recipes.contrique import recipe
 from contrique_jax.training.optim import learning_rate, optimiser
@@ -60,6 +60,19 @@ def test_restarts_equal_pytorchs(torch, growth):
 def test_a_constant_rate_stays():
     optim = OptimConfig(learning_rate=0.2, schedule="constant", warmup_share=0.1)
     assert [float(learning_rate(optim, 20, step)) for step in (0, 1, 2, 19)] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+
+
+def test_every_name_that_a_config_takes_is_there():
+    for schedule in SCHEDULES:
+        assert float(learning_rate(OptimConfig(schedule=schedule), 10, 5)) >= 0
+    kinds = {
+        type(optimiser(OptimConfig(optimiser=name), 10, {"w": True}).init({"w": jnp.ones(3)})) for name in OPTIMISERS
+    }
+    assert kinds == {tuple}
+    for wrong in ({"optimiser": "adam"}, {"schedule": "linear"}):
+        with pytest.raises(ValueError):
+            optimiser(OptimConfig(**wrong), 10, {"w": True})
+            learning_rate(OptimConfig(**wrong), 10, 5)
 
 
 def test_no_warm_up_starts_at_the_peak():

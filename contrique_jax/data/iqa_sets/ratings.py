@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
+from contrique_jax.io.regular import open_regular
 
 # Photographs of one data set often have one size in bytes; this much of each tells nearly all of them apart.
 _SAMPLE_BYTES = 1 << 14
@@ -110,7 +112,8 @@ def _by(
 ) -> list[list[int]]:
     found: dict[object, list[int]] = {}
     for i in rows:
-        found.setdefault(key(images[i]), []).append(i)
+        with contextlib.suppress(OSError):  # it is equal to none, and named as broken when it is its turn
+            found.setdefault(key(images[i]), []).append(i)
     return [equal for equal in found.values() if len({groups[i] for i in equal}) > 1]
 
 
@@ -120,11 +123,11 @@ def _size(image: Path) -> int:
 
 def _sample(image: Path) -> bytes:
     """Some bytes from the middle of a file: the first ones are often the same header."""
-    with open(image, "rb") as stream:
+    with open_regular(image) as stream:
         stream.seek(max(0, image.stat().st_size - _SAMPLE_BYTES) // 2)
         return hashlib.sha256(stream.read(_SAMPLE_BYTES)).digest()
 
 
 def _digest(image: Path) -> bytes:
-    with open(image, "rb") as stream:
+    with open_regular(image) as stream:
         return hashlib.file_digest(stream, "sha256").digest()

@@ -19,6 +19,7 @@ from contrique_jax.data.iqa_sets.xlsx import sheet_rows
 from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.regular import read_text
 
 # LIVE numbers its images through these folders, in this order.
 LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -207,7 +208,7 @@ def _records(path: Path, columns: Sequence[str], sheet: str | None = None) -> It
 def _words(path: Path) -> list[tuple[Place, list[str]]]:
     """The words of each line that has some."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text ({error}).") from error
     return [(Place(path, i), line.split()) for i, line in enumerate(lines, 1) if line.strip()]

@@ -103,7 +103,7 @@ def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -
     """The encoder; the projector too if all its arrays have the shapes of this config's."""
     spec = config.train.init_from
     for field in ("encoder", "base_width", "input_scaling"):
-        ours, other = getattr(config.model, field), getattr(model, field)
+        ours, other = getattr(config.model, field), getattr(model, field, None)
         if ours != other:
             raise UserError(
                 f"config.train.init_from={spec}: its model.{field} is {other!r} and this run's is {ours!r}; "

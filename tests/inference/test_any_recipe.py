@@ -1,9 +1,10 @@
-"""A model whose recipe gives scores: scored, evaluated and loaded without a probe."""
+"""Models of another recipe: one that gives scores needs no probe, one that gives features takes one."""
 
 from __future__ import annotations
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from PIL import Image
 import contrique_jax
 from contrique_jax.errors import UserError
 from contrique_jax.evaluate import main as evaluate
-from contrique_jax.inference.own_scores import open_extractor
+from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes import RECIPES
 from contrique_jax.score import main as score
@@ -71,7 +72,7 @@ def test_its_direction_is_kept(place):
 
 
 def test_what_it_cannot_give_is_one_sentence(place, tmp_path):
-    with pytest.raises(UserError, match="gives one score an image"):
+    with pytest.raises(UserError, match="has no maps"):
         open_extractor(str(place / "model"), windows=True)
     description = json.loads((place / "model" / "model.json").read_text())
     (place / "model" / "model.json").write_text(json.dumps(description | {"architecture": {"depth": 3}}))
@@ -80,3 +81,23 @@ def test_what_it_cannot_give_is_one_sentence(place, tmp_path):
     (place / "model" / "model.json").write_text(json.dumps(description | {"recipe": "gone"}))
     with pytest.raises(UserError, match=r"there is no recipe 'gone'"):
         open_extractor(str(place / "model"))
+
+
+def test_features_of_another_recipe_go_through_a_probe(place, monkeypatch, capsys):
+    monkeypatch.setattr(toy, "gives", "features")
+    monkeypatch.setattr(
+        toy,
+        "apply",
+        lambda config, variables, constants, x, valid, reference=None: toy._encoded(variables["params"], _corner(x)),
+    )
+    rated, probe = str(place / "rated.csv"), str(place / "p.npz")
+    flags = ["--model", str(place / "model"), "--scores", rated, "--no-control", "--splits", "2", "--probe", probe]
+    evaluate(flags)
+    assert contrique_jax.load(place / "model").features([place / "00.png"]).shape == (1, 16)
+    score(["--model", str(place / "model"), "--probe", probe, str(place / "00.png"), "--out", str(place / "s.csv")])
+    assert (place / "s.csv").read_text().count("00.png") == 1
+
+
+def _corner(x):
+    """16 x 16 pixels of an image of any size."""
+    return jnp.pad(x[:, :16, :16], ((0, 0), (0, max(16 - x.shape[1], 0)), (0, max(16 - x.shape[2], 0)), (0, 0)))

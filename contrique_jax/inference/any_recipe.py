@@ -1,0 +1,109 @@
+"""Models of recipes other than CONTRIQUE at work: features for a probe, or scores that need none."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from contrique_jax.config import Config
+from contrique_jax.errors import UserError
+from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor
+from contrique_jax.io.machine import available_cores
+from contrique_jax.probe import NO_REFERENCE, Probe
+from contrique_jax.recipes import recipe_named
+from contrique_jax.training.load import load_any, load_network, recipe_behind
+
+
+class RecipeExtractor(Extractor):
+    """Features of a recipe's `apply` at full and half size; of one that gives scores the score, at the image's own size."""
+
+    def __init__(
+        self, config: Config, variables: dict[str, Any], *, max_megapixels: float = MAX_MEGAPIXELS,
+        shorter_side: int | None = None, workers: int = 0, sign: int = 1,
+    ):  # fmt: skip
+        """As `Extractor`; `config` of the recipe, with the model's architecture. What comes out is multiplied by `sign`."""
+        if not max_megapixels > 0:
+            raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
+        self.config, self.sign, self.recipe = config, sign, recipe_named(config.recipe)
+        self.scales = 1 if self.recipe.gives == "score" else 2
+        self.model, self.variables = config.model, jax.device_put(variables)
+        self.model_hash = _name_of(variables)
+        self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
+        self._workers, self._windows = workers or available_cores(), False
+        self._constants = self.recipe.constants(config)
+        one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        self.width = self.scales * jax.eval_shape(self._applied, variables, one).shape[1]
+
+        def encode(variables: Any, images: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, None]:
+            return self._applied(variables, images.astype(jnp.float32) / 255, valid), None
+
+        self._encode = jax.jit(encode)
+
+    @property
+    def gives_scores(self) -> bool:
+        return self.scales == 1
+
+    def _applied(self, variables: Any, images: Array, valid: Array | None = None) -> Float[Array, "n d"]:
+        found = self.recipe.apply(self.config, variables, self._constants, images, valid, None)
+        return self.sign * (found[:, None] if self.gives_scores else found)
+
+    def _scaled(self, image: RGB) -> tuple[RGB, ...]:
+        return (image,) if self.gives_scores else super()._scaled(image)
+
+    def apply(self, variables: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
+        """The same of a batch of images of one size, float in [0, 1]: pure."""
+        if self.gives_scores:
+            return self._applied(variables, images)
+        n, height, width, channels = images.shape
+        shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
+        half = jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0, 1)
+        return jnp.concatenate([self._applied(variables, images), self._applied(variables, half)], axis=1)
+
+    def with_maps(self) -> Extractor:
+        raise UserError(f"map: a model of the recipe {self.recipe.name!r} has no maps of its image's quality.")
+
+    def with_sign(self, sign: int, shorter_side: int | None) -> RecipeExtractor:
+        """The same model for images of another size, its scores turned round or not."""
+        return RecipeExtractor(
+            self.config, self.variables, max_megapixels=self.max_megapixels, shorter_side=shorter_side, sign=sign
+        )
+
+    def probe(self) -> Probe:
+        """The probe that takes the score as it is."""
+        low, high, higher_is_better = self.recipe.score_range(self.config)
+        return Probe(
+            coefficients=np.ones(1), intercept=0.0, alpha=0.0, feature_name=NO_REFERENCE, model_hash=self.model_hash,
+            data_set=f"{self.recipe.name}'s own scale", score_low=low, score_high=high, higher_is_better=higher_is_better,
+        )  # fmt: skip
+
+
+def own_scores(spec: str, **limits: Any) -> RecipeExtractor | None:
+    """The model that --model names if its recipe gives scores, None if it gives features. Raises UserError if its files
+    are broken or its recipe is not known."""
+    if recipe_named(recipe_behind(spec)).gives != "score":
+        return None
+    config, variables = load_any(spec)
+    return RecipeExtractor(config, variables, **limits)
+
+
+def open_extractor(spec: str, *, windows: bool = False, **limits: Any) -> Extractor:
+    """What turns images into features, or into scores, with the model that --model names."""
+    if recipe_behind(spec) == Config.recipe:
+        return Extractor(*load_network(spec), windows=windows, **limits)
+    config, variables = load_any(spec)
+    extractor = RecipeExtractor(config, variables, **limits)
+    return extractor.with_maps() if windows else extractor
+
+
+def _name_of(variables: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that name these weights."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(np.asarray(leaf, np.float32)).data)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""CONTRIQUE: `recipe` and what it is made of."""
