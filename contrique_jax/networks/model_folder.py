@@ -116,23 +116,23 @@ def save_model(
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file stands where the model folder should be; remove it or choose another name.")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
     try:
-        temporary.mkdir(parents=True, exist_ok=True)
-        (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(flat, metadata={"format": "pt"}))
-        (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
+        beside.mkdir(parents=True, exist_ok=True)
+        (beside / WEIGHTS).write_bytes(safetensors.numpy.save(flat, metadata={"format": "pt"}))
+        (beside / DESCRIPTION).write_text(text, encoding="utf-8")
         if folder.exists():
             for name in (WEIGHTS, DESCRIPTION):
-                os.replace(temporary / name, folder / name)
+                os.replace(beside / name, folder / name)
         else:
-            os.rename(temporary, folder)
+            os.rename(beside, folder)
     except OSError as error:
         sentence = (
             disk_message(error, str(folder)) or f"{folder}: cannot be written ({error.strerror}); choose another."
         )
         raise UserError(sentence) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def preprocessing(model: Any) -> dict[str, Any]:

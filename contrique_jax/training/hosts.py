@@ -51,7 +51,7 @@ def join(mode: str, coordinator: str, processes: int, process: int, wait_seconds
             _check_free(coordinator, port)
     elif processes >= 0 or process >= 0:
         raise UserError(
-            "--processes and --process_id say nothing without --coordinator: give all three, or none if a cluster tells."
+            "--processes and --process_id need --coordinator: give all three, or none if a cluster manager provides them."
         )
     if "jax_cpu_collectives_implementation" in jax.config.values:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")

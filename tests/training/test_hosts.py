@@ -294,7 +294,7 @@ for flags, message in [
     (("on", "", -1, -1), "no cluster was found"),
     (("auto", "here:8476", 2, 2), "--process_id=2"),
     (("auto", "here", 2, 0), "give host:port"),
-    (("auto", "", 4, 2), "say nothing without --coordinator"),
+    (("auto", "", 4, 2), "--process_id need --coordinator"),
 ]:
     with pytest.raises(UserError, match=message):
         hosts.join(*flags, 2)
