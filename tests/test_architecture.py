@@ -70,6 +70,11 @@ def test_every_module_is_in_a_room():
     assert {room_of(module) for module in MODULES} == set(ROOMS)
 
 
+def test_every_folder_of_modules_is_a_package():
+    """Without `__init__.py` it would be left out of the wheel."""
+    assert [str(path) for path in MODULES.values() if not (path.parent / "__init__.py").exists()] == []
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_run_downwards(module):
     floor = ROOMS.index(room_of(module))
