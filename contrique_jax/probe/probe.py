@@ -17,12 +17,13 @@ from contrique_jax.io.outputs import write_npz
 from contrique_jax.io.regular import NotRegular, open_regular
 from contrique_jax.probe.posterior import Posterior
 from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
+from contrique_jax.probe.spread import Spread
 
 __all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 
 FORMAT_VERSION = 1
-OPTIONAL = {"deviation", "posterior", "shorter_side"}  # not in every file
-PREFIX = "posterior_"  # of the names of its arrays in the file
+OPTIONAL = {"deviation", "posterior", "spread", "shorter_side"}  # not in every file
+PARTS: dict[str, type[Posterior] | type[Spread]] = {"posterior": Posterior, "spread": Spread}  # NAME_ARRAY in the file
 # What a probe reads: the features of one image, or the absolute difference of two images' features.
 NO_REFERENCE, FULL_REFERENCE = "two-scale", "two-scale difference"
 
@@ -44,6 +45,7 @@ class Probe:
     deviation: float | None = None
     posterior: Posterior | None = None  # what a deviation for each image needs; older files have none
     shorter_side: int | None = None  # images are brought to it before their features are computed; None: left alone
+    spread: Spread | None = None  # the same, learnt from residuals; where it is there, it has the word
 
     @property
     def direction(self) -> str:
@@ -58,12 +60,15 @@ class Probe:
         return scores
 
     def deviations(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"] | None:
-        """Standard deviation of each image's true score about `predict`, wider for images unlike those it was fitted on.
+        """Standard deviation of each image's true score about `predict`: from `spread`, or else the posterior's, wider for
+        images unlike those it was fitted on.
 
-        Without a posterior it is the one `deviation` for all; None where not even that is known. A score is within
+        Without either it is the one `deviation` for all; None where not even that is known. A score is within
         1.645 of them in 90 % of images like those of `data_set`. Raises UserError for another width.
         """
         features = self._checked(features)
+        if self.spread is not None:
+            return self.spread.deviations(features)
         if self.posterior is not None:
             return self.posterior.deviations(features)
         return None if self.deviation is None else np.full(len(features), self.deviation)
@@ -91,14 +96,15 @@ class Probe:
             )
 
     def plain(self) -> dict[str, Any]:
-        """Its fields by name but for the posterior, which is none that a Ridge of another library could hold."""
-        return {name: value for name, value in vars(self).items() if name != "posterior"}
+        """Its fields by name but for posterior and spread, which no Ridge of another library could hold."""
+        return {name: value for name, value in vars(self).items() if name not in PARTS}
 
     def save(self, path: str | Path) -> None:
         """Writes the `.npz`, whole or not at all; no pickles."""
         arrays = {name: np.asarray(value) for name, value in self.plain().items() if value is not None}
-        if self.posterior is not None:
-            arrays |= {PREFIX + name: np.asarray(value) for name, value in vars(self.posterior).items()}
+        for part in PARTS:
+            if getattr(self, part) is not None:
+                arrays |= {f"{part}_{name}": np.asarray(value) for name, value in vars(getattr(self, part)).items()}
         write_npz(Path(path), format_version=np.asarray(FORMAT_VERSION), **arrays)
 
 
@@ -135,9 +141,11 @@ def load_probe(path: str | Path) -> Probe:
     numbers = [value for value in plain.values() if isinstance(value, float)]
     if coefficients.ndim != 1 or not np.isfinite(coefficients).all() or not np.isfinite(numbers).all():
         raise UserError(f"{path}: NaN or infinity where numbers should be; fit the probe again.")
-    stored = {name.removeprefix(PREFIX): value for name, value in fields.items() if name.startswith(PREFIX)}
-    try:
-        posterior = Posterior.checked(len(coefficients), **stored) if stored else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: what its deviations need is damaged ({error}); fit the probe again.") from error
-    return Probe(coefficients=coefficients, posterior=posterior, **plain)
+    parts: dict[str, Any] = {}
+    for part, kind in PARTS.items():
+        stored = {name.removeprefix(f"{part}_"): found for name, found in fields.items() if name.startswith(f"{part}_")}
+        try:
+            parts[part] = kind.checked(len(coefficients), **stored) if stored else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: what its deviations need is damaged ({error}); fit the probe again.") from error
+    return Probe(coefficients=coefficients, **parts, **plain)

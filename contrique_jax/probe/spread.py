@@ -1,0 +1,154 @@
+"""How far one image's score may be from its prediction: which images are hard, learnt from residuals of held-out ones.
+
+A ridge's leverage says how unlike the fitted images one is; where people disagree and the features are blind it does not
+say. Here the variance is a quadratic of a few linear summaries of the features: the prediction itself, and how much the
+image looks like each kind (a data set's own subsets) that the probe was fitted on. It is then scaled so that nine
+in ten of the held-out residuals are inside the interval (split conformal prediction, every image held out once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+from contrique_jax.errors import UserError
+from contrique_jax.probe.ridge import checked_problem, float64, group_members, held_out, row_axes
+
+LEVEL = 0.9
+INSIDE = float(special.ndtri((1 + LEVEL) / 2))  # deviations of half the interval
+FARTHEST = 3.0  # deviations of a summary: beyond, the quadratic is not to be trusted, and the summary is held there
+LEAST_SHARE = 0.05  # of the mean squared residual: no variance is below
+FOLDS = 5  # of the quadratic, so that the interval's scale is measured on residuals it was not fitted to
+PENALTY = 1e-3  # on its coefficients, a row
+LEAST_DEVIATION = 1e-6
+
+Values = Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a deviation for each image needs, small enough for the probe's file."""
+
+    directions: Float[np.ndarray, "k d"]  # float32: summaries are features @ directions.T + offsets
+    offsets: Float[np.ndarray, " k"]
+    centres: Float[np.ndarray, " k"]  # of the summaries of held-out images, and their deviations
+    widths: Float[np.ndarray, " k"]
+    quadratic: Float[np.ndarray, " q"]  # see `monomials`, in squared units of the scores
+    least: float  # variance
+
+    def deviations(self, features: Float[np.ndarray, "n d"]) -> Values:
+        """Of each image, in units of the scores; a score is within INSIDE of them of its prediction in 90 %."""
+        summaries = np.asarray(features, np.float64) @ self.directions.T.astype(np.float64) + self.offsets
+        return np.sqrt(self.variances(summaries))
+
+    def variances(self, summaries: Float[np.ndarray, "n k"]) -> Values:
+        return np.maximum(monomials((summaries - self.centres) / self.widths) @ self.quadratic, self.least)
+
+    @classmethod
+    def checked(cls, width: int, **fields: np.ndarray) -> Self:
+        """From stored arrays. Raises ValueError where shapes do not fit `width` features or a number is none."""
+        arrays = {name: fields[name].astype(np.float64) for name in ("offsets", "centres", "widths", "quadratic")}
+        made = cls(fields["directions"].astype(np.float32), **arrays, least=float(fields["least"].item()))
+        count = made.offsets.size
+        shapes = [made.directions.shape, made.centres.shape, made.widths.shape, made.quadratic.shape]
+        if shapes != [(count, width), (count,), (count,), (1 + count + count * (count + 1) // 2,)]:
+            raise ValueError("another width")
+        if not all(np.isfinite(part).all() for part in (made.directions, *arrays.values(), made.least)):
+            raise ValueError("NaN or infinity")
+        if made.least < 0 or (made.widths <= 0).any():
+            raise ValueError("a variance below 0")
+        return made
+
+
+def monomials(summaries: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n q"]:
+    """1, the summaries in deviations, and their products in pairs; each held within FARTHEST first."""
+    z = np.clip(summaries, -FARTHEST, FARTHEST)
+    first, second = np.triu_indices(z.shape[1])
+    return np.concatenate([np.ones((len(z), 1)), z, z[:, first] * z[:, second]], axis=1)
+
+
+def fit_spread(
+    features: Float[np.ndarray, "n d"],
+    scores: Values,
+    held_out_scores: Values,
+    coefficients: Float[np.ndarray, " d"],
+    intercept: float,
+    *,
+    alpha: float,
+    kinds: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+) -> Spread:
+    """From each image's score and its prediction by a fit without it (and its group).
+
+    `coefficients` and `intercept` are of the fit that is shipped. `kinds` names what the images come from; how much a new image
+    looks like each is a ridge on standardised features with penalty `alpha`. Without, or with one kind only, the
+    prediction alone tells images apart. Raises UserError for NaN and lengths that differ.
+    """
+    x, y, alphas = checked_problem(features, scores, np.array([alpha]))
+    predictions = np.asarray(held_out_scores, np.float64)
+    if predictions.shape != y.shape or not np.isfinite(predictions).all():
+        raise UserError("spread: every image needs its score and its held-out prediction, as numbers.")
+    summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
+    for left_out, along, offset in _memberships(x, alphas, kinds, groups):
+        summaries.append(left_out)
+        directions.append(along)
+        offsets.append(offset)
+    table = np.stack(summaries, axis=1)
+    centres, widths = table.mean(axis=0), np.maximum(table.std(axis=0), LEAST_DEVIATION)
+    z, squares = monomials((table - centres) / widths), (y - predictions) ** 2
+    least = LEAST_SHARE * max(float(squares.mean()), np.finfo(np.float64).tiny)
+    crossed = np.empty(len(y))
+    folds = np.arange(len(y)) % FOLDS
+    for fold in np.unique(folds):
+        inside = folds == fold
+        crossed[inside] = np.maximum(z[inside] @ _least_squares(z[~inside], squares[~inside]), least)
+    ranked = np.sort(squares / crossed)
+    factor = ranked[min(int(np.ceil(LEVEL * (len(y) + 1))), len(y)) - 1] / INSIDE**2
+    return Spread(
+        directions=np.stack(directions).astype(np.float32),
+        offsets=np.array(offsets),
+        centres=centres,
+        widths=widths,
+        quadratic=factor * _least_squares(z, squares),
+        least=factor * least,
+    )
+
+
+def _least_squares(z: Float[np.ndarray, "n q"], squares: Values) -> Float[np.ndarray, " q"]:
+    penalty = PENALTY * len(z) * np.eye(z.shape[1])
+    penalty[0, 0] = 0
+    return np.linalg.solve(z.T @ z + penalty, z.T @ squares)
+
+
+def _memberships(
+    x: Float[np.ndarray, "n d"],
+    alphas: Float[np.ndarray, " 1"],
+    kinds: Sequence[str] | None,
+    groups: Sequence[str] | None,
+) -> list[tuple[Values, Float[np.ndarray, " d"], float]]:
+    """For all kinds but the last (they add up to 1): held-out memberships, and the coefficients on raw features."""
+    names = np.asarray([""] * len(x) if kinds is None else kinds, str)
+    if names.shape != (len(x),):
+        raise UserError("spread: every image needs a kind.")
+    told = np.unique(names)[:-1]
+    if not len(told):
+        return []
+    rows = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
+    mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_DEVIATION)
+    z, members = (x - mean) / deviation, (names[:, None] == told).astype(np.float64)
+    shares = members.mean(axis=0)
+    raw = np.linalg.solve(z.T @ z + alphas[0] * np.eye(z.shape[1]), z.T @ (members - shares)).T / deviation
+    with float64():
+        ones = jnp.ones(len(x))
+        axes, padded = jax.jit(row_axes)(z, ones), group_members(rows)
+        left_out = [
+            np.asarray(held_out(axes, part, ones, alphas, padded).predictions)[0] for part in jnp.asarray(members.T)
+        ]
+    return list(zip(left_out, raw, shares - raw @ mean, strict=True))
