@@ -38,20 +38,25 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
     if probe is None and model is not None and embedded_folder(os.fspath(model)) is None:
         return Model(*load_network(os.fspath(model)))
     meter = choose_meter(model, probe)
-    return Model(*load_network(meter.model), meter.probe, meter.scale)
+    return Model(*load_network(meter.model), meter.probe, meter.scale, meter.map_probe)
 
 
 class Model:
     """A frozen network and, for scores, a probe."""
 
     def __init__(
-        self, model: ModelConfig, variables: Variables, probe: Probe | None = None, scale: Scale | None = None
+        self,
+        model: ModelConfig,
+        variables: Variables,
+        probe: Probe | None = None,
+        scale: Scale | None = None,
+        map_probe: Probe | None = None,
     ):
         self._side = probe.shorter_side if probe else None
         self._extractor = Extractor(model, variables, shorter_side=self._side)
         if probe is not None:
             probe.check_model(self._extractor.model_hash, self.width)
-        self.probe, self.scale = probe, scale
+        self.probe, self.scale, self._map_probe = probe, scale, map_probe
         self._apply: Callable[..., jax.Array] = jax.jit(
             lambda variables, images: two_scale_features(self._extractor.model, variables, images)
         )
@@ -115,7 +120,7 @@ class Model:
         if isinstance(image, str | os.PathLike):
             image, _ = read_image(Path(image), self._extractor.max_megapixels, self._side)
         features, windows = self._windowed.with_windows(image)
-        return quality_map(self.probe, features, windows, self.scale)
+        return quality_map(self.probe, features, windows, self.scale, self._map_probe)
 
     @functools.cached_property
     def _windowed(self) -> Extractor:
