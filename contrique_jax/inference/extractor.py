@@ -34,8 +34,8 @@ from contrique_jax.networks.model_folder import DEFAULT, content_hash
 from contrique_jax.networks.pooling import WINDOWS
 
 MAX_MEGAPIXELS = 16.0
-# Images whose features are computed together and then handed on: this many, or this many full batches' pixels.
-CHUNK_IMAGES, CHUNK_BATCHES = 256, 8
+# Images whose features are computed together and then handed on: this many, or as few as have this many pixels.
+CHUNK_IMAGES, CHUNK_PIXELS = 256, {"cpu": 1 << 23, "other": 1 << 26}
 
 WINDOW_CHUNK_IMAGES = 16  # of which each window has features
 
@@ -192,7 +192,7 @@ class Extractor:
         """Queues every batch on the device."""
         images = [image for pair in pairs for image in pair]
         started = []
-        for batch in plan_batches([image.shape[:2] for image in images], batch_pixels()):
+        for batch in plan_batches([image.shape[:2] for image in images], batch_pixels(self.model.encoder)):
             stacked, valid = batch_images([images[i] for i in batch.places], batch)
             started.append((batch.places, *self._encode(self.variables, stacked, valid)))
         return started
@@ -234,9 +234,12 @@ def _compiled_encoder(model: tuple[Any, ...], windows: bool) -> Callable[..., tu
     return jax.jit(lambda variables, images, valid: (encode(config, variables, images, valid), None))
 
 
-def batch_pixels() -> int:
-    """Pixels of a batch: what keeps the device busy; more only costs memory."""
-    return 1 << (20 if jax.default_backend() == "cpu" else 23)
+def batch_pixels(encoder: str) -> int:
+    """Pixels of a batch: what keeps the device busy; more only costs memory. The wide maps of an EfficientNet-Lite0 outgrow
+    a CPU's caches, and it takes larger images one by one (`networks.strips`)."""
+    if jax.default_backend() != "cpu":
+        return 1 << 23
+    return 1 << (18 if encoder == "efficientnet_lite0" else 20)
 
 
 def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:
@@ -272,13 +275,13 @@ def _checked(image: Any, i: int) -> RGB:
 
 
 def _chunks(items: Iterable[Any], most: int, pixels: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Runs of at most so many items, or as soon as they have the pixels of CHUNK_BATCHES batches."""
+    """Runs of at most so many items, or as soon as they have CHUNK_PIXELS pixels."""
     chunk: list[Any] = []
-    held = 0
+    held, full = 0, CHUNK_PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
     for item in items:
         chunk.append(item)
         held += pixels(item)
-        if len(chunk) == most or held >= CHUNK_BATCHES * batch_pixels():
+        if len(chunk) == most or held >= full:
             yield chunk
             chunk, held = [], 0
     if chunk:

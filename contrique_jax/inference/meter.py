@@ -37,17 +37,24 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
     if probe is None and name is not None and embedded_folder(name) is None and own_scores(name) is None:
         return Model(open_extractor(name))
     meter = choose_meter(name, probe)
-    return Model(open_extractor(meter.model, shorter_side=meter.probe.shorter_side), meter.probe, meter.scale)
+    extractor = open_extractor(meter.model, shorter_side=meter.probe.shorter_side)
+    return Model(extractor, meter.probe, meter.scale, meter.map_probe)
 
 
 class Model:
     """A frozen network and, for scores, a probe."""
 
-    def __init__(self, extractor: Extractor, probe: Probe | None = None, scale: Scale | None = None):
+    def __init__(
+        self,
+        extractor: Extractor,
+        probe: Probe | None = None,
+        scale: Scale | None = None,
+        map_probe: Probe | None = None,
+    ):
         self._extractor, self._side = extractor, extractor.shorter_side
         if probe is not None:
             probe.check_model(extractor.model_hash, self.width)
-        self.probe, self.scale = probe, scale
+        self.probe, self.scale, self._map_probe = probe, scale, map_probe
         self._apply: Callable[..., jax.Array] = jax.jit(extractor.apply)
 
     def __repr__(self) -> str:
@@ -109,7 +116,7 @@ class Model:
         if isinstance(image, str | os.PathLike):
             image, _ = read_image(Path(image), self._extractor.max_megapixels, self._side)
         features, windows = self._windowed.with_windows(image)
-        return quality_map(self.probe, features, windows, self.scale)
+        return quality_map(self.probe, features, windows, self.scale, self._map_probe)
 
     @functools.cached_property
     def _windowed(self) -> Extractor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
@@ -15,7 +16,7 @@ from contrique_jax.inference.any_recipe import own_scores
 from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, read_description
 from contrique_jax.probe import Probe, load_probe
 
-PROBE = "probe.npz"  # in an embedded model's folder
+PROBE, MAP_PROBE = "probe.npz", "map.npz"  # in an embedded model's folder: of images, and of windows
 
 
 @dataclass(frozen=True)
@@ -25,25 +26,27 @@ class Scale:
     low: float  # scores of the worst and of the best quality
     high: float
 
-    def scores(self, raw: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
+    def scores(self, raw: npt.ArrayLike) -> Float[np.ndarray, "*n"]:
         """0..100; what lies beyond the range is at its end."""
         return np.clip(self.unbounded(raw), 0, 100)
 
-    def unbounded(self, raw: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
+    def unbounded(self, raw: npt.ArrayLike) -> Float[np.ndarray, "*n"]:
         """The same line, not cut off at its ends."""
         return 100 * (np.asarray(raw, np.float64) - self.low) / (self.high - self.low)
 
-    def deviations(self, raw: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
-        return np.asarray(raw, np.float64) * 100 / abs(self.high - self.low)
+    def deviations(self, raw: npt.ArrayLike) -> Float[np.ndarray, "*n"]:
+        """Standard deviations of scores from those of raw ones."""
+        return 100 * np.asarray(raw, np.float64) / abs(self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Meter:
-    """What scores are made with: the model that --model would name, a probe, and its scale if it is an embedded one."""
+    """What scores are made with: the model that --model would name, a probe; the scale, if it is an embedded one."""
 
     model: str
     probe: Probe
     scale: Scale | None
+    map_probe: Probe  # of windows, see `quality_map`
 
 
 def named_models() -> dict[str, dict[str, Any]]:
@@ -54,8 +57,8 @@ def named_models() -> dict[str, dict[str, Any]]:
 
 
 def size(name: str) -> int:
-    """Bytes of an embedded model's weights and probe."""
-    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE))
+    """Bytes of an embedded model's weights and probes."""
+    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE, MAP_PROBE))
 
 
 def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[str] | None) -> Meter:
@@ -69,11 +72,12 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
                 f"probe: {probe} is of one model; name that with --model M too (--model {DEFAULT} is the embedded one), "
                 "or leave --probe out."
             )
-        return Meter(os.fspath(model), load_probe(os.fspath(probe)), None)
+        given = load_probe(os.fspath(probe))
+        return Meter(os.fspath(model), given, None, given)
     name = DEFAULT if model is None else os.fspath(model)
     own = own_scores(name)
     if own is not None:
-        return Meter(name, own.probe(), None)
+        return Meter(name, own.probe(), None, own.probe())
     folder = embedded_folder(name)
     if folder is None or (model is not None and Path(name).expanduser().exists()):
         raise UserError(
@@ -82,4 +86,5 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
         )
     fitted = load_probe(folder / PROBE)
     low, high = fitted.score_low, fitted.score_high
-    return Meter(name, fitted, Scale(low, high) if fitted.higher_is_better else Scale(high, low))
+    scale = Scale(low, high) if fitted.higher_is_better else Scale(high, low)
+    return Meter(name, fitted, scale, load_probe(folder / MAP_PROBE))

@@ -1,9 +1,13 @@
 """Where in an image the quality is good and where it is not: the probe on overlapping windows of the network's maps.
 
 One pass of the network gives the image's features and those of 13 x 13 windows, each a quarter of the height and of the
-width (`pooling.window_means`). The probe judges each window as it would an image. A window differs less within itself
+width (`pooling.window_means`). A probe judges each window as it would an image. A window differs less within itself
 than the image does, so its deviations are smaller, and the mean of the windows' scores is not the image's score: the map
 is shifted to have it as its mean. The map says how windows compare, the score says how good the whole is.
+
+A probe fitted on whole images alone finds a sharp subject better than the sky behind it, and faults drown in that. The
+embedded model has one for windows, fitted on three things together: opinions of photographs; windows of undistorted
+photographs, which should differ little from one another; distorted windows, which should lose with each level.
 """
 
 from __future__ import annotations
@@ -35,14 +39,18 @@ def window_scores(probe: Probe, windows: Float[np.ndarray, "g g d"]) -> Map:
 
 
 def quality_map(
-    probe: Probe, features: Float[np.ndarray, " d"], windows: Float[np.ndarray, "g g d"], scale: Scale | None = None
+    probe: Probe,
+    features: Float[np.ndarray, " d"],
+    windows: Float[np.ndarray, "g g d"],
+    scale: Scale | None = None,
+    map_probe: Probe | None = None,
 ) -> Map:
     """The score of each window, float32, row by row from the top left: the mean is the image's own score.
 
-    In the probe's units, or on `scale`, not cut off at its ends. Window (i, j) begins at i / 16 of the height and j / 16
-    of the width.
+    `map_probe` judges windows, `probe` the image (default: both). In the probe's units, or on `scale`, not cut off at its
+    ends. Window (i, j) begins at i / 16 of the height and j / 16 of the width.
     """
-    scores = window_scores(probe, windows)
+    scores = window_scores(map_probe or probe, windows)
     scores += probe.predict(features[None])[0] - scores.mean()
     return (scores if scale is None else scale.unbounded(scores)).astype(np.float32)
 
@@ -56,7 +64,7 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], scores: Map, probe: Probe, scale:
     span = SPAN * (100 if scale else max(abs(probe.score_high - probe.score_low), 1e-12))
     better = (scores - scores.mean()) / span * (1 if scale or probe.higher_is_better else -1)
     spread = _spread(np.clip(better, -1, 1), *size)[..., None]
-    colour = np.where(spread < 0, np.asarray(WORSE, np.float32), np.asarray(BETTER, np.float32))
+    colour = np.where(spread < 0, np.array(WORSE, np.float32), np.array(BETTER, np.float32))
     opacity = OPACITY * np.abs(spread)
     return Image.fromarray(np.round(shown * (1 - opacity) + colour * opacity).astype(np.uint8))
 

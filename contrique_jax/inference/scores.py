@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import heapq
 import json
 from collections.abc import Iterable, Iterator
@@ -42,28 +43,31 @@ def score_files(
     paths: Iterable[Path],
     reference: Float[np.ndarray, " d"] | None = None,
     scale: Scale | None = None,
+    map_probe: Probe | None = None,
 ) -> Iterator[Score]:
     """Scores file by file, in order, whatever their number; `reference`: features of the pristine image, for a
-    full-reference probe; `scale`: on which scores and deviations are given. Raises UserError if probe and model do not
-    belong together."""
+    full-reference probe; `scale`: on which scores and deviations are given; `map_probe`: of windows, if not `probe`.
+    Raises UserError if probe and model do not belong together."""
     check_fit(extractor, probe, reference is not None)
     for item in extractor.stream(paths):
-        yield _judged(probe, item, reference, scale)
+        scores = None
+        if item.features is not None and item.windows is not None:
+            scores = quality_map(probe, item.features, item.windows, scale, map_probe)
+        yield dataclasses.replace(_judged(probe, item, reference, scale), map=scores)
 
 
 def _judged(probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None, scale: Scale | None) -> Score:
     if item.features is None:
         return Score(item.path, None, None, item.broken, item.reduced)
-    features, windows = item.features, item.windows
+    features = item.features
     if reference is not None:
         features = np.abs(reference - features)
     deviations = probe.deviations(features[None])
     raw, deviation = float(probe.predict(features[None])[0]), None if deviations is None else float(deviations[0])
-    scores = None if windows is None else quality_map(probe, features, windows, scale)
     if scale is None:
-        return Score(item.path, raw, deviation, None, item.reduced, map=scores)
+        return Score(item.path, raw, deviation, None, item.reduced)
     shown = None if deviation is None else float(scale.deviations(deviation))
-    return Score(item.path, float(scale.scores(raw)), shown, None, item.reduced, raw, scores)
+    return Score(item.path, float(scale.scores(raw)), shown, None, item.reduced, raw)
 
 
 def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:

@@ -19,9 +19,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from contrique_jax.networks import strips
 from contrique_jax.networks.convolution import convolve, depthwise
 from contrique_jax.networks.depthwise import Pads
 from contrique_jax.networks.layers import (
+    RUNNING,
     BatchNorm,
     Conv,
     Map,
@@ -34,6 +36,7 @@ from contrique_jax.networks.layers import (
 )
 
 MOMENTUM, EPSILON = 0.01, 1e-3  # of every BatchNorm: the package's and TensorFlow's
+NO_PADS = ((0, 0), (0, 0))
 STEM, HEAD = 32, 1280  # channels after the first and the last convolution
 # kernel, stride of the first block, expansion, channels, blocks: of each stage
 STAGES = (
@@ -98,15 +101,40 @@ class Block(nnx.Module):
             self.bn2 = _norm(outputs)
 
     def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None) -> Map:
-        out = x
-        if self.expands:
-            out = _relu6(self.bn1(self.conv_pw(out), statistics))
+        kernel = self.conv_dw.weight
+        if not statistics.batches and strips.wanted(x.shape, kernel.shape[3]):
+            return self._in_strips(x, valid)
+        out = self.expanded(x, statistics)
+        out = self.contracted(self.conv_dw(inside(out, valid), valid), statistics)
+        return out + x if self.adds else out
+
+    def expanded(self, x: Map, statistics: Statistics) -> Map:
+        """What the depthwise convolution sees."""
+        return _relu6(self.bn1(self.conv_pw(x), statistics)) if self.expands else x
+
+    def contracted(self, x: Map, statistics: Statistics) -> Map:
+        """From what the depthwise convolution gives."""
         spatial, last, final = (
             (self.bn2, self.conv_pwl, self.bn3) if self.expands else (self.bn1, self.conv_pw, self.bn2)
         )
-        out = _relu6(spatial(self.conv_dw(inside(out, valid), valid), statistics))
-        out = final(last(out), statistics)
-        return out + x if self.adds else out
+        return final(last(_relu6(spatial(x, statistics))), statistics)
+
+    def _in_strips(self, x: Map, valid: Sizes | None) -> Map:
+        """The same in evaluation, a few rows at a time: the expanded map, which is the largest, never exists as a whole."""
+        kernel, stride = self.conv_dw.weight[...], self.stride
+        size, rows = kernel.shape[0], -(-x.shape[1] // stride)
+        real = inside(jnp.ones((*x.shape[:3], 1), x.dtype), valid)
+        (x, pads), (real, _) = aligned(x, size, stride, valid), aligned(real, size, stride, valid)
+        x, real = (jnp.pad(each, ((0, 0), *pads, (0, 0))) for each in (x, real))
+        top, left = pads[0][0], pads[1][0]
+
+        def layer(strip: Map, real: Map) -> Map:
+            out = self.expanded(strip, RUNNING) * real  # beyond the image there are zeros, not what becomes of them
+            out = self.contracted(depthwise(out, kernel, stride, NO_PADS), RUNNING)
+            return out + strip[:, top : top + out.shape[1], left : left + out.shape[2]] if self.adds else out
+
+        parts = [strips.Part(each, stride, size) for each in (x, real)]
+        return strips.by_strips(layer, parts, rows, kernel.shape[3])
 
 
 class BlockStage(nnx.Module):
@@ -163,13 +191,35 @@ class EfficientNetLite0(nnx.Module):
     ) -> list[tuple[Map, Sizes | None]]:
         """The last map of each of the seven stages, of `STAGE_WIDTHS` channels, before the head; and the part of it that
         `valid` covers. Outside that the maps hold anything."""
-        x = kept_or_again(_layer, remat)(self.conv_stem, inside(images, valid), statistics, self.bn1, valid)
+        first = -(-images.shape[1] // 2), -(-images.shape[2] // 2)
+        large = not statistics.batches and strips.wanted((len(images), *first), STEM)
+        if large:
+            x = self._first_in_strips(inside(images, valid), first, valid)
+        else:
+            x = kept_or_again(_layer, remat)(self.conv_stem, inside(images, valid), statistics, self.bn1, valid)
         valid = halved(valid, 2)
-        maps = []
-        for i in range(len(STAGES)):
+        maps = [(x, valid)] if large else []
+        for i in range(len(maps), len(STAGES)):
             x, valid = getattr(self.blocks, str(i))(x, statistics, valid, remat)
             maps.append((x, valid))
         return maps
+
+    def _first_in_strips(self, images: Float[Array, "n h w 3"], first: tuple[int, int], valid: Sizes | None) -> Map:
+        """The stem and the first stage in evaluation, a few rows at a time; `first`: height and width of their maps."""
+        block: Block = getattr(getattr(self.blocks, "0"), "0")
+        kernel = self.conv_stem.weight[...]
+        x, pads = aligned(images, 3, 2, valid)
+        # a row more of the stem's map above and below, for the depthwise convolution
+        x = jnp.pad(x, ((0, 0), (pads[0][0] + 2, pads[0][1] + 2), pads[1], (0, 0)))
+        real = inside(jnp.ones((len(images), *first, 1), x.dtype), halved(valid, 2))
+        real = jnp.pad(real, ((0, 0), (1, 1), (0, 0), (0, 0)))
+
+        def layer(strip: Map, real: Map) -> Map:
+            out = _relu6(self.bn1(convolve(strip, kernel, 2), RUNNING)) * real
+            out = depthwise(out, block.conv_dw.weight[...], 1, ((0, 0), (1, 1)))
+            return block.contracted(out, RUNNING)
+
+        return strips.by_strips(layer, [strips.Part(x, 2, 7), strips.Part(real, 1, 3)], first[0], STEM // 4)
 
 
 def same_pads(side: int, size: int, stride: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def fit_with_falls(
     else:
         rows, target = x, y
     members = group_members(names)
-    members = tuple(np.where(part == len(y), len(rows), part) for part in map(np.asarray, members))
+    members = tuple(jnp.where(part == len(y), len(rows), part) for part in members)
     with float64():
         left_out = np.asarray(jax.jit(_left_out)(rows, target, weights, alphas, members))[:, : len(y)]
         best = int(np.argmin(np.mean((left_out - y) ** 2, axis=1)))

@@ -60,7 +60,7 @@ class Spread:
         shapes = [made.directions.shape, made.centres.shape, made.widths.shape, made.quadratic.shape]
         if shapes != [(count, width), (count,), (count,), (1 + count + count * (count + 1) // 2,)]:
             raise ValueError("another width")
-        if not all(np.isfinite(part).all() for part in (made.directions, *arrays.values(), made.least)):
+        if not all(np.isfinite(part).all() for part in (made.directions, *arrays.values(), np.asarray(made.least))):
             raise ValueError("NaN or infinity")
         if made.least < 0 or (made.widths <= 0).any():
             raise ValueError("a variance below 0")
@@ -149,6 +149,7 @@ def _memberships(
         ones = jnp.ones(len(x))
         axes, padded = jax.jit(row_axes)(z, ones), group_members(rows)
         left_out = [
-            np.asarray(held_out(axes, part, ones, alphas, padded).predictions)[0] for part in jnp.asarray(members.T)
+            np.asarray(held_out(axes, part, ones, jnp.asarray(alphas), padded).predictions)[0]
+            for part in jnp.asarray(members.T)
         ]
     return list(zip(left_out, raw, shares - raw @ mean, strict=True))

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -146,8 +147,11 @@ def fit_why(
     directions, offsets = _discriminants(z, rows.kinds, around, shrinkage, share)
     factor = _calibrated(z, rows, around, shrinkage, share)
     levels, level_offsets = _levels(z, rows, penalty)
-    arrays = (centre, deviation, factor * directions, factor * offsets, levels, level_offsets)
-    return Why(*(np.asarray(part, np.float32) for part in arrays), float(rows.levels.max()), model_hash)
+    arrays: list[Any] = [
+        np.asarray(part, np.float32)
+        for part in (centre, deviation, factor * directions, factor * offsets, levels, level_offsets)
+    ]
+    return Why(*arrays, float(rows.levels.max()), model_hash)
 
 
 def _standard(
