@@ -147,9 +147,8 @@ def _memberships(
     raw = np.linalg.solve(z.T @ z + alphas[0] * np.eye(z.shape[1]), z.T @ (members - shares)).T / deviation
     with float64():
         ones = jnp.ones(len(x))
-        axes, padded = jax.jit(row_axes)(z, ones), group_members(rows)
+        axes, padded, tried = jax.jit(row_axes)(z, ones), group_members(rows), jnp.asarray(alphas)
         left_out = [
-            np.asarray(held_out(axes, part, ones, jnp.asarray(alphas), padded).predictions)[0]
-            for part in jnp.asarray(members.T)
+            np.asarray(held_out(axes, part, ones, tried, padded).predictions)[0] for part in jnp.asarray(members.T)
         ]
     return list(zip(left_out, raw, shares - raw @ mean, strict=True))

@@ -151,7 +151,7 @@ def fit_why(
         np.asarray(part, np.float32)
         for part in (centre, deviation, factor * directions, factor * offsets, levels, level_offsets)
     ]
-    return Why(*arrays, float(rows.levels.max()), model_hash)
+    return Why(*[*arrays, float(rows.levels.max()), model_hash])
 
 
 def _standard(
