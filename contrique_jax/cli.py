@@ -11,7 +11,7 @@ from contrique_jax.errors import UserError, run_verb
 
 VERBS = {
     "train": ("main", "train an encoder from a config; the same command again resumes"),
-    "plan": ("plan", "what a step would cost on a TPU slice that is not there: memory, time, exchanges"),
+    "plan": ("plan", "what a step would cost on a TPU slice you do not have yet: memory, time, exchanges"),
     "features": ("features", "two-scale features of images -> F.npz"),
     "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
     "score": ("score", "quality scores of files and folders"),
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         return
     verb, *rest = argv
     if verb not in VERBS:
-        raise UserError(f"{verb!r} is no verb; there are {', '.join(VERBS)}.")
+        raise UserError(f"unknown command {verb!r}; choose from {', '.join(VERBS)}.")
     importlib.import_module(f"contrique_jax.{VERBS[verb][0]}").main(rest)
 
 
