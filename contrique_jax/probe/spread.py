@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import special
 
 from contrique_jax.errors import UserError
-from contrique_jax.probe.ridge import checked_problem, float64, group_members, held_out, row_axes
+from contrique_jax.probe.falls import LEAST_DEVIATION, group_numbers, left_out
+from contrique_jax.probe.ridge import checked_problem
 
 LEVEL = 0.9
 INSIDE = float(special.ndtri((1 + LEVEL) / 2))  # deviations of half the interval
@@ -28,7 +27,6 @@ FARTHEST = 2.0  # deviations of a summary: beyond, the quadratic is not to be tr
 LEAST_SHARE = 0.02  # of the mean squared residual: no variance is below
 FOLDS = 5  # of the quadratic, so that the interval's scale is measured on residuals it was not fitted to
 PENALTY = 1e-3  # on its coefficients, a row
-LEAST_DEVIATION = 1e-6
 
 Values = Float[np.ndarray, " n"]
 
@@ -92,13 +90,13 @@ def fit_spread(
     looks like each is a ridge on standardised features with penalty `alpha`. Without, or with one kind only, the
     prediction alone tells images apart. Raises UserError for NaN and lengths that differ.
     """
-    x, y, alphas = checked_problem(features, scores, np.array([alpha]))
+    x, y, _ = checked_problem(features, scores, np.array([alpha]))
     predictions = np.asarray(held_out_scores, np.float64)
     if predictions.shape != y.shape or not np.isfinite(predictions).all():
         raise UserError("spread: every image needs its score and its held-out prediction, as numbers.")
     summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
-    for left_out, along, offset in _memberships(x, alphas, kinds, groups):
-        summaries.append(left_out)
+    for others, along, offset in _memberships(x, alpha, kinds, groups):
+        summaries.append(others)
         directions.append(along)
         offsets.append(offset)
     table = np.stack(summaries, axis=1)
@@ -142,7 +140,7 @@ def _least_squares(z: Float[np.ndarray, "n q"], squares: Values, weights: Values
 
 def _memberships(
     x: Float[np.ndarray, "n d"],
-    alphas: Float[np.ndarray, " 1"],
+    alpha: float,
     kinds: Sequence[str] | None,
     groups: Sequence[str] | None,
 ) -> list[tuple[Values, Float[np.ndarray, " d"], float]]:
@@ -153,15 +151,10 @@ def _memberships(
     told = np.unique(names)[:-1]
     if not len(told):
         return []
-    rows = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_DEVIATION)
     z, members = (x - mean) / deviation, (names[:, None] == told).astype(np.float64)
     shares = members.mean(axis=0)
-    raw = np.linalg.solve(z.T @ z + alphas[0] * np.eye(z.shape[1]), z.T @ (members - shares)).T / deviation
-    with float64():
-        ones = jnp.ones(len(x))
-        axes, padded = jax.jit(row_axes)(z, ones), group_members(rows)
-        left_out = [
-            np.asarray(held_out(axes, part, ones, alphas, padded).predictions)[0] for part in jnp.asarray(members.T)
-        ]
-    return list(zip(left_out, raw, shares - raw @ mean, strict=True))
+    members -= shares
+    along, predictions = left_out(z, members, z.T @ z, z.T @ members, alpha, group_numbers(groups, len(x)))
+    raw = along.T / deviation
+    return list(zip((predictions + shares).T, raw, shares - raw @ mean, strict=True))
