@@ -3,7 +3,8 @@
 A ridge's leverage says how unlike the fitted images one is; where people disagree and the features are blind it does not
 say. Here the variance is a quadratic of a few linear summaries of the features: the prediction itself, and how much the
 image looks like each kind (a data set's own subsets) that the probe was fitted on. It is then scaled so that nine
-in ten of the held-out residuals are inside the interval (split conformal prediction, every image held out once).
+in ten of the held-out residuals are inside the interval (split conformal prediction, every image held out once). All
+kinds count alike, however many images each has: an interval that is right for most is not to be wrong for the few.
 """
 
 from __future__ import annotations
@@ -12,22 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import special
 
 from contrique_jax.errors import UserError
-from contrique_jax.probe.ridge import checked_problem, float64, group_members, held_out, row_axes
+from contrique_jax.probe.falls import LEAST_DEVIATION, group_numbers, left_out
+from contrique_jax.probe.ridge import checked_problem
 
 LEVEL = 0.9
 INSIDE = float(special.ndtri((1 + LEVEL) / 2))  # deviations of half the interval
-FARTHEST = 3.0  # deviations of a summary: beyond, the quadratic is not to be trusted, and the summary is held there
-LEAST_SHARE = 0.05  # of the mean squared residual: no variance is below
+FARTHEST = 2.0  # deviations of a summary: beyond, the quadratic is not to be trusted, and the summary is held there
+LEAST_SHARE = 0.02  # of the mean squared residual: no variance is below
 FOLDS = 5  # of the quadratic, so that the interval's scale is measured on residuals it was not fitted to
 PENALTY = 1e-3  # on its coefficients, a row
-LEAST_DEVIATION = 1e-6
 
 Values = Float[np.ndarray, " n"]
 
@@ -91,45 +90,57 @@ def fit_spread(
     looks like each is a ridge on standardised features with penalty `alpha`. Without, or with one kind only, the
     prediction alone tells images apart. Raises UserError for NaN and lengths that differ.
     """
-    x, y, alphas = checked_problem(features, scores, np.array([alpha]))
+    x, y, _ = checked_problem(features, scores, np.array([alpha]))
     predictions = np.asarray(held_out_scores, np.float64)
     if predictions.shape != y.shape or not np.isfinite(predictions).all():
         raise UserError("spread: every image needs its score and its held-out prediction, as numbers.")
     summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
-    for left_out, along, offset in _memberships(x, alphas, kinds, groups):
-        summaries.append(left_out)
+    for others, along, offset in _memberships(x, alpha, kinds, groups):
+        summaries.append(others)
         directions.append(along)
         offsets.append(offset)
     table = np.stack(summaries, axis=1)
     centres, widths = table.mean(axis=0), np.maximum(table.std(axis=0), LEAST_DEVIATION)
-    z, squares = monomials((table - centres) / widths), (y - predictions) ** 2
+    z, squares, weights = monomials((table - centres) / widths), (y - predictions) ** 2, _weights(kinds, len(y))
     least = LEAST_SHARE * max(float(squares.mean()), np.finfo(np.float64).tiny)
     crossed = np.empty(len(y))
     folds = np.arange(len(y)) % FOLDS
     for fold in np.unique(folds):
         inside = folds == fold
-        crossed[inside] = np.maximum(z[inside] @ _least_squares(z[~inside], squares[~inside]), least)
-    ranked = np.sort(squares / crossed)
-    factor = ranked[min(int(np.ceil(LEVEL * (len(y) + 1))), len(y)) - 1] / INSIDE**2
+        quadratic = _least_squares(z[~inside], squares[~inside], weights[~inside])
+        crossed[inside] = np.maximum(z[inside] @ quadratic, least)
+    ratios = squares / crossed
+    order = np.argsort(ratios)
+    reached = np.searchsorted(np.cumsum(weights[order]), LEVEL * (len(y) + 1))
+    factor = ratios[order][min(reached, len(y) - 1)] / INSIDE**2
     return Spread(
         directions=np.stack(directions).astype(np.float32),
         offsets=np.array(offsets),
         centres=centres,
         widths=widths,
-        quadratic=factor * _least_squares(z, squares),
+        quadratic=factor * _least_squares(z, squares, weights),
         least=factor * least,
     )
 
 
-def _least_squares(z: Float[np.ndarray, "n q"], squares: Values) -> Float[np.ndarray, " q"]:
-    penalty = PENALTY * len(z) * np.eye(z.shape[1])
+def _weights(kinds: Sequence[str] | None, count: int) -> Values:
+    """Of each image, the same sum for each kind; 1 on average."""
+    if kinds is None:
+        return np.ones(count)
+    _, of_row, counts = np.unique(np.asarray(kinds, str), return_inverse=True, return_counts=True)
+    return count / len(counts) / counts[of_row]
+
+
+def _least_squares(z: Float[np.ndarray, "n q"], squares: Values, weights: Values) -> Float[np.ndarray, " q"]:
+    weighted = z * weights[:, None]
+    penalty = PENALTY * weights.sum() * np.eye(z.shape[1])
     penalty[0, 0] = 0
-    return np.linalg.solve(z.T @ z + penalty, z.T @ squares)
+    return np.linalg.solve(weighted.T @ z + penalty, weighted.T @ squares)
 
 
 def _memberships(
     x: Float[np.ndarray, "n d"],
-    alphas: Float[np.ndarray, " 1"],
+    alpha: float,
     kinds: Sequence[str] | None,
     groups: Sequence[str] | None,
 ) -> list[tuple[Values, Float[np.ndarray, " d"], float]]:
@@ -140,15 +151,10 @@ def _memberships(
     told = np.unique(names)[:-1]
     if not len(told):
         return []
-    rows = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_DEVIATION)
     z, members = (x - mean) / deviation, (names[:, None] == told).astype(np.float64)
     shares = members.mean(axis=0)
-    raw = np.linalg.solve(z.T @ z + alphas[0] * np.eye(z.shape[1]), z.T @ (members - shares)).T / deviation
-    with float64():
-        ones = jnp.ones(len(x))
-        axes, padded, tried = jax.jit(row_axes)(z, ones), group_members(rows), jnp.asarray(alphas)
-        left_out = [
-            np.asarray(held_out(axes, part, ones, tried, padded).predictions)[0] for part in jnp.asarray(members.T)
-        ]
-    return list(zip(left_out, raw, shares - raw @ mean, strict=True))
+    members -= shares
+    along, predictions = left_out(z, members, z.T @ z, z.T @ members, alpha, group_numbers(groups, len(x)))
+    raw = along.T / deviation
+    return list(zip((predictions + shares).T, raw, shares - raw @ mean, strict=True))
