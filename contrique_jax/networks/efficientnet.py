@@ -124,16 +124,14 @@ class Block(nnx.Module):
         kernel, stride = self.conv_dw.weight[...], self.stride
         size, rows = kernel.shape[0], -(-x.shape[1] // stride)
         real = inside(jnp.ones((*x.shape[:3], 1), x.dtype), valid)
-        (x, pads), (real, _) = aligned(x, size, stride, valid), aligned(real, size, stride, valid)
-        x, real = (jnp.pad(each, ((0, 0), *pads, (0, 0))) for each in (x, real))
-        top, left = pads[0][0], pads[1][0]
+        parts = [_part(each, size, stride, valid) for each in (x, real)]
+        top = left = (size - 1) // 2  # without stride, as it is if the input is added
 
         def layer(strip: Map, real: Map) -> Map:
             out = self.expanded(strip, RUNNING) * real  # beyond the image there are zeros, not what becomes of them
             out = self.contracted(depthwise(out, kernel, stride, NO_PADS), RUNNING)
             return out + strip[:, top : top + out.shape[1], left : left + out.shape[2]] if self.adds else out
 
-        parts = [strips.Part(each, stride, size) for each in (x, real)]
         return strips.by_strips(layer, parts, rows, kernel.shape[3])
 
 
@@ -208,10 +206,10 @@ class EfficientNetLite0(nnx.Module):
         """The stem and the first stage in evaluation, a few rows at a time; `first`: height and width of their maps."""
         block: Block = getattr(getattr(self.blocks, "0"), "0")
         kernel = self.conv_stem.weight[...]
-        x, pads = aligned(images, 3, 2, valid)
+        part = _part(images, 3, 2, valid)
         # a row more of the stem's map above and below, for the depthwise convolution
-        x = jnp.pad(x, ((0, 0), (pads[0][0] + 2, pads[0][1] + 2), pads[1], (0, 0)))
-        real = inside(jnp.ones((len(images), *first, 1), x.dtype), halved(valid, 2))
+        part = part._replace(map=jnp.pad(part.map, ((0, 0), (2, 2), (0, 0), (0, 0))), size=7)
+        real = inside(jnp.ones((len(images), *first, 1), images.dtype), halved(valid, 2))
         real = jnp.pad(real, ((0, 0), (1, 1), (0, 0), (0, 0)))
 
         def layer(strip: Map, real: Map) -> Map:
@@ -219,7 +217,7 @@ class EfficientNetLite0(nnx.Module):
             out = depthwise(out, block.conv_dw.weight[...], 1, ((0, 0), (1, 1)))
             return block.contracted(out, RUNNING)
 
-        return strips.by_strips(layer, [strips.Part(x, 2, 7), strips.Part(real, 1, 3)], first[0], STEM // 4)
+        return strips.by_strips(layer, [part, strips.Part(real, 1, 3)], first[0], STEM // 4)
 
 
 def same_pads(side: int, size: int, stride: int) -> tuple[int, int]:
@@ -242,6 +240,19 @@ def aligned(x: Map, size: int, stride: int, valid: Sizes | None) -> tuple[Map, P
         odd = (valid[:, axis - 1] % 2 == 1)[:, None, None, None]
         x = jnp.where(odd, _placed(x, axis, (size - 1) // 2, length), _placed(x, axis, (size - 2) // 2, length))
     return x, ((0, 0), (0, 0))
+
+
+def _part(x: Map, size: int, stride: int, valid: Sizes | None) -> strips.Part:
+    """What `aligned` gives and its padding, of one image, for strips: read from another place instead of moved."""
+    height, width = x.shape[1:3]
+    if valid is None or stride == 1:
+        pads = same_pads(height, size, stride), same_pads(width, size, stride)
+        return strips.Part(jnp.pad(x, ((0, 0), *pads, (0, 0))), stride, size)
+    before, (rows, columns) = (size - 1) // 2, ((-(-n // stride) - 1) * stride + size for n in (height, width))
+    around = [(before, max(n + 1 - side - before, 0)) for side, n in ((height, rows), (width, columns))]
+    # an even side has a zero less before it
+    shift = 1 - valid[0, 0] % 2, 1 - valid[0, 1] % 2
+    return strips.Part(jnp.pad(x, ((0, 0), *around, (0, 0))), stride, size, shift, columns)
 
 
 def _placed(x: Map, axis: int, before: int, length: int) -> Map:

@@ -111,7 +111,7 @@ def fit_spread(
         crossed[inside] = np.maximum(z[inside] @ quadratic, least)
     ratios = squares / crossed
     order = np.argsort(ratios)
-    reached = np.searchsorted(np.cumsum(weights[order]), LEVEL * (len(y) + 1))
+    reached = int(np.searchsorted(np.cumsum(weights[order]), LEVEL * (len(y) + 1)))
     factor = ratios[order][min(reached, len(y) - 1)] / INSIDE**2
     return Spread(
         directions=np.stack(directions).astype(np.float32),

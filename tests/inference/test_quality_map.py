@@ -28,12 +28,12 @@ def no_cache(monkeypatch):
 def place(tmp_path_factory):
     """A scene, and the same with a blurred lower right corner, in folders a/ and b/ under one name; a tiny model, a probe."""
     folder = tmp_path_factory.mktemp("maps")
-    scene = Image.fromarray(np.asarray(pristine_scene(0, 3))[:128, :160])
+    scene = Image.fromarray(np.asarray(pristine_scene(0, 3))[:256, :320])
     (folder / "a").mkdir()
     (folder / "b").mkdir()
     scene.save(folder / "a" / "scene.png")
     faulty = scene.copy()
-    faulty.paste(scene.crop((100, 80, 160, 128)).filter(ImageFilter.GaussianBlur(4)), (100, 80))
+    faulty.paste(scene.crop((200, 160, 320, 256)).filter(ImageFilter.GaussianBlur(4)), (200, 160))
     faulty.save(folder / "b" / "scene.png")
     extractor = Extractor(*load_network(str(tiny_model(folder / "model"))))
     coefficients = np.random.default_rng(0).normal(size=extractor.width)
@@ -90,7 +90,7 @@ def test_score_writes_a_picture_and_an_array_for_each_image(place, tmp_path):
         scores = np.load(tmp_path / "new" / "maps" / f"scene.png{count}.map.npy")
         assert scores.mean() == pytest.approx(float(row[1]), abs=1e-3)
         assert float(row[1]) == pytest.approx(float(before[1]), rel=1e-4), "a map changes no score"
-        assert Image.open(tmp_path / "new" / "maps" / f"scene.png{count}.map.png").size == (160, 128)
+        assert Image.open(tmp_path / "new" / "maps" / f"scene.png{count}.map.png").size == (320, 256)
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(place, tmp_path, capsys):
