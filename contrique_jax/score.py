@@ -15,7 +15,7 @@ from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
-from contrique_jax.inference.pretrained import choose_meter
+from contrique_jax.inference.pretrained import choose_meter, load_why
 from contrique_jax.inference.quality_map import MapFolder, overlay
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
 from contrique_jax.io.machine import use_compilation_cache
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
         description="Quality scores of images: path, score, deviation; direction and range are in the header. Without --model "
         "and --probe they are the embedded model's, from 0 to 100, higher is better.",
         epilog="Examples: contrique-jax score ~/photos 'more/*.png' --out scores.csv --map maps; "
-        "contrique-jax score --model runs/first --probe my.npz ~/photos",
+        "contrique-jax score --why PHOTO.jpg; contrique-jax score --model runs/first --probe my.npz ~/photos",
     )
     add_model_flags(parser, default=None)
     parser.add_argument("--probe", metavar="P.npz", help="from contrique-jax evaluate --probe; it goes with a --model")
@@ -52,12 +52,17 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--map", metavar="DIR", help="where in each image: NAME.map.png, red is worse than its mean, and NAME.map.npy"
     )
+    parser.add_argument(
+        "--why", action="store_true", help="name the likeliest distortions and their levels, 1 to 5, of each image"
+    )
     flags = parser.parse_intermixed_args(argv)
     out = output_path("--out", flags.out, (".csv", ".jsonl")) if flags.out else None
-    if flags.map and flags.reference:
-        raise UserError("--map: it is of images alone; leave --reference or --map out.")
+    for name in ("map", "why"):
+        if getattr(flags, name) and flags.reference:
+            raise UserError(f"--{name}: it is of images alone; leave --reference or --{name} out.")
     meter = choose_meter(flags.model, flags.probe)
     probe, scale = meter.probe, meter.scale
+    why = load_why(meter.model) if flags.why else None
     paths = list_images(flags.paths)
     maps = MapFolder(flags.map) if flags.map else None
     use_compilation_cache()
@@ -65,12 +70,12 @@ def main(argv: Sequence[str]) -> None:
     extractor = open_extractor(meter.model, **limits, windows=maps is not None)
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
-    found = score_files(extractor, probe, paths, reference, scale, meter.map_probe)
+    found = score_files(extractor, probe, paths, reference, scale, meter.map_probe, why)
     scores = progress_bar(found, len(paths), out is not None)
     tally = Tally()
     try:
         with _opened(out) as stream:
-            writer = Writer(stream, probe, out.suffix.lower() if out else ".csv", scale)
+            writer = Writer(stream, probe, out.suffix.lower() if out else ".csv", scale, flags.why)
             for score in scores:
                 if score.broken:
                     print(f"broken image: {score.broken}", file=sys.stderr)

@@ -16,11 +16,12 @@ from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import open_extractor, own_scores
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.inference.pretrained import Scale, choose_meter
+from contrique_jax.inference.pretrained import Scale, choose_meter, load_why
 from contrique_jax.inference.quality_map import quality_map
-from contrique_jax.inference.scores import check_fit
+from contrique_jax.inference.scores import Reason, check_fit, reasons
 from contrique_jax.networks.model_folder import embedded_folder
 from contrique_jax.probe import Probe
+from contrique_jax.probe.why import Why
 
 NO_PROBE = "score: there is no probe; give one, contrique_jax.load(model, probe='P.npz')."
 
@@ -38,7 +39,8 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
         return Model(open_extractor(name))
     meter = choose_meter(name, probe)
     extractor = open_extractor(meter.model, shorter_side=meter.probe.shorter_side)
-    return Model(extractor, meter.probe, meter.scale, meter.map_probe)
+    why = load_why(meter.model) if meter.scale else None  # which embedded models have
+    return Model(extractor, meter.probe, meter.scale, meter.map_probe, why)
 
 
 class Model:
@@ -50,11 +52,12 @@ class Model:
         probe: Probe | None = None,
         scale: Scale | None = None,
         map_probe: Probe | None = None,
+        why: Why | None = None,
     ):
         self._extractor, self._side = extractor, extractor.shorter_side
         if probe is not None:
             probe.check_model(extractor.model_hash, self.width)
-        self.probe, self.scale, self._map_probe = probe, scale, map_probe
+        self.probe, self.scale, self._map_probe, self._why = probe, scale, map_probe, why
         self._apply: Callable[..., jax.Array] = jax.jit(extractor.apply)
 
     def __repr__(self) -> str:
@@ -102,6 +105,13 @@ class Model:
             features = np.abs(self.features([reference]) - features)
         raw = self.probe.predict(features)
         return raw if self.scale is None else self.scale.scores(raw)
+
+    def why(self, images: Sequence[Image]) -> list[list[Reason]]:
+        """The distortions that each image may show, the likeliest first, "none" among them. Raises UserError if this is not
+        an embedded model."""
+        if self._why is None:
+            raise UserError("why: only embedded models name distortions; contrique_jax.load() has one.")
+        return [reasons(self._why, row) for row in self.features(images)]
 
     def map(self, image: Image) -> Float[np.ndarray, "g g"]:
         """The score of each of 13 x 13 overlapping windows of an image as for `features`, float32, row by row from the top

@@ -15,8 +15,13 @@ from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import own_scores
 from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, read_description
 from contrique_jax.probe import Probe, load_probe
+from contrique_jax.probe.why import Why
 
-PROBE, MAP_PROBE = "probe.npz", "map.npz"  # in an embedded model's folder: of images, and of windows
+PROBE, MAP_PROBE, WHY = (
+    "probe.npz",
+    "map.npz",
+    "why.npz",
+)  # in an embedded model's folder: of images, of windows, of reasons
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,18 @@ def named_models() -> dict[str, dict[str, Any]]:
 
 def size(name: str) -> int:
     """Bytes of an embedded model's weights and probes."""
-    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE, MAP_PROBE))
+    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE, MAP_PROBE, WHY))
+
+
+def load_why(model: str) -> Why:
+    """What names the distortions of an image by an embedded model's features. Raises UserError for another model."""
+    folder = embedded_folder(model)
+    if folder is None:
+        names = ", ".join(named_models())
+        raise UserError(
+            f"why: {model} is no embedded model, and only those name distortions ({names}); leave --why out."
+        )
+    return Why.load(folder / WHY)
 
 
 def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[str] | None) -> Meter:

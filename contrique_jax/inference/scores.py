@@ -15,13 +15,41 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.data.image_files import list_images
+from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.extractor import Extractor, FileFeatures
 from contrique_jax.inference.pretrained import Scale
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.probe import FULL_REFERENCE, Probe
+from contrique_jax.probe.why import NONE, Why
 
 SHOWN = 3  # images at each end of the summary
+LIKELY, MOST_REASONS = 0.1, 3  # a distortion is named if it is at least so probable; so many at most
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A distortion that an image may show: its name, or "none", its level 1..5 (0 for none), and how probable it is."""
+
+    distortion: str
+    level: float
+    probability: float
+
+    def __str__(self) -> str:
+        level = f" {self.level:.1f}" if self.level else ""
+        return f"{self.distortion}{level} ({100 * self.probability:.0f} %)"
+
+
+def reasons(why: Why, features: Float[np.ndarray, " d"]) -> list[Reason]:
+    """The likeliest distortions of an image, most probable first; "none" stands among them."""
+    probabilities, levels = (part[0] for part in why.judge(features[None]))
+    found: list[Reason] = []
+    for kind in np.argsort(-probabilities)[:MOST_REASONS]:
+        if not found or probabilities[kind] >= LIKELY:
+            none = kind == NONE
+            name, level = ("none", 0.0) if none else (BANK[kind - 1].name, float(max(levels[kind], 1)))
+            found.append(Reason(name, level, float(probabilities[kind])))
+    return found
 
 
 @dataclass(frozen=True)
@@ -34,6 +62,7 @@ class Score:
     broken: BrokenImage | None = None
     reduced: bool = False
     raw: float | None = None  # the probe's own score, if the score is on a scale of 0..100
+    reasons: list[Reason] | None = None  # the distortions that it may show, if they are asked for
     map: Float[np.ndarray, "g g"] | None = None  # scores of the image's windows, if the extractor gives their features
 
 
@@ -44,16 +73,19 @@ def score_files(
     reference: Float[np.ndarray, " d"] | None = None,
     scale: Scale | None = None,
     map_probe: Probe | None = None,
+    why: Why | None = None,
 ) -> Iterator[Score]:
     """Scores file by file, in order, whatever their number; `reference`: features of the pristine image, for a
-    full-reference probe; `scale`: on which scores and deviations are given; `map_probe`: of windows, if not `probe`.
-    Raises UserError if probe and model do not belong together."""
+    full-reference probe; `scale`: on which scores and deviations are given; `map_probe`: of windows, if not `probe`;
+    `why`: what names distortions, if they are asked for. Raises UserError if probe and model do not belong together."""
     check_fit(extractor, probe, reference is not None)
     for item in extractor.stream(paths):
-        scores = None
+        scores = named = None
+        if item.features is not None and why is not None:
+            named = reasons(why, item.features)
         if item.features is not None and item.windows is not None:
             scores = quality_map(probe, item.features, item.windows, scale, map_probe)
-        yield dataclasses.replace(_judged(probe, item, reference, scale), map=scores)
+        yield dataclasses.replace(_judged(probe, item, reference, scale), map=scores, reasons=named)
 
 
 def _judged(probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"] | None, scale: Scale | None) -> Score:
@@ -144,9 +176,9 @@ def _direction(probe: Probe, scale: Scale | None) -> str:
 class Writer:
     """Lines of scores, csv or JSON; the header first."""
 
-    def __init__(self, stream: TextIO, probe: Probe, kind: str, scale: Scale | None = None):
-        """`scale`: the one that the scores are on; the probe's own then have a column too."""
-        self.stream, self.kind, self.scale = stream, kind, scale
+    def __init__(self, stream: TextIO, probe: Probe, kind: str, scale: Scale | None = None, with_why: bool = False):
+        """`scale`: the one that the scores are on; the probe's own then have a column too, and reasons `with_why`."""
+        self.stream, self.kind, self.scale, self.with_why = stream, kind, scale, with_why
         self._csv = csv.writer(stream, lineterminator="\n")
         if kind == ".jsonl":
             stream.write(json.dumps({"header": header(probe, scale)}) + "\n")
@@ -154,11 +186,13 @@ class Writer:
             known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
             if scale:
                 known = f"0 to 100 is {scale.low:g} to {scale.high:g} of {probe.data_set}, as in the column raw"
-            unknown = probe.deviation is None and probe.posterior is None
+            unknown = probe.deviation is None and probe.posterior is None and probe.spread is None
             deviation = "not known" if unknown else f"{_whose(probe)}, in the same units"
             model = probe.model_hash or "not known"
             stream.write(f"# {_direction(probe, scale)}; {known}; deviation: {deviation}; model {model}\n")
-            self._csv.writerow(["path", "score", "deviation", *(["raw"] if scale else [])])
+            self._csv.writerow(
+                ["path", "score", "deviation", *(["raw"] if scale else []), *(["why"] if with_why else [])]
+            )
 
     def write(self, score: Score) -> None:
         if self.kind == ".jsonl":
@@ -166,11 +200,15 @@ class Writer:
             line["deviation"] = score.deviation
             if self.scale:
                 line["raw"] = score.raw
+            if self.with_why:
+                line["why"] = [dataclasses.asdict(reason) for reason in score.reasons or []]
             self.stream.write(json.dumps({**line, "error": score.broken.why} if score.broken else line) + "\n")
         else:
             deviation = "" if score.deviation is None else f"{score.deviation:.4g}"
             row = [str(score.path), _number(score.score), deviation]
-            self._csv.writerow([*row, _number(score.raw)] if self.scale else row)
+            row += [_number(score.raw)] if self.scale else []
+            row += ["; ".join(map(str, score.reasons or []))] if self.with_why else []
+            self._csv.writerow(row)
 
 
 def _number(value: float | None) -> str:
@@ -178,7 +216,8 @@ def _number(value: float | None) -> str:
 
 
 def _whose(probe: Probe) -> str:
-    return "one standard deviation" if probe.posterior is None else "one standard deviation of each image's own score"
+    own = probe.posterior is not None or probe.spread is not None
+    return "one standard deviation of each image's own score" if own else "one standard deviation"
 
 
 def reference_features(extractor: Extractor, path: str) -> Float[np.ndarray, " d"]:
