@@ -29,29 +29,17 @@ FREE_FIELDS = (
 )  # fmt: skip
 
 
-def _require(holds: bool, name: str, value: Any, what: str) -> None:
+def require(holds: bool, name: str, value: Any, what: str) -> None:
     if not holds:
         raise UserError(f"config.{name} = {value!r}: must be {what}.")
 
 
-@dataclass
-class DataConfig:
-    """Where photographs come from and how views are taken."""
+@dataclass(kw_only=True)
+class LoaderConfig:
+    """What every recipe's `data` has."""
 
-    # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N; if F.csv has a column `class`
-    # (0..125), its images are distorted already: they are used at their own size, and `height`, `width`, `pristine_share`,
-    # `type_weights`, `minmax` and `merge_identity_classes` do not apply
-    pristine: str = "scenes:2000"
-    authentic: str = "scenes:2000"  # source of photographs with their own distortions, same forms
-    batch_size: int = 512  # images per step, both halves together, over all devices
-    height: int = 384  # pristine photographs are brought to height x width before they are distorted [pixels]
-    width: int = 512
-    view_size: int = 256  # side of a view [pixels]
-    pristine_share: float = 1 / 126  # share of the synthetic half left undistorted, in [0, 1]
-    type_weights: tuple[float, ...] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform
-    merge_identity_classes: bool = False  # True: the four classes that change nothing are drawn as the undistorted one
+    batch_size: int = 512  # rows (of CONTRIQUE images, both halves together) per step, over all devices
     augment_on: str = "host"  # where distortion and views are taken: "host" (in the pipeline) or "device" (in the step)
-    minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
     loader: str = "auto"  # "tfdata", "threads" (needs no TensorFlow), or "auto": tfdata if TensorFlow is installed
     workers: int = 0  # decoding threads of a process; 0 is one a core
     prefetch: int = 2  # batches kept ready on the host
@@ -61,39 +49,61 @@ class DataConfig:
     max_pixels: int = 200_000_000  # an image with more pixels counts as broken
 
     def validate(self) -> None:
-        _require(
-            self.batch_size >= 4 and self.batch_size % 2 == 0, "data.batch_size", self.batch_size, "even, at least 4"
-        )
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            _require(value >= 64 and value % 32 == 0, f"data.{name}", value, "a multiple of 32, at least 64")
-        _require(
-            self.view_size >= 32 and self.view_size % 32 == 0,
-            "data.view_size",
-            self.view_size,
-            "a multiple of 32, at least 32",
-        )
-        _require(0 <= self.pristine_share <= 1, "data.pristine_share", self.pristine_share, "between 0 and 1")
-        _require(
-            len(self.type_weights) in (0, 25), "data.type_weights", self.type_weights, "25 numbers, one a type, or ()"
-        )
-        numbers = all(isinstance(weight, int | float) for weight in self.type_weights)
-        _require(numbers, "data.type_weights", self.type_weights, "numbers")
-        _require(
-            all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
-            "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
-        )  # fmt: skip
-        _require(self.augment_on in AUGMENT_ON, "data.augment_on", self.augment_on, f"one of {', '.join(AUGMENT_ON)}")
-        _require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
-        _require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
-        _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
-        _require(
+        require(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
+        require(self.augment_on in AUGMENT_ON, "data.augment_on", self.augment_on, f"one of {', '.join(AUGMENT_ON)}")
+        require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
+        require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
+        require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
+        require(
             0 <= self.cache_gigabytes < math.inf,
             "data.cache_gigabytes",
             self.cache_gigabytes,
             "at least 0 (0 keeps none)",
         )
-        _require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
+        require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
+
+
+@dataclass
+class DataConfig(LoaderConfig):
+    """Where photographs come from and how views are taken."""
+
+    # source of clean photographs: folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy, scenes:N; if F.csv has a column `class`
+    # (0..125), its images are distorted already: they are used at their own size, and `height`, `width`, `pristine_share`,
+    # `type_weights`, `minmax` and `merge_identity_classes` do not apply
+    pristine: str = "scenes:2000"
+    authentic: str = "scenes:2000"  # source of photographs with their own distortions, same forms
+    height: int = 384  # pristine photographs are brought to height x width before they are distorted [pixels]
+    width: int = 512
+    view_size: int = 256  # side of a view [pixels]
+    pristine_share: float = 1 / 126  # share of the synthetic half left undistorted, in [0, 1]
+    type_weights: tuple[float, ...] = ()  # 25 weights, type 01 first, 0 leaves one out; () is uniform
+    merge_identity_classes: bool = False  # True: the four classes that change nothing are drawn as the undistorted one
+    minmax: bool = True  # stretch to the full range before and after each distortion, as KADIS does
+
+    def validate(self) -> None:
+        require(
+            self.batch_size >= 4 and self.batch_size % 2 == 0, "data.batch_size", self.batch_size, "even, at least 4"
+        )
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            require(value >= 64 and value % 32 == 0, f"data.{name}", value, "a multiple of 32, at least 64")
+        require(
+            self.view_size >= 32 and self.view_size % 32 == 0,
+            "data.view_size",
+            self.view_size,
+            "a multiple of 32, at least 32",
+        )
+        require(0 <= self.pristine_share <= 1, "data.pristine_share", self.pristine_share, "between 0 and 1")
+        require(
+            len(self.type_weights) in (0, 25), "data.type_weights", self.type_weights, "25 numbers, one a type, or ()"
+        )
+        numbers = all(isinstance(weight, int | float) for weight in self.type_weights)
+        require(numbers, "data.type_weights", self.type_weights, "numbers")
+        require(
+            all(weight >= 0 for weight in self.type_weights) and (not self.type_weights or sum(self.type_weights) > 0),
+            "data.type_weights", self.type_weights, "at least 0 everywhere and above 0 somewhere",
+        )  # fmt: skip
+        super().validate()
 
 
 @dataclass
@@ -115,18 +125,18 @@ class ModelConfig:
     features: str = "pooled"
 
     def validate(self) -> None:
-        _require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
-        _require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
+        require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
+        require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
         lite = self.encoder == "efficientnet_lite0"
-        _require(not lite or self.base_width == 64, "model.base_width", self.base_width, f"64 for {self.encoder}")
-        _require(self.patches >= 1, "model.patches", self.patches, "at least 1")
-        _require(self.projection_dim >= 2, "model.projection_dim", self.projection_dim, "at least 2")
-        _require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
-        _require(
+        require(not lite or self.base_width == 64, "model.base_width", self.base_width, f"64 for {self.encoder}")
+        require(self.patches >= 1, "model.patches", self.patches, "at least 1")
+        require(self.projection_dim >= 2, "model.projection_dim", self.projection_dim, "at least 2")
+        require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
+        require(
             self.input_scaling in INPUT_SCALINGS, "model.input_scaling", self.input_scaling,
             f"one of {', '.join(INPUT_SCALINGS)}",
         )  # fmt: skip
-        _require(self.features in FEATURES, "model.features", self.features, f"one of {', '.join(FEATURES)}")
+        require(self.features in FEATURES, "model.features", self.features, f"one of {', '.join(FEATURES)}")
 
 
 @dataclass
@@ -137,8 +147,8 @@ class LossConfig:
     block_size: int = 512  # rows and columns of the similarity matrix held at a time; 1 MB stays in a core's cache
 
     def validate(self) -> None:
-        _require(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "above 0")
-        _require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
+        require(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "above 0")
+        require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
 
 
 @dataclass
@@ -160,19 +170,17 @@ class OptimConfig:
     def validate(self) -> None:
         for name, choices in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
             value = getattr(self, name)
-            _require(value in choices, f"optim.{name}", value, f"one of {', '.join(choices)}")
-        _require(0 < self.learning_rate < math.inf, "optim.learning_rate", self.learning_rate, "above 0")
+            require(value in choices, f"optim.{name}", value, f"one of {', '.join(choices)}")
+        require(0 < self.learning_rate < math.inf, "optim.learning_rate", self.learning_rate, "above 0")
         for name in ("restart_steps", "restart_growth"):
-            _require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
         for name in ("momentum", "momentum_square"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"optim.{name}", value, "at least 0 and under 1")
-        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        _require(
-            self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}"
-        )
-        _require(self.gradient_scale > 0, "optim.gradient_scale", self.gradient_scale, "above 0")
-        _require(0 <= self.warmup_share < 1, "optim.warmup_share", self.warmup_share, "at least 0 and under 1")
+            require(0 <= value < 1, f"optim.{name}", value, "at least 0 and under 1")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        require(self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}")
+        require(self.gradient_scale > 0, "optim.gradient_scale", self.gradient_scale, "above 0")
+        require(0 <= self.warmup_share < 1, "optim.warmup_share", self.warmup_share, "at least 0 and under 1")
 
 
 @dataclass
@@ -195,11 +203,11 @@ class TrainConfig:
     wait_seconds: int = 600  # with several processes: how long a start, a step or a save may take before the job ends
 
     def validate(self) -> None:
-        _require(self.steps >= 0, "train.steps", self.steps, "at least 0 (0: train.epochs decides)")
-        _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
-        _require(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2^31 - 1")
+        require(self.steps >= 0, "train.steps", self.steps, "at least 0 (0: train.epochs decides)")
+        require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        require(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2^31 - 1")
         for name in ("accumulation", "checkpoint_every", "keep_checkpoints", "log_every", "wait_seconds"):
-            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass
@@ -221,7 +229,7 @@ class Config:
     def validate(self) -> None:
         """Raises UserError with one sentence naming the first field that is off."""
         self.validate_parts()
-        _require(
+        require(
             self.model.patches <= self.data.view_size // 32, "model.patches", self.model.patches,
             f"at most data.view_size / 32 = {self.data.view_size // 32}",
         )  # fmt: skip
@@ -238,7 +246,7 @@ def check_accumulation(accumulation: int, batch_size: int, devices: int, togethe
     runs = batch_size // together // devices
     by = " x ".join([str(together)] * (together > 1) + [f"{devices} devices"] * (devices > 1))
     share = f"data.batch_size / {f'({by})' if devices > 1 and together > 1 else by}" if by else "data.batch_size"
-    _require(runs % accumulation == 0, "train.accumulation", accumulation, f"a divisor of {share} = {runs}")
+    require(runs % accumulation == 0, "train.accumulation", accumulation, f"a divisor of {share} = {runs}")
 
 
 def as_record(config: Config) -> dict[str, Any]:

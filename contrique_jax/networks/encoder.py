@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from flax.traverse_util import unflatten_dict
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.efficientnet import HEAD, STAGE_WIDTHS, EfficientNetLite0
-from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics, kaiming_uniform, parameter
+from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics, decayed, drawn, kaiming_uniform, parameter
 from contrique_jax.networks.pooling import (
     adaptive_average_pool,
     adaptive_statistics,
@@ -69,17 +66,21 @@ class Projector(nnx.Module):
         return getattr(self, "4")(getattr(self, "3")(x), statistics)
 
 
+def encoder_of(model: ModelConfig) -> ResNet | EfficientNetLite0:
+    """The encoder's module."""
+    dtype = jnp.dtype(model.compute_dtype)
+    if model.encoder == "efficientnet_lite0":
+        return EfficientNetLite0(dtype=dtype)
+    return ResNet(model.encoder, model.base_width, dtype=dtype)
+
+
 class Contrique(nnx.Module):
     """Encoder and projector; no projector where its `projection_dim` is 0."""
 
     def __init__(self, model: ModelConfig):
         dtype = jnp.dtype(model.compute_dtype)
         self.patches, self.of_stages = model.patches, model.features == "stages"
-        self.encoder: ResNet | EfficientNetLite0 = (
-            EfficientNetLite0(dtype=dtype)
-            if model.encoder == "efficientnet_lite0"
-            else ResNet(model.encoder, model.base_width, dtype=dtype)
-        )
+        self.encoder = encoder_of(model)
         if model.projection_dim:
             self.projector = Projector(feature_width(model), model.projection_dim, dtype=dtype)
 
@@ -123,28 +124,14 @@ def feature_width(model: ModelConfig) -> int:
 
 
 def init_model(model: ModelConfig, seed: int) -> Variables:
-    """Fresh weights on the host, each layer's by its own rule.
-
-    Each array is drawn from (seed, its name) alone, so it does not change when the network around it does.
-    """
-
-    def drawn(state: nnx.State) -> dict[str, Any]:
-        arrays = {}
-        for path, variable in nnx.to_flat_state(state):
-            name = ".".join(map(str, path))
-            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            arrays[tuple(map(str, path))] = variable.get_metadata()["draw"](generator, variable.shape)
-        return unflatten_dict(arrays)
-
+    """Fresh weights on the host, each layer's by its own rule."""
     _, params, batch_stats = _skeleton(dataclasses.astuple(model))
-    return {"params": drawn(params), "batch_stats": drawn(batch_stats)}
+    return {"params": drawn(params, seed), "batch_stats": drawn(batch_stats, seed)}
 
 
 def decays(model: ModelConfig) -> dict[str, Any]:
-    """A tree of booleans like the parameters: which of them weight decay touches, as their layers say."""
-    _, params, _ = _skeleton(dataclasses.astuple(model))
-    flat = nnx.to_flat_state(params)
-    return unflatten_dict({tuple(map(str, path)): variable.get_metadata()["decays"] for path, variable in flat})
+    """A tree of booleans like the parameters: which of them weight decay touches."""
+    return decayed(_skeleton(dataclasses.astuple(model))[1])
 
 
 def variable_shapes(model: ModelConfig) -> Variables:
@@ -174,7 +161,7 @@ def project(
         raise UserError("this model is an encoder without a projector: it gives features, and cannot be trained on.")
     network = _bind(model, variables)
     images, count = views.shape[:2]
-    joint = _scaled(model, views.reshape(-1, *views.shape[2:]))
+    joint = scaled(model, views.reshape(-1, *views.shape[2:]))
     z = network.projections(joint, Statistics(count if model.norm_per_view else 1, axis), remat)
     return z.reshape(images, count, *z.shape[1:]).swapaxes(0, 1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
@@ -192,7 +179,7 @@ def encode(
     `valid` gives the height and width of each image where the batch is padded at the bottom and right; the features are
     then those of the image alone, whatever the padding holds.
     """
-    return _bind(model, variables).features(_scaled(model, images), valid)
+    return _bind(model, variables).features(scaled(model, images), valid)
 
 
 def encode_windows(
@@ -202,10 +189,11 @@ def encode_windows(
     valid: Int[Array, "n 2"] | None = None,
 ) -> tuple[Float[Array, "n c"], Float[Array, "n g g c"]]:
     """Features as `encode` gives them, and those of every window (`pooling.window_means`) of the same maps."""
-    return _bind(model, variables).windows(_scaled(model, images), valid)
+    return _bind(model, variables).windows(scaled(model, images), valid)
 
 
-def _scaled(model: ModelConfig, images: Array) -> Float[Array, "n h w 3"]:
+def scaled(model: ModelConfig, images: Array) -> Float[Array, "n h w 3"]:
+    """Bytes, or floats in [0, 1], as the encoder expects them (`model.input_scaling`)."""
     if images.dtype == jnp.uint8:
         images = images.astype(jnp.float32) / 255
     if model.input_scaling == "imagenet":

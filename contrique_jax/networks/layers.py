@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -51,6 +53,23 @@ def kaiming_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> n
 def parameter(shape: tuple[int, ...], draw: Draw, *, decays: bool = True) -> nnx.Param[Array]:
     """A float32 parameter that says how it is drawn, and whether weight decay touches it."""
     return nnx.Param(jnp.zeros(shape, jnp.float32), draw=draw, decays=decays)
+
+
+def drawn(state: nnx.State, seed: int) -> dict[str, Any]:
+    """Nested arrays for a network's state, each drawn as its layer says, from (seed, its name) alone: it does not change when
+    the network around it does."""
+    arrays = {}
+    for path, variable in nnx.to_flat_state(state):
+        name = ".".join(map(str, path))
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        arrays[tuple(map(str, path))] = variable.get_metadata()["draw"](generator, variable.shape)
+    return unflatten_dict(arrays)
+
+
+def decayed(params: nnx.State) -> dict[str, Any]:
+    """A tree of booleans like the parameters: which of them weight decay touches, as their layers say."""
+    flat = nnx.to_flat_state(params)
+    return unflatten_dict({tuple(map(str, path)): variable.get_metadata()["decays"] for path, variable in flat})
 
 
 class Statistics(NamedTuple):

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from contrique_jax.recipes.recipe import Recipe
 
 # name, as config.json and model.json carry it -> module, imported on demand
-RECIPES = {"contrique": "contrique_jax.recipes.contrique.recipe"}
+RECIPES = {
+    "contrique": "contrique_jax.recipes.contrique.recipe",
+    "arniqa": "contrique_jax.recipes.arniqa.recipe",
+}
 
 
 def recipe_named(name: str) -> Recipe:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax.config import Config, TrainConfig, as_record
+from contrique_jax.config import Config, ModelConfig, TrainConfig, as_record
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
@@ -18,6 +18,7 @@ from contrique_jax.networks.model_folder import load_model, read_folder
 from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
+from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
 from contrique_jax.training import mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
@@ -36,7 +37,14 @@ def tiny(name: str, **train) -> Config:
     return config
 
 
-TINY = {"contrique": tiny_config.get_config}
+def tiny_arniqa() -> ArniqaConfig:
+    config = ArniqaConfig(data=ArniqaData(pristine="scenes:24", batch_size=8, view_size=64, loader="threads"))
+    config.model = ModelConfig("resnet18", base_width=4, projection_dim=16, compute_dtype="float32", patches=1)
+    config.optim.learning_rate, config.optim.restart_steps = 0.05, 1000
+    return config
+
+
+TINY = {"contrique": tiny_config.get_config, "arniqa": tiny_arniqa}
 
 
 @pytest.fixture(params=[*RECIPES, "toy"])

@@ -1,0 +1,93 @@
+"""An encoder's pooled features behind a projector with biases and without BatchNorm (SimCLR's; ARNIQA's).
+
+`Variables` are named as in `encoder`: encoder/..., projector/0/weight and bias, projector/2/weight and bias.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, UInt8
+
+from contrique_jax.config import ModelConfig
+from contrique_jax.networks.encoder import Variables, encoder_of, feature_width, scaled
+from contrique_jax.networks.layers import Statistics, decayed, drawn, kaiming_uniform, parameter
+from contrique_jax.networks.pooling import global_mean, normalise
+
+
+class BiasedLinear(nnx.Module):
+    """x @ weight + bias, computed in `dtype`, returned in float32; both drawn as torch's."""
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype):
+        self.dtype = dtype
+        self.weight = parameter((inputs, outputs), kaiming_uniform)
+        self.bias = parameter((outputs,), functools.partial(_like_torch, inputs), decays=False)
+
+    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        precision = lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
+        weight = self.weight[...].astype(self.dtype)
+        product = jnp.dot(x.astype(self.dtype), weight, precision=precision, preferred_element_type=jnp.float32)
+        return product + self.bias[...]
+
+
+def _like_torch(inputs: int, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    bound = 1 / np.sqrt(inputs)
+    return generator.uniform(-bound, bound, shape).astype(np.float32)
+
+
+class PairProjector(nnx.Module):
+    """Encoder, mean of the last map, L2 norm, Linear, ReLU, Linear."""
+
+    def __init__(self, model: ModelConfig):
+        dtype, width = jnp.dtype(model.compute_dtype), feature_width(model)
+        self.encoder = encoder_of(model)
+        self.projector = nnx.Module()
+        setattr(self.projector, "0", BiasedLinear(width, width, dtype=dtype))
+        setattr(self.projector, "2", BiasedLinear(width, model.projection_dim, dtype=dtype))
+
+    def __call__(self, images: Float[Array, "n h w 3"], statistics: Statistics, remat: bool) -> Float[Array, "n d"]:
+        features = normalise(global_mean(*self.encoder(images, statistics, remat=remat)))
+        return getattr(self.projector, "2")(jax.nn.relu(getattr(self.projector, "0")(features)))
+
+
+def init(model: ModelConfig, seed: int) -> Variables:
+    """Fresh weights on the host, each layer's by its own rule."""
+    _, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    return {"params": drawn(params, seed), "batch_stats": drawn(batch_stats, seed)}
+
+
+def decays(model: ModelConfig) -> dict[str, Any]:
+    """A tree of booleans like the parameters: which of them weight decay touches if it spares norms and biases."""
+    return decayed(_skeleton(dataclasses.astuple(model))[1])
+
+
+def project(
+    model: ModelConfig,
+    variables: Variables,
+    images: UInt8[Array, "n h w 3"] | Float[Array, "n h w 3"],
+    statistics: Statistics,
+    *,
+    remat: bool = False,
+) -> tuple[Float[Array, "n d"], dict[str, Any]]:
+    """Projections, float32, not yet normalised, and the moved running statistics. BatchNorm as `statistics` say."""
+    graph, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    params, batch_stats = (jax.tree.map(lambda leaf: leaf, state) for state in (params, batch_stats))
+    nnx.replace_by_pure_dict(params, variables["params"])
+    nnx.replace_by_pure_dict(batch_stats, jax.tree.map(jnp.asarray, variables["batch_stats"]))
+    network = nnx.merge(graph, params, batch_stats)
+    z = network(scaled(model, images), statistics, remat)
+    return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+
+@functools.lru_cache(maxsize=16)
+def _skeleton(model: tuple[Any, ...]) -> tuple[nnx.GraphDef[PairProjector], nnx.State, nnx.State]:
+    network = nnx.eval_shape(lambda: PairProjector(ModelConfig(*model)))
+    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return graph, states[0], states[1]

@@ -1,0 +1,1 @@
+"""ARNIQA: `recipe` and what it is made of."""

@@ -1,0 +1,68 @@
+"""ARNIQA's config. Annotations are types and not strings: the flags read them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from contrique_jax.config import Config, LoaderConfig, ModelConfig, OptimConfig, TrainConfig, require
+
+
+@dataclass
+class ArniqaData(LoaderConfig):
+    """Clean photographs, two to a record, under one chain of distortions."""
+
+    pristine: str = "scenes:2000"  # source of clean photographs, forms as CONTRIQUE's
+    batch_size: int = 16  # records a step, over all devices; four crops each
+    view_size: int = 224  # side of a crop [pixels]
+    undistorted_share: float = 0.05  # share of records left undistorted, in [0, 1]
+    longest_chain: int = 4  # distortions in a chain at most, 1 to 7
+    level_deviation: float = 2.5  # a level i = 0..4 has a chance as exp(-i^2 / (2 x its square)), > 0
+
+    def validate(self) -> None:
+        super().validate()
+        require(
+            self.view_size >= 64 and self.view_size % 32 == 0, "data.view_size", self.view_size,
+            "a multiple of 32, at least 64",
+        )  # fmt: skip
+        require(0 <= self.undistorted_share <= 1, "data.undistorted_share", self.undistorted_share, "between 0 and 1")
+        require(1 <= self.longest_chain <= 7, "data.longest_chain", self.longest_chain, "between 1 and 7")
+        require(0 < self.level_deviation < math.inf, "data.level_deviation", self.level_deviation, "above 0")
+
+
+@dataclass
+class ArniqaLoss:
+    """NT-Xent of pairs."""
+
+    temperature: float = 0.1  # similarities are divided by this, > 0
+    block_size: int = 512  # rows and columns of the similarity matrix held at a time
+
+    def validate(self) -> None:
+        require(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "above 0")
+        require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
+
+
+@dataclass
+class ArniqaConfig(Config):
+    """Everything that a run depends on; `model.patches` and `model.features` "stages" are CONTRIQUE's alone."""
+
+    recipe: ClassVar[str] = "arniqa"
+    rows_together: ClassVar[int] = 1
+
+    data: ArniqaData = field(default_factory=ArniqaData)  # type: ignore[assignment]
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(input_scaling="imagenet", patches=1))
+    loss: ArniqaLoss = field(default_factory=ArniqaLoss)  # type: ignore[assignment]
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            learning_rate=1e-3, warmup_share=0.0, schedule="cosine_restarts", restart_steps=8750, restart_growth=2,
+            decay_mask="all",
+        )
+    )  # fmt: skip
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10))
+
+    def validate(self) -> None:
+        self.validate_parts()
+        require(self.model.features == "pooled", "model.features", self.model.features, "pooled in this recipe")
+        require(
+            self.optim.decay_mask in ("all", "no_norm"), "optim.decay_mask", self.optim.decay_mask,
+            "all or no_norm in this recipe",
+        )  # fmt: skip
