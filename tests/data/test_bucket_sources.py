@@ -55,11 +55,11 @@ def test_manifests_in_a_bucket_and_of_addresses(gcs, tmp_path):
     text = "\ufeffpath,class\nin/1.png,7\ngs://bucket/elsewhere/2.png,125\n"
     gcs.put("bucket", "manifest/list.csv", text.encode())
     source = opened("gs://bucket/manifest/list.csv")
-    assert [source.load(i)[0, 0, 0] for i in range(2)] == [1, 2] and source.classes.tolist() == [7, 125]
+    assert [source.load(i)[0, 0, 0, 0] for i in range(2)] == [1, 2] and source.classes.tolist() == [7, 125]
     (tmp_path / "here.png").write_bytes(png(3))
     (tmp_path / "list.csv").write_text("path\ngs://bucket/elsewhere/2.png\nhere.png\n")
     source = opened(tmp_path / "list.csv")
-    assert [source.load(i)[0, 0, 0] for i in range(2)] == [2, 3]
+    assert [source.load(i)[0, 0, 0, 0] for i in range(2)] == [2, 3]
 
 
 @pytest.mark.parametrize(

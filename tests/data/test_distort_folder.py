@@ -91,7 +91,7 @@ def test_training_reads_the_manifest(folder, tmp_path):
     assert len(source) == 12
     assert sorted(source.classes.tolist()) == sorted([125, 30, 31, 32, 33, 34] * 2)
     for i in range(len(source)):
-        assert source.load(i).shape[1] == 96
+        assert source.load(i).shape[2] == 96
 
 
 def test_what_is_there_is_kept_and_what_is_missing_comes_out_the_same(folder, tmp_path):

@@ -19,12 +19,12 @@ from contrique_jax.networks.efficientnet import STAGE_WIDTHS, same_pads
 from contrique_jax.networks.encoder import (
     Contrique,
     Variables,
-    _scaled,
     decays,
     encode,
     feature_width,
     init_model,
     project,
+    scaled,
 )
 from contrique_jax.networks.layers import BatchNorm
 from contrique_jax.networks.model_folder import content_hash
@@ -66,9 +66,9 @@ def test_centred_bytes_are_less_127_over_128(variables: Variables):
     image = np.random.default_rng(3).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     shifted = (image.astype(np.float32) - 127) / 128
     plain = dataclasses.replace(LITE, input_scaling="unit")
-    wanted = _scaled(plain, shifted)
-    np.testing.assert_allclose(_scaled(LITE, image), wanted, atol=1e-6)
-    np.testing.assert_allclose(_scaled(LITE, image.astype(np.float32) / 255), wanted, atol=1e-6)
+    wanted = scaled(plain, shifted)
+    np.testing.assert_allclose(scaled(LITE, image), wanted, atol=1e-6)
+    np.testing.assert_allclose(scaled(LITE, image.astype(np.float32) / 255), wanted, atol=1e-6)
     assert len({content_hash(model, variables) for model in (LITE, plain, STAGES)}) == 3
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
 
 from contrique_jax.errors import UserError
 from contrique_jax.probe.falls import Falls, fit_with_falls
 
+Ridge = pytest.importorskip("sklearn.linear_model").Ridge
 ALPHAS = np.array([0.3, 3.0, 30.0])
 
 

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from contrique_jax.errors import UserError
 from contrique_jax.probe.why import Rows, Why, fit_why
 
+LinearDiscriminantAnalysis = pytest.importorskip("sklearn.discriminant_analysis").LinearDiscriminantAnalysis
 KINDS = 4
 
 

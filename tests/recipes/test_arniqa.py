@@ -21,10 +21,6 @@ from contrique_jax.networks.pair_projector import project
 from contrique_jax.networks.pooling import normalise
 from contrique_jax.recipes.arniqa import recipe
 from contrique_jax.recipes.arniqa.chain import (
-    CONTRAST_B,
-    GROUPS,
-    LONGEST,
-    TYPES,
     Chain,
     degrade,
     degrade_many,
@@ -33,7 +29,8 @@ from contrique_jax.recipes.arniqa.chain import (
     numbered,
     one_distortion,
 )
-from contrique_jax.recipes.arniqa.config import ArniqaConfig
+from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
+from contrique_jax.recipes.arniqa.groups import CONTRAST_B, GROUPS, LONGEST, TYPES
 from contrique_jax.training import mesh
 from tests.reference_weights import _ENCODER
 
@@ -184,11 +181,23 @@ def test_chains_are_drawn_as_the_paper_says():
     assert len(TYPES) == 24
 
 
+def test_chains_of_some_types_have_no_others():
+    keys = jax.random.split(jax.random.key(1), 300)
+    chains = jax.tree.map(np.asarray, jax.vmap(lambda key: draw_chain(key, 2, 0.0, 2.5, (7, 11, 12)))(keys))
+    assert set(np.unique(chains.types)) == {0, 7, 11, 12}
+    assert (np.isin(chains.types, (11, 12)).sum(axis=1) <= 1).all(), "of one group there is one"
+    for wrong, says in (({"types": (6,)}, "data.types"), ({"types": (7,), "longest_chain": 2}, "data.longest_chain")):
+        with pytest.raises(UserError, match=says):
+            ArniqaData(**wrong).validate()
+
+
 def test_an_undistorted_record_stays_as_it_is():
     crops = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     nothing = Chain(np.zeros(LONGEST, np.int32), np.ones(LONGEST, np.int32))
     key = np.zeros(2, np.uint32)
-    np.testing.assert_allclose(np.asarray(degrade(key, crops, nothing)), crops.astype(np.float32) / 255, atol=1e-7)
+    np.testing.assert_allclose(
+        np.asarray(degrade(key, crops, nothing, (7, 11))), crops.astype(np.float32) / 255, atol=1e-7
+    )
 
 
 @pytest.mark.slow

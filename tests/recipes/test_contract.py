@@ -38,7 +38,11 @@ def tiny(name: str, **train) -> Config:
 
 
 def tiny_arniqa() -> ArniqaConfig:
-    config = ArniqaConfig(data=ArniqaData(pristine="scenes:24", batch_size=8, view_size=64, loader="threads"))
+    config = ArniqaConfig(
+        data=ArniqaData(
+            pristine="scenes:24", batch_size=8, view_size=64, loader="threads", types=(7, 11, 17), longest_chain=3
+        )
+    )
     config.model = ModelConfig("resnet18", base_width=4, projection_dim=16, compute_dtype="float32", patches=1)
     config.optim.learning_rate, config.optim.restart_steps = 0.05, 1000
     return config

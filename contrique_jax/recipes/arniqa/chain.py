@@ -1,7 +1,4 @@
-"""Chains of distortions (arXiv 2310.14918, section 3.1): drawn, and applied one after another with a clip between.
-
-24 types in 7 groups: KADID's less denoising and colour quantisation, and a second change of contrast.
-"""
+"""Chains of distortions (arXiv 2310.14918, section 3.1): drawn, and applied one after another with a clip between."""
 
 from __future__ import annotations
 
@@ -17,13 +14,9 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 from contrique_jax.augment.grouped import by_kind
 from contrique_jax.distort import brightness, jpeg2000, sharpness
 from contrique_jax.distort.bank import BANK
+from contrique_jax.recipes.arniqa.groups import CONTRAST_B, LONGEST, TYPES, groups_of
 
 LEVELS = 5
-CONTRAST_B = 26  # the type that the bank lacks
-# blur, colour, compression, noise, brightness, spatial, sharpness and contrast; types of the bank by number
-GROUPS = ((1, 2, 3), (4, 5, 7, 8), (9, 10), (11, 12, 13, 14), (16, 17, 18), (19, 20, 21, 22, 23), (24, 25, CONTRAST_B))
-TYPES = tuple(sorted(sum(GROUPS, ())))
-LONGEST = len(GROUPS)
 
 
 class Chain(NamedTuple):
@@ -39,15 +32,21 @@ def level_chances(deviation: float) -> Float[np.ndarray, "5"]:
     return weights / weights.sum()
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def draw_chain(key: Array, longest: int, undistorted_share: float, deviation: float) -> Chain:
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def draw_chain(
+    key: Array, longest: int, undistorted_share: float, deviation: float, types: tuple[int, ...] = ()
+) -> Chain:
     """A length of 1..`longest`, that many groups in random order, of each a type, of each a level."""
     skip_key, length_key, order_key, type_key, level_key = jax.random.split(key, 5)
     length = jax.random.randint(length_key, (), 1, longest + 1)
     length = jnp.where(jax.random.uniform(skip_key) < undistorted_share, 0, length)
-    order = jax.random.permutation(order_key, LONGEST)
-    sizes = jnp.asarray([len(group) for group in GROUPS])
-    table = jnp.asarray([[*group, *[0] * (max(map(len, GROUPS)) - len(group))] for group in GROUPS])
+    groups = groups_of(types)
+    # places behind the groups there are stay unused
+    order = jnp.concatenate(
+        [jax.random.permutation(order_key, len(groups)), jnp.zeros(LONGEST - len(groups), jnp.int32)]
+    )
+    sizes = jnp.asarray([len(group) for group in groups])
+    table = jnp.asarray([[*group, *[0] * (max(map(len, groups)) - len(group))] for group in groups])
     within = jnp.floor(jax.random.uniform(type_key, (LONGEST,)) * sizes[order]).astype(jnp.int32)
     bounds = jnp.asarray(np.cumsum(level_chances(deviation))[:-1], jnp.float32)
     levels = 1 + jnp.searchsorted(bounds, jax.random.uniform(level_key, (LONGEST,)), side="right")
@@ -76,19 +75,23 @@ def _applied(kind: int, key: Array, image: Float[Array, "h w 3"], level: Int[Arr
 
 
 def one_distortion(
-    number: Int[Array, ""], key: UInt32[Array, "2"], image: Float[Array, "h w 3"], level: Int[Array, ""]
+    number: Int[Array, ""],
+    key: UInt32[Array, "2"],
+    image: Float[Array, "h w 3"],
+    level: Int[Array, ""],
+    types: tuple[int, ...] = TYPES,
 ) -> Float[Array, "h w 3"]:
-    """`image` [0, 1] under the type TYPES[number - 1], clipped; 0 gives it back."""
+    """`image` [0, 1] under the type types[number - 1], clipped; 0 gives it back."""
     wrapped = jax.random.wrap_key_data(key, impl="threefry2x32")
-    branches = [functools.partial(_applied, kind, wrapped) for kind in TYPES]
+    branches = [functools.partial(_applied, kind, wrapped) for kind in types]
     return jnp.clip(jax.lax.switch(number, [lambda x, level: x, *branches], image, level), 0, 1)
 
 
-def numbered(types: Int[Array, "*n"]) -> Int[Array, "*n"]:
-    """Types -> their places in TYPES from 1, 0 for none."""
+def numbered(drawn: Int[Array, "*n"], types: tuple[int, ...] = TYPES) -> Int[Array, "*n"]:
+    """Types -> their places in `types` from 1, 0 for none."""
     places = np.zeros(CONTRAST_B + 1, np.int32)
-    places[list(TYPES)] = np.arange(1, len(TYPES) + 1)
-    return jnp.asarray(places)[types]
+    places[list(types)] = np.arange(1, len(types) + 1)
+    return jnp.asarray(places)[drawn]
 
 
 def _step_keys(key: UInt32[Array, "2"], crop: Int[Array, ""]) -> UInt32[Array, "7 2"]:
@@ -97,14 +100,16 @@ def _step_keys(key: UInt32[Array, "2"], crop: Int[Array, ""]) -> UInt32[Array, "
     return jax.vmap(lambda link: jax.random.key_data(jax.random.fold_in(own, link)))(jnp.arange(LONGEST))
 
 
-def degrade(key: UInt32[Array, "2"], crops: UInt8[Array, "c h w 3"], chain: Chain) -> Float[Array, "c h w 3"]:
-    """All crops of one record under its chain, one branch at a time; in [0, 1]."""
-    numbers = numbered(chain.types)
+def degrade(
+    key: UInt32[Array, "2"], crops: UInt8[Array, "c h w 3"], chain: Chain, types: tuple[int, ...] = TYPES
+) -> Float[Array, "c h w 3"]:
+    """All crops of one record under its chain, which has `types` alone, one branch at a time; in [0, 1]."""
+    numbers = numbered(chain.types, types)
 
     def whole(crop: Array, place: Array) -> Array:
         def link(image: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
             number, level, own = step
-            return one_distortion(number, own, image, level), None
+            return one_distortion(number, own, image, level, types), None
 
         steps = (numbers, chain.levels, _step_keys(key, place))
         return jax.lax.scan(link, crop.astype(jnp.float32) / 255, steps)[0]
@@ -113,17 +118,19 @@ def degrade(key: UInt32[Array, "2"], crops: UInt8[Array, "c h w 3"], chain: Chai
 
 
 def degrade_many(
-    keys: UInt32[Array, "n 2"], crops: UInt8[Array, "n c h w 3"], chains: Chain
+    keys: UInt32[Array, "n 2"], crops: UInt8[Array, "n c h w 3"], chains: Chain, types: tuple[int, ...] = TYPES
 ) -> Float[Array, "n c h w 3"]:
     """Many records at once: at each link those under one type go through it together."""
     n, count = crops.shape[:2]
     places = jnp.tile(jnp.arange(count), n)
     own = jax.vmap(_step_keys)(jnp.repeat(keys, count, 0), places)  # [n c, 7, 2]
-    numbers, levels = (jnp.repeat(part, count, 0) for part in (numbered(chains.types), chains.levels))
+    numbers, levels = (jnp.repeat(part, count, 0) for part in (numbered(chains.types, types), chains.levels))
 
     def link(images: Array, step: Array) -> tuple[Array, None]:
         rows = (own[:, step], images, levels[:, step])
-        return by_kind(one_distortion, numbers[:, step], rows, kinds=len(TYPES) + 1), None
+        return by_kind(
+            functools.partial(one_distortion, types=types), numbers[:, step], rows, kinds=len(types) + 1
+        ), None
 
     images = crops.reshape(n * count, *crops.shape[2:]).astype(jnp.float32) / 255
     return jax.lax.scan(link, images, jnp.arange(LONGEST))[0].reshape(crops.shape)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from contrique_jax.config import Config, LoaderConfig, ModelConfig, OptimConfig, TrainConfig, require
+from contrique_jax.recipes.arniqa.groups import TYPES, groups_of
 
 
 @dataclass
@@ -15,6 +16,7 @@ class ArniqaData(LoaderConfig):
     batch_size: int = 16  # records a step, over all devices; four crops each
     view_size: int = 224  # side of a crop [pixels]
     undistorted_share: float = 0.05  # share of records left undistorted, in [0, 1]
+    types: tuple[int, ...] = ()  # the distortions in chains, by their numbers (26: the second contrast); () is all 24
     longest_chain: int = 4  # distortions in a chain at most, 1 to 7
     level_deviation: float = 2.5  # a level i = 0..4 has a chance as exp(-i^2 / (2 x its square)), > 0
 
@@ -23,6 +25,17 @@ class ArniqaData(LoaderConfig):
         require(
             self.view_size >= 64 and self.view_size % 32 == 0, "data.view_size", self.view_size,
             "a multiple of 32, at least 64",
+        )  # fmt: skip
+        require(
+            set(self.types) <= set(TYPES),
+            "data.types",
+            self.types,
+            f"numbers out of {', '.join(map(str, TYPES))}, or ()",
+        )
+        groups = len(groups_of(self.types))
+        require(
+            self.longest_chain <= groups, "data.longest_chain", self.longest_chain,
+            f"at most {groups}, the groups that data.types has some of",
         )  # fmt: skip
         require(0 <= self.undistorted_share <= 1, "data.undistorted_share", self.undistorted_share, "between 0 and 1")
         require(1 <= self.longest_chain <= 7, "data.longest_chain", self.longest_chain, "between 1 and 7")

@@ -27,6 +27,7 @@ from contrique_jax.networks import encoder, pair_projector
 from contrique_jax.networks.layers import Statistics
 from contrique_jax.recipes.arniqa.chain import Chain, degrade, degrade_many, draw_chain
 from contrique_jax.recipes.arniqa.config import ArniqaConfig as Config
+from contrique_jax.recipes.arniqa.groups import TYPES
 from contrique_jax.recipes.recipe import Variables
 
 name = "arniqa"
@@ -66,7 +67,7 @@ def describe(config: Config, sources: Sources) -> str:
 def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[Draws]:
     data, count = config.data, len(sources["pristine"])
     ids = records(config.train.seed, step, 0, count, data.batch_size)[rows.start : rows.stop]
-    settings = (data.longest_chain, data.undistorted_share, data.level_deviation)
+    settings = (data.longest_chain, data.undistorted_share, data.level_deviation, tuple(data.types))
     with jax.default_device(host_device()):
         chosen = _choices(config.train.seed, step, np.arange(rows.start, rows.stop), count, settings)
         other, corner, key, chain = jax.tree.map(np.asarray, chosen)
@@ -75,7 +76,7 @@ def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[Draw
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _choices(
-    seed: int, step: int, rows: Int[Array, " n"], count: int, settings: tuple[int, float, float]
+    seed: int, step: int, rows: Int[Array, " n"], count: int, settings: tuple[int, float, float, tuple[int, ...]]
 ) -> tuple[Array, Array, Array, Chain]:
     batch_key = jax.random.fold_in(jax.random.key(seed), step)
 
@@ -118,12 +119,16 @@ def example_shapes(config: Config, sources: Sources | None = None) -> tuple[Exam
 
 
 def finish_row(config: Config, role: int, example: Example) -> dict[str, Array]:
-    return {"views": degrade(example.key, example.crops, example.chain)}
+    return {"views": degrade(example.key, example.crops, example.chain, _types(config))}
 
 
 def finish(config: Config, examples: tuple[Example, ...]) -> dict[str, Array]:
     (example,) = examples
-    return {"views": degrade_many(example.key, example.crops, example.chain)}
+    return {"views": degrade_many(example.key, example.crops, example.chain, _types(config))}
+
+
+def _types(config: Config) -> tuple[int, ...]:
+    return tuple(config.data.types) or TYPES
 
 
 def init(config: Config, seed: int) -> Variables:
