@@ -21,19 +21,19 @@ SMALL_STEP, SMALL_MODEL = (
     ModelConfig("resnet18", base_width=16, projection_dim=32, compute_dtype="float32"),
 )
 
-_ENCODER = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+ENCODER_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
 def our_name(name: str) -> str:
     """The original's state-dict name in ours: encoder.4.0.bn1.weight -> encoder.layer1.0.bn1.weight."""
     part, number, rest = name.split(".", 2)
-    return f"{part}.{_ENCODER[number]}.{rest}" if part == "encoder" else name
+    return f"{part}.{ENCODER_PARTS[number]}.{rest}" if part == "encoder" else name
 
 
 def reference_state_dict(shared: Path) -> dict[str, np.ndarray]:
     """The original's state dict: names in its order, float32 arrays in torch's layouts."""
     shapes = json.loads((shared / "reference" / "state_dict_shapes.json").read_text())
-    return {name: _rebuilt(name, tuple(shape)) for name, shape in shapes.items()}
+    return {name: rebuilt(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def reference_variables(shared: Path) -> Variables:
@@ -56,7 +56,7 @@ def small_state_dict() -> dict[str, np.ndarray]:
     """Weights of `SMALL_MODEL` by the same rule."""
     shapes = {name: array.shape for name, array in to_flat(init_model(SMALL_MODEL, 0)).items()}
     shapes |= dict.fromkeys(counters(shapes), ())
-    return {name: _rebuilt(name, shape) for name, shape in ((original_name(k), v) for k, v in shapes.items())}
+    return {name: rebuilt(name, shape) for name, shape in ((original_name(k), v) for k, v in shapes.items())}
 
 
 def small_batch() -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +65,8 @@ def small_batch() -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng(0).integers(0, 256, (6, 2, 64, 64, 3), dtype=np.uint8), classes
 
 
-def _rebuilt(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def rebuilt(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One array of a state dict by the reference's rule."""
     r = np.random.default_rng(zlib.crc32(name.encode()))
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)

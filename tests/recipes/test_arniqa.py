@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -32,30 +31,20 @@ from contrique_jax.recipes.arniqa.chain import (
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
 from contrique_jax.recipes.arniqa.groups import CONTRAST_B, GROUPS, LONGEST, TYPES
 from contrique_jax.training import mesh
-from tests.reference_weights import _ENCODER
+from tests.reference_weights import ENCODER_PARTS, rebuilt
 
 WHOLE = ModelConfig("resnet50", compute_dtype="float32", input_scaling="imagenet", patches=1)
 
 
-def rebuilt(shared) -> dict:
+def variables_of(shared) -> dict:
     """The original's weights by the reference's rule, as variables of `WHOLE`."""
     shapes = json.loads((shared / "systems" / "reference" / "arniqa_shapes.json").read_text())
     flat = {}
     for name, shape in shapes.items():
-        r = np.random.default_rng(zlib.crc32(name.encode()))
-        if name.endswith("num_batches_tracked"):
-            continue
-        if len(shape) >= 2:
-            values = r.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif name.endswith("running_var"):
-            values = r.uniform(0.5, 1.5, shape)
-        elif name.endswith("weight"):
-            values = r.uniform(0.5, 1.5, shape) * (0.3 if ".bn3." in name else 1.0)
-        else:
-            values = r.standard_normal(shape) * 0.1
         part, number, *rest = name.split(".")
-        ours = ".".join(["encoder", _ENCODER[number], *rest]) if part == "model" else name
-        flat[ours] = values.astype(np.float32)
+        ours = ".".join(["encoder", ENCODER_PARTS[number], *rest]) if part == "model" else name
+        if not name.endswith("num_batches_tracked"):
+            flat[ours] = rebuilt(name, tuple(shape))
     return from_flat(flat)
 
 
@@ -94,7 +83,7 @@ def test_the_loss_and_its_gradients_are_the_originals(stored, case, temperature)
 
 @pytest.mark.slow
 def test_features_and_projections_are_the_originals(shared, stored):
-    variables, images = rebuilt(shared), stored["eval/images"]
+    variables, images = variables_of(shared), stored["eval/images"]
     config = ArniqaConfig(model=WHOLE)
     features = jax.jit(lambda x: recipe.apply(config, variables, {}, x, None))(images)
     z, _ = jax.jit(lambda x: project(WHOLE, variables, x, RUNNING))(images)
@@ -106,7 +95,7 @@ def test_features_and_projections_are_the_originals(shared, stored):
 @pytest.mark.slow
 def test_a_training_step_is_the_originals(shared, stored):
     """Two passes of BatchNorm, A's crops and B's; loss, projections and the norms of gradients."""
-    variables = rebuilt(shared)
+    variables = variables_of(shared)
     views = np.stack([stored[f"train/{one}"] for one in ("A_orig", "A_ds", "B_orig", "B_ds")], axis=1)
     config = ArniqaConfig(model=WHOLE)
     run = mesh.start(4, devices=1, together=1)

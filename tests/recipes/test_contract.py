@@ -44,7 +44,7 @@ def tiny_arniqa() -> ArniqaConfig:
         )
     )
     config.model = ModelConfig("resnet18", base_width=4, projection_dim=16, compute_dtype="float32", patches=1)
-    config.optim.learning_rate, config.optim.restart_steps = 0.05, 1000
+    config.optim.learning_rate, config.optim.restart_steps = 0.001, 1000
     return config
 
 
