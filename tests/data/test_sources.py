@@ -332,9 +332,9 @@ def test_tensorflow_data_sets(prepared, monkeypatch, kind):
     assert len(source) == 7 and source.item_name(3) == "tfds:tiny_photos/train[3]"
     with ThreadPoolExecutor(4) as pool:
         loaded = list(pool.map(source.load, list(range(7)) * 8))
-    heights = [image.shape[0] for image in loaded[:7]]
+    heights = [stack.shape[1] for stack in loaded[:7]]
     assert sorted(heights) == [6, 7, 8, 9, 10, 11, 12]
-    for i, image in enumerate(loaded):
+    for i, (image,) in enumerate(loaded):
         np.testing.assert_array_equal(image, images[heights[i % 7] - 6])
     part = opened("tfds:tiny_photos:1.0.0/train[2:5]")
     assert len(part) == 3
