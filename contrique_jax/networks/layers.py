@@ -51,8 +51,9 @@ def kaiming_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> n
 
 
 def parameter(shape: tuple[int, ...], draw: Draw, *, decays: bool = True) -> nnx.Param[Array]:
-    """A float32 parameter that says how it is drawn, and whether weight decay touches it."""
-    return nnx.Param(jnp.zeros(shape, jnp.float32), draw=draw, decays=decays)
+    """A float32 parameter that says how it is drawn, and whether weight decay touches it; until it is drawn, ones if that is
+    what it begins with, else zeros."""
+    return nnx.Param(jnp.full(shape, float(draw is ones), jnp.float32), draw=draw, decays=decays)
 
 
 def drawn(state: nnx.State, seed: int) -> dict[str, Any]:
