@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from contrique_jax.config import Config
 from contrique_jax.errors import UserError
-from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor
+from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor, half_scale
 from contrique_jax.io.machine import available_cores
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.recipes import recipe_named
@@ -59,10 +59,7 @@ class RecipeExtractor(Extractor):
         """The same of a batch of images of one size, float in [0, 1]: pure."""
         if self.gives_scores:
             return self._applied(variables, images)
-        n, height, width, channels = images.shape
-        shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
-        half = jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0, 1)
-        return jnp.concatenate([self._applied(variables, images), self._applied(variables, half)], axis=1)
+        return jnp.concatenate([self._applied(variables, images), self._applied(variables, half_scale(images))], axis=1)
 
     def with_maps(self) -> Extractor:
         raise UserError(f"map: a model of the recipe {self.recipe.name!r} has no maps of its image's quality.")

@@ -55,6 +55,13 @@ class FileFeatures:
     windows: Float[np.ndarray, "g g d"] | None = None  # features of the image's windows, if they were asked for
 
 
+def half_scale(images: Float[Array, "n h w 3"]) -> Float[Array, "n h//2 w//2 3"]:
+    """Images in [0, 1] at half size, by Pillow's bicubic kernel without its rounding to bytes."""
+    n, height, width, channels = images.shape
+    shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
+    return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0, 1)
+
+
 def two_scale_features(
     model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"]
 ) -> Float[Array, "n d"]:
@@ -63,10 +70,7 @@ def two_scale_features(
     The half size is computed here, with Pillow's bicubic kernel but without its rounding to bytes; all else equals
     `Extractor.features`.
     """
-    n, height, width, channels = images.shape
-    shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
-    half = jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0, 1)
-    return jnp.concatenate([encode(model, variables, images), encode(model, variables, half)], axis=1)
+    return jnp.concatenate([encode(model, variables, images), encode(model, variables, half_scale(images))], axis=1)
 
 
 class Extractor:

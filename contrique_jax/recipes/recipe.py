@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, UInt32
 
 from contrique_jax.data.pipeline import RowRecipe, Sources, Tree
+from contrique_jax.errors import UserError
 
 Variables = dict[str, Any]  # "params", "batch_stats", and collections of the recipe's own
 
@@ -78,7 +79,7 @@ class Recipe(RowRecipe, Protocol):
     # inference
 
     def score_range(self, config: Any) -> tuple[float, float, bool]:
-        """Of a recipe that gives scores: the ends of their scale, and whether higher is better."""
+        """Only of a recipe that gives scores: the ends of their scale, and whether higher is better."""
 
     def apply(
         self,
@@ -105,10 +106,12 @@ def all_rows(x: Float[Array, "n *rest"], axis: str) -> Float[Array, "m *rest"]:
     return lax.psum(lax.dynamic_update_slice_in_dim(whole, x, place, 0), axis)
 
 
-def loss(
-    recipe: Recipe, config: Any, variables: Variables, constants: Tree, batch: Tree, keys: Array, axis: str
-) -> tuple[Float[Array, ""], Variables, dict[str, Array]]:
-    """`objective` after `forward`, inside a `shard_map` over `axis` -> (loss, changed collections, measures)."""
-    outputs, moved = recipe.forward(config, variables, constants, batch, keys, axis)
-    value, changed, measures = recipe.objective(config, variables, outputs, batch, axis)
-    return value, moved | changed, measures
+def check_same_encoder(config: Any, model: Any) -> None:
+    """Raises UserError if a model that a run is to start from has another encoder or expects other pixels."""
+    for field in ("encoder", "base_width", "input_scaling"):
+        ours, other = getattr(config.model, field), getattr(model, field, None)
+        if ours != other:
+            raise UserError(
+                f"config.train.init_from={config.train.init_from}: its model.{field} is {other!r} and this run's is {ours!r}; "
+                f"name another model or set --config.model.{field}={other}."
+            )

@@ -20,7 +20,6 @@ from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
 from contrique_jax.data.pipeline import Sources, Tree
 from contrique_jax.data.sizes import half_size
-from contrique_jax.errors import UserError
 from contrique_jax.io.machine import host_device
 from contrique_jax.losses.nt_xent import nt_xent
 from contrique_jax.networks import encoder, pair_projector
@@ -28,7 +27,7 @@ from contrique_jax.networks.layers import Statistics
 from contrique_jax.recipes.arniqa.chain import Chain, degrade, degrade_many, draw_chain
 from contrique_jax.recipes.arniqa.config import ArniqaConfig as Config
 from contrique_jax.recipes.arniqa.groups import TYPES
-from contrique_jax.recipes.recipe import Variables
+from contrique_jax.recipes.recipe import Variables, check_same_encoder
 
 name = "arniqa"
 roles = ("pristine",)
@@ -137,13 +136,7 @@ def init(config: Config, seed: int) -> Variables:
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """The encoder."""
-    for field in ("encoder", "base_width", "input_scaling"):
-        ours, other = getattr(config.model, field), getattr(model, field, None)
-        if ours != other:
-            raise UserError(
-                f"config.train.init_from={config.train.init_from}: its model.{field} is {other!r} and this run's is {ours!r}; "
-                f"name another model or set --config.model.{field}={other}."
-            )
+    check_same_encoder(config, model)
     return {part: drawn[part] | {"encoder": theirs[part]["encoder"]} for part in drawn}, "its encoder"
 
 
@@ -195,10 +188,6 @@ def decays(config: Config, variables: Variables) -> Tree:
     if config.optim.decay_mask == "no_norm":
         return pair_projector.decays(config.model)
     return jax.tree.map(lambda leaf: True, variables["params"])
-
-
-def score_range(config: Config) -> tuple[float, float, bool]:
-    raise NotImplementedError("a probe has it")
 
 
 def apply(

@@ -13,7 +13,6 @@ from contrique_jax.config import Config
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Sources, Tree
 from contrique_jax.distort.bank import NUM_CLASSES
-from contrique_jax.errors import UserError
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import encoder
 from contrique_jax.recipes.contrique import order
@@ -27,7 +26,7 @@ from contrique_jax.recipes.contrique.batches import (
     load_crops,
     synthetic_views,
 )
-from contrique_jax.recipes.recipe import Variables
+from contrique_jax.recipes.recipe import Variables, check_same_encoder
 
 name = "contrique"
 roles = ("pristine", "authentic")
@@ -101,14 +100,7 @@ def init(config: Config, seed: int) -> Variables:
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """The encoder; the projector too if all its arrays have the shapes of this config's."""
-    spec = config.train.init_from
-    for field in ("encoder", "base_width", "input_scaling"):
-        ours, other = getattr(config.model, field), getattr(model, field, None)
-        if ours != other:
-            raise UserError(
-                f"config.train.init_from={spec}: its model.{field} is {other!r} and this run's is {ours!r}; "
-                f"name another model or set --config.model.{field}={other}."
-            )
+    check_same_encoder(config, model)
     fits = all(
         "projector" in theirs[part] and _shapes(theirs[part]["projector"]) == _shapes(drawn[part]["projector"])
         for part in drawn
@@ -166,10 +158,6 @@ def decays(config: Config, variables: Variables) -> Tree:
         return config.optim.decay_mask == "all" or not (module.startswith("bn") and parent != "encoder")
 
     return jax.tree_util.tree_map_with_path(touched, variables["params"])
-
-
-def score_range(config: Config) -> tuple[float, float, bool]:
-    raise NotImplementedError("a probe has it")
 
 
 def apply(
