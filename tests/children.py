@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-# without the suite's eight devices; such code is ready in half the time and takes twice as long, of seconds
+# without the suite's eight devices
 ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 

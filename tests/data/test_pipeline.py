@@ -195,6 +195,7 @@ for _ in Pipeline(Config(data=data), recipe, sources, rows=range(32), broken=Bro
 """
 
 
+@pytest.mark.slow
 def test_threads_do_not_wait_for_each_other_for_ever():
     """As they did under jaxlib 0.11, whose Fourier transform waits in the pool's threads for the pool."""
     environment = os.environ | {"NPROC": "2", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -168,7 +168,8 @@ def test_the_dense_loss_would_be_seen():
     assert 96 * 96 in array_sizes(jax.jit(loss).lower(jax.ShapeDtypeStruct((96, 8), jnp.float32)).compile().as_text())
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
 def test_the_compiled_step_holds_no_array_of_all_pairs(devices):
     """The real training step, with so many images that all pairs (a device's rows x all) outnumber any other array."""
     images, config = 16384, get_config()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +22,7 @@ from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
-from contrique_jax.training import mesh
+from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
 from contrique_jax.training.run import claim_workdir
@@ -57,6 +60,35 @@ def name(request, monkeypatch) -> str:
     return request.param
 
 
+@pytest.fixture(scope="module", autouse=True)
+def a_step_is_traced_once():
+    """Not once a test: the tests of a recipe ask for the same few steps, and tracing one takes seconds."""
+    made: dict[tuple, object] = {}
+
+    def once(config: Config, run: mesh.Runtime, steps: int):
+        key = json.dumps(as_record(config), default=str), run.devices, steps
+        if key not in made:
+            made[key] = make_step(config, run, steps)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_step", once)
+        yield once
+
+
+@functools.cache
+def pipeline_for(name: str, where: str = "host") -> Pipeline:
+    """That of the tiny run. Batches of any steps can be asked of it, again and again."""
+    config = tiny(name)
+    config.data.augment_on = where
+    return pipeline_of(config)
+
+
+@functools.cache
+def batches_of(name: str, where: str = "host") -> list:
+    return list(pipeline_for(name, where).batches(0, 3))
+
+
 def pipeline_of(config: Config) -> Pipeline:
     recipe = recipe_of(config)
     sources = {
@@ -76,7 +108,7 @@ def started(config: Config, devices: int = 1):
 def after(config: Config, batches, devices: int = 1):
     """(losses, state on the host) after a step on each batch."""
     run, state = started(config, devices)
-    step, losses = make_step(config, run, config.train.steps), []
+    step, losses = loop.make_step(config, run, config.train.steps), []
     for batch in batches:
         state, measures = step(state, run.place(batch))
         losses.append(float(measures["loss"]))
@@ -118,16 +150,15 @@ def test_batches_have_the_shapes_that_plan_is_told(name):
     for where in ("host", "device"):
         config = tiny(name)
         config.data.augment_on = where
-        batch = next(iter(pipeline_of(config).batches(0, 1)))
+        batch = batches_of(name, where)[0]
         said = jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch_shapes(config))
         assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch) == said
 
 
 def test_the_device_finishes_what_the_host_does(name):
     config = tiny(name)
-    host = next(iter(pipeline_of(config).batches(2, 3)))
+    host, examples = (batches_of(name, where)[2] for where in ("host", "device"))
     config.data.augment_on = "device"
-    examples = next(iter(pipeline_of(config).batches(2, 3)))
     device = jax.device_get(jax.jit(lambda examples: recipe_of(config).finish(config, examples))(examples))
 
     def close(a, b):
@@ -142,8 +173,7 @@ def test_the_device_finishes_what_the_host_does(name):
 
 def test_the_loss_falls_and_all_moves_that_should(name):
     config = tiny(name)
-    batch = next(iter(pipeline_of(config).batches(0, 1)))
-    losses, state = after(config, [batch] * 20)
+    losses, state = after(config, [batches_of(name)[0]] * 20)
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) and np.isfinite(losses).all()
     before = init_state(config, 20).variables
     for collection, tree in state.variables.items():
@@ -155,9 +185,7 @@ def test_the_loss_falls_and_all_moves_that_should(name):
 
 
 def test_devices_and_micro_batches_change_nothing_but_rounding(name):
-    config = tiny(name)
-    config.optim.learning_rate = 1e-3
-    batches = list(pipeline_of(config).batches(0, 3))
+    config, batches = tiny(name), batches_of(name)
     losses, state = after(config, batches)
     on_four, four = after(config, batches, devices=4)
     np.testing.assert_allclose(on_four, losses, rtol=1e-4)
@@ -173,24 +201,36 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(name):
         same(parts.variables, state.variables, rtol=1e-4, atol=1e-5)
 
 
-def test_a_resumed_run_is_bit_equal(name, tmp_path):
-    config = tiny(name, steps=6, checkpoint_every=3)
+def test_a_resumed_run_is_bit_equal(name, tmp_path, monkeypatch):
+    """After an exception, after SIGTERM, and when there is nothing left to do."""
+    config, pipeline = tiny(name), pipeline_for(name)
     run, _ = started(config)
-    whole = jax.device_get(train(config, tmp_path / "whole", run, pipeline_of(config)))
-    pipeline, batches = pipeline_of(config), pipeline_of(config).batches
+    whole = jax.device_get(train(config, tmp_path / "whole", run, pipeline))
+    batches = pipeline.batches
 
     def breaks(first, last):
-        yield from batches(first, 4)
+        yield from batches(first, first + 6)
         raise KeyboardInterrupt
 
-    pipeline.batches = breaks
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "cut", run, pipeline)
-    resumed = jax.device_get(train(config, tmp_path / "cut", run, pipeline_of(config)))
+    def stopped(first, last):
+        yield from batches(first, first + 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from batches(first + 1, last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "batches", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "cut", run, pipeline)
+        patch.setattr(pipeline, "batches", stopped)
+        assert 4 < int(train(config, tmp_path / "cut", run, pipeline).step) < config.train.steps
+    assert not (tmp_path / "cut" / "model").exists()
+    resumed = jax.device_get(train(config, tmp_path / "cut", run, pipeline))
     same(resumed.variables, whole.variables)
     texts = [(tmp_path / where / "metrics.jsonl").read_text() for where in ("whole", "cut")]
     losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in texts]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
+    assert losses[0] == losses[1] and len(losses[0]) == config.train.steps
+    assert int(train(config, tmp_path / "cut", run, pipeline).step) == config.train.steps  # finished: nothing to do
+    assert (tmp_path / "cut" / "metrics.jsonl").read_text() == texts[1]
     description, variables = read_folder(tmp_path / "whole" / "model")
     assert description["recipe"] == name
     same(variables, {part: whole.variables[part] for part in ("params", "batch_stats")})

