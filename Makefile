@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # what test-full gives to pip; on Linux without a GPU name a CPU build, which is much smaller
 TORCH ?= torch>=2.6
 # one worker a core: most of the time is the compiler's, which has one thread
-PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo demo-short test test-full lint types clean
 

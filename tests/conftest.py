@@ -37,6 +37,8 @@ import pytest  # noqa: E402
 if TYPE_CHECKING:
     from tests.gcs_server import Server
 
+# A file goes to one worker whole: begun last, these would keep one at work alone.
+LONGEST = ("test_contract.py", "test_train.py", "test_hosts.py", "test_quality_map.py", "test_report.py")
 PEAKS = pytest.StashKey[dict[str, str]]()  # process -> its peak of resident memory, for the summary
 
 
@@ -84,10 +86,11 @@ def compiled_programs_are_released() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make test` cannot run everywhere, by the fixtures that it takes, for `make test-full`."""
+    """Marks what `make test` cannot run everywhere, by the fixtures that it takes, for `make test-full`. Longest first."""
     for item in items:
         for name in {"shared", "torch"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(name)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

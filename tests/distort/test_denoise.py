@@ -17,8 +17,8 @@ VARIANCES = (0.01, 0.03, 0.05, 0.1, 0.15)
 
 
 def sources(photo) -> dict[str, np.ndarray]:
-    images = {name: photo(name, 192, 256) for name in ("astronaut", "coffee", "chelsea", "rocket")}
-    images |= {f"scene {index}": pristine_scene(0, index, 192, 256) for index in range(4)}
+    images = {name: photo(name, 192, 256) for name in ("astronaut", "coffee", "rocket")}
+    images |= {f"scene {index}": pristine_scene(0, index, 192, 256) for index in range(2)}
     return {name: (image / 255.0).astype(np.float32) for name, image in images.items()}
 
 

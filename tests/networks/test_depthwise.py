@@ -26,7 +26,7 @@ def _operands(size: int, stride: int, height: int, width: int, dtype):
 
 @pytest.mark.parametrize(
     ("height", "width", "dtype"),
-    [(8, 12, jnp.float32), (9, 13, jnp.bfloat16), (7, 10, jnp.float32), (1, 2, jnp.float32)],
+    [(7, 10, jnp.float32), (9, 13, jnp.bfloat16), (1, 2, jnp.float32)],
 )
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
 def test_formulations_are_equal_in_value_and_gradients(size: int, stride: int, height: int, width: int, dtype):
