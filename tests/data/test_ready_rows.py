@@ -111,6 +111,7 @@ def test_in_place_of_a_broken_image_the_next_one_comes_with_its_own_class(folder
     assert 77 not in seen and seen.count(124) == 2 and broken.count == 1
 
 
+@pytest.mark.slow
 def test_a_run_on_ready_images(folder, tmp_path):
     config = tiny(data__pristine=str(folder / "list.csv"))
     state = train(config, tmp_path, mesh.start(16, devices=1), pipeline_of(config))

@@ -6,6 +6,9 @@ import functools
 import json
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -201,42 +204,67 @@ def test_devices_and_micro_batches_change_nothing_but_rounding(name):
         same(parts.variables, state.variables, rtol=1e-4, atol=1e-5)
 
 
-def test_a_resumed_run_is_bit_equal(name, tmp_path, monkeypatch):
-    """After an exception, after SIGTERM, and when there is nothing left to do."""
-    config, pipeline = tiny(name), pipeline_for(name)
-    run, _ = started(config)
-    whole = jax.device_get(train(config, tmp_path / "whole", run, pipeline))
+def cut(pipeline: Pipeline, after: int, cause: Callable[[], None]):
+    """`pipeline.batches` as it is, but for what happens before the batch that follows so many."""
     batches = pipeline.batches
 
-    def breaks(first, last):
-        yield from batches(first, first + 6)
-        raise KeyboardInterrupt
+    def until(first, last):
+        yield from batches(first, first + after)
+        cause()
+        yield from batches(first + after, last)
 
-    def stopped(first, last):
-        yield from batches(first, first + 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        yield from batches(first + 1, last)
+    return until
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "batches", breaks)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "cut", run, pipeline)
-        patch.setattr(pipeline, "batches", stopped)
-        assert 4 < int(train(config, tmp_path / "cut", run, pipeline).step) < config.train.steps
-    assert not (tmp_path / "cut" / "model").exists()
-    resumed = jax.device_get(train(config, tmp_path / "cut", run, pipeline))
+
+def losses_of(workdir: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Callable[[str], tuple[Path, Any]]:
+    """By a recipe's name: the folder of a whole run, and its state."""
+
+    @functools.cache
+    def run(name: str) -> tuple[Path, Any]:
+        config, workdir = tiny(name), tmp_path_factory.mktemp("whole")
+        return workdir, jax.device_get(train(config, workdir, started(config)[0], pipeline_for(name)))
+
+    return run
+
+
+def fails() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_resumed_run_is_bit_equal(name, uninterrupted, tmp_path, monkeypatch):
+    """From the last checkpoint, with the steps since then again; and when it has ended, there is nothing to do."""
+    config, pipeline, (before, whole) = tiny(name), pipeline_for(name), uninterrupted(name)
+    run = started(config)[0]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "batches", cut(pipeline, 6, fails))
+        train(config, tmp_path, run, pipeline)
+    assert not (tmp_path / "model").exists()
+    resumed = jax.device_get(train(config, tmp_path, run, pipeline))
     same(resumed.variables, whole.variables)
-    texts = [(tmp_path / where / "metrics.jsonl").read_text() for where in ("whole", "cut")]
-    losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in texts]
-    assert losses[0] == losses[1] and len(losses[0]) == config.train.steps
-    assert int(train(config, tmp_path / "cut", run, pipeline).step) == config.train.steps  # finished: nothing to do
-    assert (tmp_path / "cut" / "metrics.jsonl").read_text() == texts[1]
-    description, variables = read_folder(tmp_path / "whole" / "model")
+    assert losses_of(tmp_path) == losses_of(before) and len(losses_of(before)) == config.train.steps
+    assert int(train(config, tmp_path, run, pipeline).step) == config.train.steps == len(losses_of(tmp_path))
+    description, variables = read_folder(tmp_path / "model")
     assert description["recipe"] == name
     same(variables, {part: whole.variables[part] for part in ("params", "batch_stats")})
     if name != "contrique":
         with pytest.raises(UserError, match=f"a model of the recipe '{name}'"):
-            load_model(tmp_path / "whole" / "model")
+            load_model(tmp_path / "model")
+
+
+def test_sigterm_saves_where_the_run_stands(uninterrupted, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "toy", "tests.recipes.toy")
+    config, pipeline, (before, _) = tiny("toy"), pipeline_for("toy"), uninterrupted("toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "batches", cut(pipeline, 5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        stopped = int(train(config, tmp_path, started(config)[0], pipeline).step)
+    assert 5 <= stopped < 8 and len(losses_of(tmp_path)) == stopped and not (tmp_path / "model").exists()
+    train(config, tmp_path, started(config)[0], pipeline)
+    assert losses_of(tmp_path) == losses_of(before)
 
 
 def test_plan_compiles_it(name):
