@@ -117,18 +117,6 @@ def test_devices_do_not_change_loss_or_gradient():
 
 
 @pytest.mark.slow
-def test_a_step_that_distorts_on_the_device_is_the_same_step():
-    results = []
-    for place in ("host", "device"):
-        config = tiny(data__augment_on=place)
-        run = mesh.start(16, devices=4)
-        state = run.replicate(init_state(config, 6))
-        batch = next(pipeline_of(config).batches(0, 1))
-        results.append(float(make_step(config, run, 6)(state, run.place(batch))[1]["loss"]))
-    assert results[0] == pytest.approx(results[1], rel=1e-3)
-
-
-@pytest.mark.slow
 def test_one_batch_norm_for_both_views_is_another(batch):
     run, results = mesh.start(16, devices=1), []
     for apart in (True, False):
