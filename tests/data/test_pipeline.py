@@ -76,7 +76,7 @@ def test_tfdata_and_threads_give_the_same_images(photographs):
 
 def test_rows_for_the_device_are_those_of_the_host(photographs):
     """The same (seed, step): what the device makes of the decoded rows is what the host makes of them. With the other
-    loader, through the step: `test_train.py`; every type, row by row: `test_augment.py`."""
+    loader: `test_contract.py`; every type, row by row: `test_host_views.py`."""
     pytest.importorskip("tensorflow")
     host = list(pipeline(photographs, loader="tfdata").batches(1, 3))
     device = pipeline(photographs, loader="tfdata", augment_on="device")
