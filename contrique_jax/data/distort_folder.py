@@ -28,6 +28,7 @@ from contrique_jax.data.distorted_set import (
     seed_of,
     write_manifest,
 )
+from contrique_jax.data.image_files import LeftOut
 from contrique_jax.distort import bank
 from contrique_jax.distort.flags import add_flags, numbers, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
@@ -173,9 +174,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=available_cores(), help="threads; default: one a core")
     flags = parser.parse_args(argv)
     plan = _plan(flags)
-    given = photographs(flags.source, plan.out)
+    left_out = LeftOut()
+    given = photographs(flags.source, plan.out, left_out)
     with only_writer(_folder(flags.out)):
         _write(plan, given, flags.workers)
+    left_out.say()
 
 
 def _write(plan: Plan, given: Sequence[Photograph], workers: int) -> None:

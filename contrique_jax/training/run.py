@@ -79,6 +79,10 @@ def _train(flags: Flags, watch: Watchdog) -> None:
         if flags.exit_code_if_unfinished:
             raise SystemExit(flags.exit_code_if_unfinished)
         return
+    for source in pipeline.sources.values():
+        left_out = getattr(source, "left_out", None)
+        for sentence in left_out.sentences() if left_out else ():
+            announce(f"warning: {sentence}")
     broken = run.broken_images() if hosts.is_first() else {}
     if broken:
         count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"
