@@ -17,7 +17,7 @@ from contrique_jax.inference.extractor import FileFeatures, name_reduced, progre
 from contrique_jax.io.outputs import write_npz
 from contrique_jax.io.regular import open_regular
 
-FEATURES_VERSION = 2  # raise it when the same image and weights give other features, or the file another form
+FEATURES_VERSION = 3  # raise it when the same image and weights give other features, or the file another form
 
 Features = Float[np.ndarray, " d"]
 
