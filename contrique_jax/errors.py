@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+SOME_MISSING = 1  # all is done, but images asked for by name could not be read
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contrique_jax.data.image_files import list_images
-from contrique_jax.errors import Parser, run_verb
+from contrique_jax.data.image_files import find_images
+from contrique_jax.errors import SOME_MISSING, Parser, run_verb
 from contrique_jax.inference.extractor import Extractor, add_model_flags, name_broken
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path, write_npz
@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", required=True, metavar="F.npz", help="written beside, then renamed")
     flags = parser.parse_args(argv)
     out = output_path("--out", flags.out, (".npz",))
-    paths = list_images(flags.images)
+    listing = find_images(flags.images)
+    paths = listing.files
     use_compilation_cache()
     extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
     kept, features, broken = extractor.from_files(paths)
@@ -37,6 +38,9 @@ def main(argv: Sequence[str]) -> None:
     names = np.array([str(path) for path in kept])
     write_npz(out, path=names, features=features, model_hash=np.array(extractor.model_hash))
     print(f"{out}: {len(kept)} images, {extractor.width} features each, model {extractor.model_hash}")
+    listing.left_out.say()
+    if len(kept) < len(paths) and listing.named.difference(kept):
+        raise SystemExit(SOME_MISSING)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from contrique_jax.data.image_files import list_images
+from contrique_jax.data.image_files import find_images
 from contrique_jax.data.sizes import read_image
-from contrique_jax.errors import Parser, UserError, run_verb
+from contrique_jax.errors import SOME_MISSING, Parser, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
 from contrique_jax.inference.pretrained import choose_meter, load_why
@@ -63,7 +63,8 @@ def main(argv: Sequence[str]) -> None:
     meter = choose_meter(flags.model, flags.probe)
     probe, scale = meter.probe, meter.scale
     why = load_why(meter.model) if flags.why else None
-    paths = list_images(flags.paths)
+    listing = find_images(flags.paths)
+    paths = listing.files
     maps = MapFolder(flags.map) if flags.map else None
     use_compilation_cache()
     limits = {"max_megapixels": flags.max_megapixels, "shorter_side": probe.shorter_side}
@@ -72,13 +73,14 @@ def main(argv: Sequence[str]) -> None:
     reference = reference_features(extractor, flags.reference) if flags.reference else None
     found = score_files(extractor, probe, paths, reference, scale, meter.map_probe, why)
     scores = progress_bar(found, len(paths), out is not None)
-    tally = Tally()
+    tally, missed = Tally(), 0
     try:
         with _opened(out) as stream:
             writer = Writer(stream, probe, out.suffix.lower() if out else ".csv", scale, flags.why)
             for score in scores:
                 if score.broken:
                     print(f"broken image: {score.broken}", file=sys.stderr)
+                    missed += score.path in listing.named
                 tally.add(score)
                 if maps and score.map is not None:
                     image, _ = read_image(score.path, **limits)
@@ -90,10 +92,13 @@ def main(argv: Sequence[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     name_reduced(tally.reduced, flags.max_megapixels)
+    listing.left_out.say()
     if sys.stderr.isatty():
         print(tally.summary(probe, scale), file=sys.stderr)
     elif tally.broken:
         print(f"{tally.broken} of {len(paths)} images could not be read", file=sys.stderr)
+    if missed:
+        raise SystemExit(SOME_MISSING)
 
 
 if __name__ == "__main__":
