@@ -7,8 +7,12 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from contrique_jax.signals import Signals, Terminated
 
 SOME_MISSING = 1  # all is done, but images asked for by name could not be read
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
@@ -40,22 +44,58 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`.")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(_files_after_dashes(args), namespace)
+
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_intermixed_args(_files_after_dashes(args), namespace)
+
+
+def _files_after_dashes(args: Sequence[str] | None) -> list[str]:
+    """What stands behind `--` is a file whatever it begins with, for options of several values too: argparse gets it as
+    `./-name`, which is the same file."""
+    given = list(sys.argv[1:] if args is None else args)
+    if "--" not in given:
+        return given
+    at = given.index("--")
+    return given[:at] + [f"./{name}" if name.startswith("-") and name != "-" else name for name in given[at + 1 :]]
+
 
 def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 if whoever read the
-    output has gone (`| head`). Other errors propagate."""
-    try:
+    """Runs a command and returns its exit code (docs/exit_codes.md): 0, 1 if images asked for by name could not be read, 2
+    for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141 if whoever read the output has gone (`| head`). Other errors
+    propagate."""
+    with _without_chatter(), Signals() as signals:
+        code = 1
         try:
-            code = _code(verb, sys.argv[1:] if argv is None else argv)
-        except SystemExit:  # --help
+            try:
+                code = _code(verb, sys.argv[1:] if argv is None else argv)
+            except SystemExit as end:  # --help
+                code = end.code if isinstance(end.code, int) else code
+                _flush()
+                raise
             _flush()
-            raise
-        _flush()
+        except BrokenPipeError:
+            if not _reader_gone():
+                raise
+            code = PIPE_CLOSED
+        finally:
+            signals.leave(code)
         return code
-    except BrokenPipeError:
-        if not _reader_gone():
-            raise
-        return PIPE_CLOSED
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Context: libraries keep to themselves what a user can do nothing about; it would bury the one sentence that counts.
+
+    Python's warnings (`python -W default` shows them), and what XLA and TensorFlow print of what they do
+    (TF_CPP_MIN_LOG_LEVEL=0 shows it)."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # which is what jax sets
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def _flush() -> None:
@@ -98,6 +138,9 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from contrique_jax.config import Config
+from contrique_jax.data.awaited import awaited
 from contrique_jax.data.order import steps_per_epoch
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.errors import UserError
@@ -95,9 +96,27 @@ def train(
         watch.pause()  # before the first step something is compiled
         with _metrics(run.folder, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
-            saved = first or None
+            saved, done = first or None, first
             run_step = make_step(config, runtime, steps)
-            for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
+
+            def report() -> None:
+                """Writes down what was measured since the last time, in one transfer from the devices."""
+                if not waiting:
+                    return
+                rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
+                rows[-1]["broken_images"] = hosts.total(pipeline.broken.count)
+                waiting.clear()
+                if metrics:
+                    metrics.write([row for row in rows if is_finite(row)])
+                check_finite(rows, saved)
+
+            def save() -> None:
+                watch.expect(f"the checkpoint of step {done}")
+                run.publish()  # before the checkpoint, so that no resumed run lacks lines up to it
+                checkpoints.save(done, state, config)
+
+            batches = awaited(pipeline.batches(first, steps), stop.asked_now)
+            for done, batch in enumerate(map(runtime.place, batches), first + 1):
                 if done == first + 1:
                     compiled = run_step.lower(state, batch).compile()
                     hosts.barrier(
@@ -109,22 +128,17 @@ def train(
                     jax.block_until_ready(waiting[-1])  # the watch is to see the end of each step
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
-                save = leave or done % often.checkpoint_every == 0
-                if save or done % often.log_every == 0 or done == first + 1:
-                    # one transfer from the devices a window
-                    rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
-                    rows[-1]["broken_images"] = hosts.total(pipeline.broken.count)
-                    waiting = []
-                    if metrics:
-                        metrics.write([row for row in rows if is_finite(row)])
-                    check_finite(rows, saved)
-                if save:
-                    watch.expect(f"the checkpoint of step {done}")
-                    run.publish()  # before the checkpoint, so that no resumed run lacks lines up to it
-                    checkpoints.save(done, state, config)
+                due = leave or done % often.checkpoint_every == 0
+                if due or done % often.log_every == 0 or done == first + 1:
+                    report()
+                if due:
+                    save()
                     saved = done
                 if leave:
                     break
+            if done > (saved or 0):  # a signal came while a batch did not
+                report()
+                save()
             watch.expect("the last checkpoint")
             checkpoints.wait()
         watch.expect("the list of broken images")
