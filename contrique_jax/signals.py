@@ -41,6 +41,7 @@ class Signals:
         self.first: int | None = None  # the first signal that came
         self.deferred = False  # the first signal only sets `first`: whoever set this looks at it
         self.told: list[Callable[[int], Any]] = []  # called from a thread with each signal's number
+        self._raised = self._leaving = False
         self._before: dict[int, Any] = {}
         self._until = float("inf")
         self._code = 1
@@ -66,7 +67,7 @@ class Signals:
 
     def __exit__(self, *details: Any) -> None:
         global _current
-        if _current is not self:
+        if _current is not self or self._leaving:  # handlers stay until the process has ended
             return
         for number, before in self._before.items():
             signal.signal(number, before or signal.SIG_DFL)
@@ -77,6 +78,7 @@ class Signals:
     def leave(self, code: int) -> None:
         """All is done: if a signal came, the process ends soon even if a thread of it still waits for a disk."""
         if self.first is not None:
+            self._leaving = self._raised = True
             self._end_within(LEAVING_SECONDS, code)
 
     def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
@@ -87,8 +89,6 @@ class Signals:
         if not self.deferred:
             self._raised = True
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    _raised = False
 
     def _watch(self, reader: int) -> None:
         seen = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,8 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     )
     print(table(models) + "\n")
     intervals = {model.name: median_intervals(model, kept) for model in models if model.features is not None}
-    print("".join(_judgement(model, intervals[model.name]) for model in models[: len(contenders)]), end="")
+    judged = [_judgement(model, intervals[model.name]) for model in models[: len(contenders)]]
+    print("".join(f"{line}\n" for line in dict.fromkeys(itertools.chain(*judged))), end="")  # a note of several, once
     compared = [compare_models(models[0], model, kept) for model in models[1 : len(contenders)]]
     print("".join(f"{comparison_line(found)}\n" for found in compared), end="")
     crossed = _cross_all(others, contenders, models, extracted, cache)
@@ -227,16 +229,17 @@ def _counted(images: ScoredImages) -> str:
     return f"{len(images)} of {whole:,} images" if whole and len(images) < whole else f"{len(images)} images"
 
 
-def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> str:
+def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> list[str]:
     """What the table has no room for, a line and one for each note."""
     found = model.evaluation
     medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in intervals.items())
+    chosen_on = "validation" if found.chosen_by == "validation" else "leave-one-out"
     line = (
-        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; "
+        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, {chosen_on} SROCC {found.validation_srocc:.4f}; "
         f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
     )
     parts = ", ".join(f"{name} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
-    return "".join(f"{each}\n" for each in [line + (f" ({parts})" if parts else ""), *notes(found)])
+    return [line + (f" ({parts})" if parts else ""), *notes(found)]
 
 
 def _with_curve(model: ModelResult, splits: Sequence[Split], images: ScoredImages) -> ModelResult:
