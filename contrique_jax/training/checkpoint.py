@@ -35,6 +35,10 @@ FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted
 UNWRITTEN = "a checkpoint could not be written, the earlier ones are untouched: "
 
 
+class DamagedCheckpoint(UserError):
+    """One that is there and cannot be read."""
+
+
 class Checkpoints:
     """The checkpoints of a run, in one folder, local or in a bucket; the last `keep` stay."""
 
@@ -96,13 +100,59 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, shaped, typed and placed as the leaves of `like`.
 
-        Raises UserError if the checkpoint is of another architecture, naming arrays that do not fit.
+        Raises UserError if the checkpoint is of another architecture, naming arrays that do not fit, and DamagedCheckpoint
+        if it is cut off or otherwise unreadable.
         """
         wanted = flax.serialization.to_state_dict(like)
         with self._failures():
-            self.check_fits(step, wanted)
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+            try:
+                self.check_fits(step, wanted)
+                restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+            except UserError:
+                raise
+            except Exception as error:  # Orbax, TensorStore and json have many kinds for it
+                if buckets.is_address(self.folder):
+                    raise
+                why = " ".join(str(error).split())[:120] or type(error).__name__
+                raise DamagedCheckpoint(f"{self.folder / str(step)}: a damaged checkpoint ({why})") from error
         return flax.serialization.from_state_dict(like, restored["state"])
+
+    def restore_newest(self, like: Any) -> tuple[int, Any]:
+        """Step and state of the newest checkpoint that can be read, as `restore`; 0 and `like` if there is none at all.
+
+        Damaged ones are named on stderr and moved beside the folder. Raises UserError if all are damaged.
+        """
+        step = self.latest() or 0
+        hosts.agree("the newest checkpoint", None, self._wait_seconds, same={"newest checkpoint": str(step)})
+        while step:
+            fault = None
+            try:
+                state = self.restore(step, like)
+            except DamagedCheckpoint as error:
+                fault = error
+            found = {f"checkpoint of step {step}": "a damaged one" if fault else "a whole one"}
+            hosts.agree(f"the state of step {step}", None, self._wait_seconds, same=found)
+            if fault is None:
+                return step, state
+            step = self._before(step, fault)
+        return 0, like
+
+    def _before(self, step: int, fault: DamagedCheckpoint) -> int:
+        """The step of the checkpoint before a damaged one, which is moved away. Raises UserError if there is none."""
+        earlier = max((each for each in self._manager.all_steps() if each < step), default=0)
+        if not earlier:
+            raise UserError(
+                f"{fault}, and there is none before it; move it away to start anew, or take another --workdir."
+            )
+        aside = Path(self.folder).parent / f"damaged_checkpoint_{step}"
+        if hosts.is_first():
+            while aside.exists():
+                aside = aside.with_name(f"{aside.name}_")
+            (Path(self.folder) / str(step)).rename(aside)
+            print(f"warning: {fault}; it is now {aside}, and step {earlier} is taken", file=sys.stderr)
+        hosts.barrier(f"the damaged step {step}", self._wait_seconds)
+        self._manager.reload()
+        return earlier
 
     def check_fits(self, step: int, wanted: Any) -> None:
         """Raises UserError naming arrays on one side only, or of another shape."""
