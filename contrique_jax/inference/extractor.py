@@ -169,7 +169,7 @@ class Extractor:
             if waiting:
                 yield from self._filled(*waiting)
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # a read may never end
 
     def apply(self, variables: Variables, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
         """Features of a batch of images of one size, float in [0, 1]: pure."""
