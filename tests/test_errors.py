@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
-from contrique_jax.errors import run_verb
+from contrique_jax.errors import Parser, run_verb
 
 VERBS = {
     "at exit": "print('few')",
@@ -43,3 +45,19 @@ def test_other_broken_pipes_are_errors_of_the_program():
 
     with pytest.raises(BrokenPipeError):
         run_verb(verb, [])
+
+
+def test_what_stands_behind_two_dashes_is_a_file():
+    parser = Parser(prog="x")
+    parser.add_argument("--flag")
+    parser.add_argument("--images", nargs="+")
+    parser.add_argument("paths", nargs="*")
+    for parse in (parser.parse_args, parser.parse_intermixed_args):
+        found = parse(["--flag", "v", "--", "-a.png", "b.png", "--help", "-"])
+        assert [str(Path(path)) for path in found.paths] == ["-a.png", "b.png", "--help", "-"]
+    assert [str(Path(path)) for path in parser.parse_args(["--images", "--", "-a.png"]).images] == ["-a.png"]
+
+
+def test_warnings_of_libraries_are_not_shown_by_commands(capsys):
+    assert run_verb(lambda _: warnings.warn("chatter", stacklevel=1), []) == 0
+    assert capsys.readouterr().err == ""
