@@ -38,6 +38,13 @@ def disk_message(error: OSError, path: str) -> str | None:
     return None
 
 
+def permission_message(error: OSError) -> str | None:
+    """The sentence for a path that may not be read or written, or None if `error` is something else."""
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{os.fsdecode(error.filename)}: no permission ({error.strerror}); change its permissions or name another path."
+    return None
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are UserErrors, one sentence like all others."""
 
@@ -133,7 +140,7 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        sentence = disk_message(error, str(error.filename or "output"))
+        sentence = disk_message(error, str(error.filename or "output")) or permission_message(error)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)

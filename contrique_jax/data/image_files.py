@@ -60,7 +60,7 @@ def find_images(paths: Sequence[str], left_out: LeftOut | None = None) -> Listin
     found: dict[str, Path] = {}
     named, left_out = set(), LeftOut() if left_out is None else left_out
     for path in paths:
-        exact = os.path.lexists(os.path.expanduser(path))
+        exact = _is_there(os.path.expanduser(path))
         matches = [path] if exact else sorted(glob.glob(os.path.expanduser(path), recursive=True))
         images = [image for match in matches for image in _images_at(Path(match).expanduser(), exact, left_out)]
         if not images:
@@ -69,7 +69,7 @@ def find_images(paths: Sequence[str], left_out: LeftOut | None = None) -> Listin
             raise UserError(f"{path}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}){passed_by}.")
         for image in images:
             first = found.setdefault(os.path.abspath(image), image)
-            if exact and not image.is_dir() and images == [Path(path).expanduser()]:
+            if exact and not os.path.isdir(image) and images == [Path(path).expanduser()]:
                 named.add(first)
     left_out.photographs = list(dict.fromkeys(left_out.photographs))  # of paths that lie within each other
     return Listing(list(found.values()), named, left_out)
@@ -81,11 +81,22 @@ def list_images(paths: Sequence[str]) -> list[Path]:
 
 
 def _images_at(path: Path, named: bool, left_out: LeftOut) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):
         return [path / name for name in sorted(walk(path, str(path), left_out))]
     if not named and path.suffix.lower() in PHOTOGRAPHS:
         left_out.photographs.append(str(path))
     return [path] if named or path.suffix.lower() in EXTENSIONS else []
+
+
+def _is_there(path: str) -> bool:
+    """Also where the folder above may not be looked into: reading the file then says so."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def walk(folder: Path, field: str, left_out: LeftOut) -> Iterator[str]:

@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any
 
-from contrique_jax.errors import UserError, disk_message
+from contrique_jax.errors import UserError, disk_message, permission_message
 from contrique_jax.signals import Terminated
 from contrique_jax.training import hosts
 
@@ -54,7 +54,7 @@ class Watchdog:
         if hosts.is_distributed() and error is not None and not isinstance(error, SystemExit | hosts.SharedError):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
-                sentence = disk_message(error, str(error.filename or "output"))
+                sentence = disk_message(error, str(error.filename or "output")) or permission_message(error)
             if sentence:
                 self._end(f"error: {sentence}", sentence, 2)
             if isinstance(error, Terminated):
