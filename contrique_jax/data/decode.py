@@ -66,11 +66,13 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> RGB:
             raise BrokenImage(name, advice(data, name))
         image = _open(data)
         if image is None:
-            samples = read_tiff(data, max_pixels)
-            if samples is None:
+            tiff = read_tiff(data, max_pixels)
+            if tiff is None:
                 known = f"not an image in a format that can be read ({', '.join(FORMATS)})"
                 raise BrokenImage(name, advice(data, name) or known)
-            image = of_samples(samples)
+            image = of_samples(tiff.samples)
+            image = image.transpose(_UPRIGHT[tiff.orientation]) if tiff.orientation in _UPRIGHT else image
+            image.info["icc_profile"] = tiff.profile
         width, height = image.size
         if width * height > max_pixels:
             raise BrokenImage(name, f"{width} x {height} pixels is more than the limit of {max_pixels}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ORIENTATION, _PROFILE = 274, 34675  # tags
 INTEGER_TOPS = (
     255,
     4095,
@@ -66,7 +68,15 @@ def significant_bits(data: bytes) -> int | None:
     return None
 
 
-def read_tiff(data: bytes, max_pixels: int) -> Shaped[np.ndarray, "h w c"] | None:
+class TiffSamples(NamedTuple):
+    """What a TIFF holds, as it is stored."""
+
+    samples: Shaped[np.ndarray, "h w c"]
+    orientation: int  # as in EXIF
+    profile: bytes | None
+
+
+def read_tiff(data: bytes, max_pixels: int) -> TiffSamples | None:
     """The samples of a TIFF's first image that Pillow has no mode for: floats of several channels, of 16 or 64 bits.
 
     None if it is none with 1 to 4 channels. Raises ValueError for more than `max_pixels`, and whatever `tifffile` raises
@@ -89,6 +99,8 @@ def read_tiff(data: bytes, max_pixels: int) -> Shaped[np.ndarray, "h w c"] | Non
         ):
             return None
         samples = page.asarray(maxworkers=1)
-    if samples.ndim == 3 and page.axes[0] == "S":  # a plane a channel
-        samples = np.moveaxis(samples, 0, -1)
-    return samples.reshape(*samples.shape[:2], -1)
+        if samples.ndim == 3 and page.axes[0] == "S":  # a plane a channel
+            samples = np.moveaxis(samples, 0, -1)
+        tags = {name: page.tags[name].value for name in (_ORIENTATION, _PROFILE) if name in page.tags}
+    shaped = samples.reshape(*samples.shape[:2], -1)
+    return TiffSamples(shaped, int(tags.get(_ORIENTATION, 1)), tags.get(_PROFILE))

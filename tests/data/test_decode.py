@@ -304,6 +304,11 @@ def test_float_tiff_of_three_channels(kind, options):
     planes = np.moveaxis(image, 2, 0) if options.get("planarconfig") else image
     tifffile.imwrite(stream, (planes / 255).astype(kind), photometric="rgb", **options)
     np.testing.assert_array_equal(decode(stream.getvalue(), name="x.tif"), image)
+    tags = [(274, "H", 1, 6, False), (34675, "B", len(wide_gamut()), wide_gamut(), False)]
+    turned = io.BytesIO()
+    tifffile.imwrite(turned, (planes / 255).astype(kind), photometric="rgb", extratags=tags, **options)
+    found = decode(turned.getvalue(), name="x.tif")
+    assert found.shape == (30, 20, 3) and np.abs(found.astype(int) - np.rot90(image, -1)).max() > 5
     with pytest.raises(BrokenImage, match="limit of 599"):
         decode(stream.getvalue(), name="x.tif", max_pixels=599)
     with pytest.raises(BrokenImage, match="damaged"):
