@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from contrique_jax.signals import Signals, Terminated
 
-SOME_MISSING = 1  # all is done, but images asked for by name could not be read
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 
@@ -29,6 +28,10 @@ class BrokenImage(UserError):
         super().__init__(f"{name}: {why}")
         self.name = name
         self.why = why
+
+
+class SomeUnread(Exception):
+    """All is done and said, but images asked for by name could not be read: exit code 1."""
 
 
 def disk_message(error: OSError, path: str) -> str | None:
@@ -136,6 +139,8 @@ def _reader_gone() -> bool:
 def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     try:
         verb(argv)
+    except SomeUnread:
+        return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from contrique_jax.data.image_files import find_images
-from contrique_jax.errors import SOME_MISSING, Parser, run_verb
+from contrique_jax.errors import Parser, SomeUnread, run_verb
 from contrique_jax.inference.extractor import Extractor, add_model_flags, name_broken
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path, write_npz
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"{out}: {len(kept)} images, {extractor.width} features each, model {extractor.model_hash}")
     listing.left_out.say()
     if len(kept) < len(paths) and listing.named.difference(kept):
-        raise SystemExit(SOME_MISSING)
+        raise SomeUnread
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from contrique_jax.data.image_files import find_images
 from contrique_jax.data.sizes import read_image
-from contrique_jax.errors import SOME_MISSING, Parser, UserError, run_verb
+from contrique_jax.errors import Parser, SomeUnread, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
 from contrique_jax.inference.pretrained import choose_meter, load_why
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     elif tally.broken:
         print(f"{tally.broken} of {len(paths)} images could not be read", file=sys.stderr)
     if missed:
-        raise SystemExit(SOME_MISSING)
+        raise SomeUnread
 
 
 if __name__ == "__main__":

@@ -76,6 +76,13 @@ def test_csv_holds_every_file_in_order(place, tmp_path, capsys):
     assert "2b.png" in error and "1 of 6 images" in error and list(tmp_path.iterdir()) == [out]
 
 
+def test_exit_code_1_says_that_an_image_asked_for_by_name_is_missing(place, tmp_path, capsys):
+    broken, good = place / "images" / "2b.png", sorted((place / "images").glob("*photo.png"))[0]
+    run(place, place / "images", "--out", tmp_path / "s.csv", code=0)
+    run(place, broken, good, "--out", tmp_path / "s.csv", code=1)
+    assert len(read_csv(tmp_path / "s.csv")) == 4 and "1 of 2 images could not be read" in capsys.readouterr().err
+
+
 def test_json_lines_say_the_same(place, tmp_path):
     run(place, place / "images", "--out", tmp_path / "s.csv")
     run(place, place / "images", "--out", tmp_path / "s.jsonl")
