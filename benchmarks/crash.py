@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,29 +59,27 @@ def killed(bench: Bench, chance: random.Random) -> str | None:
     return bench.resumed(workdir)
 
 
-def terminated_one_of_two(bench: Bench, chance: random.Random, tries: int) -> list[str | None]:
+def terminated_one_of_two(bench: Bench, chance: random.Random, tries: int) -> Iterator[str | None]:
     """One run of two processes, stopped by a signal to either of them and resumed, again and again."""
     flags = f"--config.train.steps={8 * tries + 8}"
-    whole, workdir, found = bench.new(), bench.new(), list[str | None]()
+    whole, workdir = bench.new(), bench.new()
     for job in bench.together(2, whole, flags):
         end(job)
-    for _ in range(tries):
+    for number in range(1, tries + 1):
         jobs = bench.together(2, workdir, flags)
         reach(workdir, len(losses(workdir)) + chance.randint(2, 5), *jobs)
         chance.choice(jobs).send_signal(signal.SIGTERM)
         ends = [end(job) for job in jobs]
         saved = max((int(place.name) for place in (workdir / "checkpoints").glob("[0-9]*")), default=0)
         good = [code for code, _ in ends] == [0, 0] and saved == len(losses(workdir)) > 0
-        found.append(None if good else f"codes and words {[(code, said[-300:]) for code, said in ends]}, saved {saved}")
-    ends = [end(job) for job in bench.together(2, workdir, flags)]
-    if any(code for code, _ in ends) or losses(workdir) != losses(whole):
-        found[-1] = f"in the end: {[said[-300:] for _, said in ends]}, or the losses are others"
-    return found
+        if number == tries and good:
+            ends = [end(job) for job in bench.together(2, workdir, flags)]
+            good = not any(code for code, _ in ends) and losses(workdir) == losses(whole)
+        yield None if good else f"codes and words {[(code, said[-300:]) for code, said in ends]}, saved {saved}"
 
 
-def other_numbers_of_processes(bench: Bench, chance: random.Random, tries: int) -> list[str | None]:
-    slow, found = "--config.optim.learning_rate=0.0005", list[str | None]()  # so that rounding does not grow
-    whole = bench.new()
+def other_numbers_of_processes(bench: Bench, chance: random.Random, tries: int) -> Iterator[str | None]:
+    whole, slow = bench.new(), "--config.optim.learning_rate=0.0005"  # so that rounding does not grow
     bench.run(bench.train(whole, slow))
     for before, after in ([(1, 2), (2, 4), (4, 1)] * tries)[:tries]:
         workdir = bench.new()
@@ -92,8 +91,7 @@ def other_numbers_of_processes(bench: Bench, chance: random.Random, tries: int) 
         ends = [end(job) for job in bench.together(after, workdir, slow)]
         near = len(losses(workdir)) == STEPS and np.allclose(losses(workdir), losses(whole), rtol=1e-4)
         good = near and not any(code for code, _ in ends)
-        found.append(None if good else f"{before} to {after}: {[(code, said[-300:]) for code, said in ends]}")
-    return found
+        yield None if good else f"{before} to {after}: {[(code, said[-300:]) for code, said in ends]}"
 
 
 def mounted(place: Path, size: int, remount: bool = False) -> bool:
@@ -280,11 +278,12 @@ def main() -> None:
             if function in IN_TURN:
                 faults = function(bench, chances[0], tries)
             else:
-                with ThreadPoolExecutor(flags.jobs) as pool:
-                    faults = list(pool.map(lambda chance, function=function: function(bench, chance), chances))
-            for fault in filter(None, faults):  # type: ignore[call-overload]
-                print(f"{name}: {fault}", file=sys.stderr, flush=True)
-            good = sum(fault is None for fault in faults)  # type: ignore[attr-defined]
+                each = functools.partial(function, bench)
+                faults = ThreadPoolExecutor(flags.jobs).map(each, chances)
+            good = 0
+            for i, fault in enumerate(faults, 1):  # type: ignore[arg-type, var-annotated]
+                print(f"{name} {i} of {tries}: {fault or 'survived'}", file=sys.stderr, flush=True)
+                good += fault is None
             print(f"| {what} | {good} of {tries} | {(time.monotonic() - begun) / 60:.1f} |", flush=True)
 
 

@@ -57,7 +57,7 @@ class Bench:
             f"--config.train.steps={STEPS}",
             "--config.data.batch_size=4",
         ]
-        often = ["--config.train.checkpoint_every=3", "--config.train.log_every=1", "--config.train.wait_seconds=120"]
+        often = ["--config.train.checkpoint_every=3", "--config.train.log_every=1", "--config.train.wait_seconds=600"]
         config = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
         return ["train", config, f"--workdir={workdir}", *sources, *often, *flags]
 
