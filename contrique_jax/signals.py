@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -51,9 +52,9 @@ class Signals:
         if _current is not None or threading.current_thread() is not threading.main_thread():
             return self
         _current = self
-        reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._writer, reader = socket.socketpair()  # which Windows takes too
+        self._writer.setblocking(False)
+        self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job, or nohup
                 self.listen(number)
@@ -72,7 +73,7 @@ class Signals:
         for number, before in self._before.items():
             signal.signal(number, before or signal.SIG_DFL)
         signal.set_wakeup_fd(self._fd_before)
-        os.close(self._writer)  # which ends the thread
+        self._writer.close()  # which ends the thread
         _current = None
 
     def leave(self, code: int) -> None:
@@ -90,9 +91,9 @@ class Signals:
             self._raised = True
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    def _watch(self, reader: int) -> None:
+    def _watch(self, reader: socket.socket) -> None:
         seen = 0
-        while number := os.read(reader, 1):
+        while number := reader.recv(1):
             if number[0] not in ENDING:
                 continue
             seen += 1
@@ -103,7 +104,7 @@ class Signals:
                 self._end_within(AT_ONCE_SECONDS, 128 + number[0])
             elif not self.deferred:
                 self._end_within(ORDERLY_SECONDS, 128 + number[0])
-        os.close(reader)
+        reader.close()
 
     def _end_within(self, seconds: float, code: int) -> None:
         """Ends the process so much later with that code, or earlier if it was to end earlier."""
