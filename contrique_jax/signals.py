@@ -42,6 +42,7 @@ class Signals:
         self.first: int | None = None  # the first signal that came
         self.deferred = False  # the first signal only sets `first`: whoever set this looks at it
         self.told: list[Callable[[int], Any]] = []  # called from a thread with each signal's number
+        self.leaving_seconds = LEAVING_SECONDS
         self._raised = self._leaving = False
         self._before: dict[int, Any] = {}
         self._until = float("inf")
@@ -80,7 +81,7 @@ class Signals:
         """All is done: if a signal came, the process ends soon even if a thread of it still waits for a disk."""
         if self.first is not None:
             self._leaving = self._raised = True
-            self._end_within(LEAVING_SECONDS, code)
+            self._end_within(self.leaving_seconds, code)
 
     def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
         if self.first is None:

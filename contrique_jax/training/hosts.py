@@ -240,6 +240,7 @@ class StopOnTerminate:
         self._signals.deferred = True
         if self._together:
             _share_with_preemption(self._signals)
+            self._signals.leaving_seconds = 600.0  # jax ends them together, and the first must outlast the others
         return self
 
     def asked(self, step: int) -> bool:

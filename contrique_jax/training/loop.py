@@ -141,9 +141,8 @@ def train(
                     saved = done
                 if leave:
                     break
-            if done > (saved or 0) and not (
-                faults and hosts.is_distributed()
-            ):  # a signal or a fault came, a batch did not
+            alone = not hosts.is_distributed()  # others do not know of a fault here
+            if done > (saved or 0) and (alone or not faults):  # a signal or a fault came, a batch did not
                 report()
                 save()
             watch.expect("the last checkpoint")
