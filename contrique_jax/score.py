@@ -14,12 +14,13 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
-from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
+from contrique_jax.inference.extractor import add_model_flags, name_reduced
 from contrique_jax.inference.pretrained import choose_meter, load_why
 from contrique_jax.inference.quality_map import MapFolder, overlay
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, output_path
+from contrique_jax.io.progress import progress_bar
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.inference.extractor import FileFeatures, name_reduced, progress_bar
+from contrique_jax.inference.extractor import FileFeatures, name_reduced
 from contrique_jax.io.outputs import write_npz
+from contrique_jax.io.progress import progress_bar
 from contrique_jax.io.regular import open_regular
 
 FEATURES_VERSION = 2  # raise it when the same image and weights give other features, or the file another form

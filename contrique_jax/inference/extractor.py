@@ -11,9 +11,8 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from tqdm import tqdm
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.batching import batch_images, plan_batches
 from contrique_jax.io.machine import available_cores
+from contrique_jax.io.progress import ahead, progress_bar
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
 from contrique_jax.networks.model_folder import DEFAULT, content_hash
 from contrique_jax.networks.pooling import WINDOWS
@@ -263,12 +262,6 @@ def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
         raise UserError(f"none of the {total} images could be read; the first is {broken[0]}.")
 
 
-def progress_bar(items: Iterable[Any], total: int, show: bool = True) -> Iterable[Any]:
-    """`items` with a bar on stderr; silent where that is no terminal."""
-    disable = None if show else True
-    return tqdm(items, total=total, unit="image", disable=disable, dynamic_ncols=True)
-
-
 def _checked(image: Any, i: int) -> RGB:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -290,17 +283,6 @@ def _chunks(items: Iterable[Any], most: int, pixels: Callable[[Any], int]) -> It
             chunk, held = [], 0
     if chunk:
         yield chunk
-
-
-def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
-    """work(item) in order, with up to `count` of them running or done ahead of the reader."""
-    running: deque[Future[Any]] = deque()
-    for item in items:
-        running.append(pool.submit(work, item))
-        if len(running) >= count:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
 
 
 def add_model_flags(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:
