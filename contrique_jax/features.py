@@ -9,7 +9,8 @@ import numpy as np
 
 from contrique_jax.data.image_files import list_images
 from contrique_jax.errors import Parser, run_verb
-from contrique_jax.inference.extractor import Extractor, add_model_flags, name_broken
+from contrique_jax.inference.extractor import Extractor, name_broken
+from contrique_jax.inference.flags import add_model_flags
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path, write_npz
 from contrique_jax.training.load import load_network
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     out = output_path("--out", flags.out, (".npz",))
     paths = list_images(flags.images)
     use_compilation_cache()
-    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels)
+    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels, memory=flags.memory)
     kept, features, broken = extractor.from_files(paths)
     name_broken(broken, len(paths))
     names = np.array([str(path) for path in kept])

@@ -14,7 +14,8 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
-from contrique_jax.inference.extractor import add_model_flags, name_reduced
+from contrique_jax.inference.extractor import name_reduced
+from contrique_jax.inference.flags import add_model_flags
 from contrique_jax.inference.pretrained import choose_meter, load_why
 from contrique_jax.inference.quality_map import MapFolder, overlay
 from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
@@ -67,8 +68,10 @@ def main(argv: Sequence[str]) -> None:
     paths = list_images(flags.paths)
     maps = MapFolder(flags.map) if flags.map else None
     use_compilation_cache()
-    limits = {"max_megapixels": flags.max_megapixels, "shorter_side": probe.shorter_side}
-    extractor = open_extractor(meter.model, **limits, windows=maps is not None)
+    extractor = open_extractor(
+        meter.model, max_megapixels=flags.max_megapixels, shorter_side=probe.shorter_side, memory=flags.memory,
+        windows=maps is not None,
+    )  # fmt: skip
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
     found = score_files(extractor, probe, paths, reference, scale, meter.map_probe, why)
@@ -82,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
                     print(f"broken image: {score.broken}", file=sys.stderr)
                 tally.add(score)
                 if maps and score.map is not None:
-                    image, _ = read_image(score.path, **limits)
+                    image, _ = read_image(score.path, extractor.max_megapixels, extractor.shorter_side)
                     maps.write(score.path, score.map, overlay(image, score.map, probe, scale))
                 writer.write(score)
             if not tally.scored:
@@ -90,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
     except BrokenPipeError:  # the reader of our stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    name_reduced(tally.reduced, flags.max_megapixels)
+    name_reduced(tally.reduced, extractor.max_megapixels)
     if sys.stderr.isatty():
         print(tally.summary(probe, scale), file=sys.stderr)
     elif tally.broken:

@@ -13,7 +13,7 @@ from contrique_jax.data.iqa_sets import LOWER_IS_BETTER, ScoredImages, csv_colum
 from contrique_jax.data.iqa_sets.ratings import shared_files
 from contrique_jax.errors import Parser, UserError
 from contrique_jax.evaluation.splits import check_request
-from contrique_jax.inference.extractor import add_model_flags
+from contrique_jax.inference.flags import add_model_flags
 
 COLUMNS = tuple(f"{what}_column" for what in ("score", "group", "subset", "reference", "deviation"))
 

@@ -157,17 +157,21 @@ def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
 
 def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     """The network that --model names, those of --against, and the controls. Raises UserError if one is no network."""
-    limit = flags.max_megapixels
+    limit, memory = flags.max_megapixels, flags.memory
 
     def network(name: str, model: ModelConfig, weights: Variables) -> Contender:
-        return Contender(name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side))
+        return Contender(
+            name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side, memory=memory)
+        )
 
     found: list[Contender] = []
     control: list[Contender] = []
     for name in dict.fromkeys((flags.model, *flags.against)):
         if recipe_behind(name) != Config.recipe:
             config, weights = load_any(name)
-            found.append(_of_another_recipe(name, RecipeExtractor(config, weights, max_megapixels=limit)))
+            found.append(
+                _of_another_recipe(name, RecipeExtractor(config, weights, max_megapixels=limit, memory=memory))
+            )
             continue
         model, weights = load_network(name)
         found.append(network(name, model, weights))

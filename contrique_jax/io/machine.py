@@ -30,9 +30,39 @@ def host_device() -> jax.Device:
         ) from error
 
 
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine's, its control group's and its own limit the least."""
+    found = [
+        _number("/proc/meminfo", "MemAvailable:") * 1024
+        or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    ]
+    group = _number("/sys/fs/cgroup/memory.max")
+    if group:
+        found.append(group - _number("/sys/fs/cgroup/memory.current"))
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit - 1024 * _number("/proc/self/status", "VmSize:"))
+    except ImportError:  # Windows
+        pass
+    return max(min(found), 0)
+
+
+def _number(file: str, name: str = "") -> int:
+    """The number in a file of the kernel's, after `name` at the start of a line; 0 if there is none."""
+    try:
+        with open(file, encoding="ascii") as stream:
+            line = next((line for line in stream if line.startswith(name)), "")
+        return int(line.removeprefix(name).split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def use_compilation_cache() -> None:
     """Compiled networks are kept in the user's cache, so that the next start is quick (CONTRIQUE_CACHE=off: no)."""
     folder = user_cache("compiled")
     if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -110,14 +110,22 @@ class Block(nnx.Module):
 
     def expanded(self, x: Map, statistics: Statistics) -> Map:
         """What the depthwise convolution sees."""
-        return _relu6(self.bn1(self.conv_pw(x), statistics)) if self.expands else x
+        return relu6(self.bn1(self.conv_pw(x), statistics)) if self.expands else x
 
     def contracted(self, x: Map, statistics: Statistics) -> Map:
         """From what the depthwise convolution gives."""
         spatial, last, final = (
             (self.bn2, self.conv_pwl, self.bn3) if self.expands else (self.bn1, self.conv_pw, self.bn2)
         )
-        return final(last(_relu6(spatial(x, statistics))), statistics)
+        return final(last(relu6(spatial(x, statistics))), statistics)
+
+    def inner(self, x: Map, real: Map) -> Map:
+        """The same in evaluation of a part of a map, no zeros around it. `real`: ones inside the image; beyond it the
+        depthwise convolution sees zeros, and not what the first 1x1 makes of them."""
+        kernel = self.conv_dw.weight[...]
+        out = self.contracted(depthwise(self.expanded(x, RUNNING) * real, kernel, self.stride, NO_PADS), RUNNING)
+        before = (kernel.shape[0] - 1) // 2  # without stride, as it is if the input is added
+        return out + x[:, before : before + out.shape[1], before : before + out.shape[2]] if self.adds else out
 
     def _in_strips(self, x: Map, valid: Sizes | None) -> Map:
         """The same in evaluation, a few rows at a time: the expanded map, which is the largest, never exists as a whole."""
@@ -125,14 +133,7 @@ class Block(nnx.Module):
         size, rows = kernel.shape[0], -(-x.shape[1] // stride)
         real = inside(jnp.ones((*x.shape[:3], 1), x.dtype), valid)
         parts = [_part(each, size, stride, valid) for each in (x, real)]
-        top = left = (size - 1) // 2  # without stride, as it is if the input is added
-
-        def layer(strip: Map, real: Map) -> Map:
-            out = self.expanded(strip, RUNNING) * real  # beyond the image there are zeros, not what becomes of them
-            out = self.contracted(depthwise(out, kernel, stride, NO_PADS), RUNNING)
-            return out + strip[:, top : top + out.shape[1], left : left + out.shape[2]] if self.adds else out
-
-        return strips.by_strips(layer, parts, rows, kernel.shape[3])
+        return strips.by_strips(self.inner, parts, rows, kernel.shape[3])
 
 
 class BlockStage(nnx.Module):
@@ -213,7 +214,7 @@ class EfficientNetLite0(nnx.Module):
         real = jnp.pad(real, ((0, 0), (1, 1), (0, 0), (0, 0)))
 
         def layer(strip: Map, real: Map) -> Map:
-            out = _relu6(self.bn1(convolve(strip, kernel, 2), RUNNING)) * real
+            out = relu6(self.bn1(convolve(strip, kernel, 2), RUNNING)) * real
             out = depthwise(out, block.conv_dw.weight[...], 1, ((0, 0), (1, 1)))
             return block.contracted(out, RUNNING)
 
@@ -267,8 +268,9 @@ def _norm(width: int) -> BatchNorm:
 
 
 def _layer(conv: Conv, x: Map, statistics: Statistics, norm: BatchNorm, valid: Sizes | None = None) -> Map:
-    return _relu6(norm(conv(x, valid) if isinstance(conv, Stem) else conv(x), statistics))
+    return relu6(norm(conv(x, valid) if isinstance(conv, Stem) else conv(x), statistics))
 
 
-def _relu6(x: Map) -> Map:
+def relu6(x: Map) -> Map:
+    """Between 0 and 6."""
     return jnp.minimum(jax.nn.relu(x), 6)

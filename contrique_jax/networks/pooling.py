@@ -45,7 +45,7 @@ def window_means(x: Map, valid: Sizes | None) -> Float[Array, "n g g c"]:
     of the width, of the part that `valid` covers; the first begins at the top left corner, the last ends at the bottom
     right one. A pixel that a window's edge cuts counts by its share."""
     valid = jnp.array([x.shape[1:3]], jnp.int32) if valid is None else valid
-    rows, columns = (_window_weights(x.shape[axis + 1], valid[:, axis]) for axis in (0, 1))
+    rows, columns = (window_shares(x.shape[axis + 1], valid[:, axis]) for axis in (0, 1))
     count = (len(x), WINDOWS)
     rows, columns = (jnp.broadcast_to(weights, (*count, weights.shape[2])) for weights in (rows, columns))
     means = jnp.einsum("ngh,nhwc->ngwc", rows, x.astype(jnp.float32), precision=lax.Precision.HIGHEST)
@@ -65,7 +65,7 @@ def window_statistics(maps: Sequence[tuple[Map, Sizes | None]]) -> Float[Array, 
     return jnp.concatenate(vectors, axis=3)
 
 
-def _window_weights(cells: int, valid: Int[Array, " n"]) -> Float[Array, "n g cells"]:
+def window_shares(cells: int, valid: Int[Array, " n"]) -> Float[Array, "n g cells"]:
     """What each of `cells` pixels counts in each window along a side of which the first `valid` belong to the image."""
     length = valid.astype(jnp.float32)[:, None, None]
     first = jnp.linspace(0, 1 - WINDOW, WINDOWS)[None, :, None] * length
