@@ -39,11 +39,10 @@ def limited_size(height: int, width: int, max_megapixels: float) -> tuple[int, i
     """Height and width of an image once it has at most that many pixels, a side below `LEAST_SIDE` counted as that."""
     most = max_megapixels * 1e6
     scale = math.sqrt(most / (height * width))
-    if max(height, LEAST_SIDE) * max(width, LEAST_SIDE) <= most or (scale >= 1 and most < LEAST_SIDE**2):
+    if most > LEAST_SIDE**2 and min(height, width) * min(scale, 1) < LEAST_SIDE:
+        scale = min(scale, most / (LEAST_SIDE * max(height, width)))  # of a strip its length alone counts
+    if scale >= 1:
         return height, width
-    if min(height, width) * scale < LEAST_SIDE:  # a strip: its length alone is what counts
-        scale = most / (LEAST_SIDE * max(height, width))
-    scale = min(scale, 1.0)
     return max(int(height * scale), 1), max(int(width * scale), 1)
 
 
