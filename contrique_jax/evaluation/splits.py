@@ -238,8 +238,8 @@ def _official(images: ScoredImages) -> SplitChoice:
 
 def split_names(images: ScoredImages) -> list[str]:
     """The groups; images that are groups of their own go by their place in the data set, wherever that lies."""
-    pairs = zip(images.groups, images.paths, strict=True)
-    return [_relative(path, images) if group == str(path) else group for group, path in pairs]
+    own = {str(path): _relative(path, images) for path in images.paths}  # also of one whose equal files joined it
+    return [own.get(group, group) for group in images.groups]
 
 
 def _relative(path: Path, images: ScoredImages) -> str:
