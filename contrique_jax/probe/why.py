@@ -8,8 +8,6 @@ discriminants, chosen on photographs that were left out. Levels by one ridge a k
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from jaxtyping import Float, Int
 from scipy import linalg, special
 
 from contrique_jax.errors import UserError
+from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
 
 FORMAT_VERSION = 1
@@ -90,14 +89,15 @@ class Why:
         """Raises UserError for a file that is missing, cut off, of another kind or version, or holds NaN."""
         path = Path(path).expanduser()
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                fields = {name: stored[name] for name in stored.files}
+            fields = read_npz(path)
             if fields.pop("format_version") != FORMAT_VERSION:
                 raise UserError(f"{path}: made by another version; update the program, or fit it again.")
             most, model_hash = float(fields.pop("most").item()), str(fields.pop("model_hash").item())
-            made = cls(
-                **{name: value.astype(np.float32) for name, value in fields.items()}, most=most, model_hash=model_hash
-            )
+            if any(value.dtype.kind not in "fiu" for value in fields.values()):
+                raise ValueError("text where numbers should be")
+            with np.errstate(over="ignore"):  # what overflows is found to be infinite
+                arrays = {name: value.astype(np.float32) for name, value in fields.items()}
+            made = cls(**arrays, most=most, model_hash=model_hash)
             count, width = made.kinds.shape
             shapes = [made.levels.shape, made.centre.shape, made.deviation.shape]
             if shapes != [(count, width), (width,), (width,)]:
@@ -106,18 +106,11 @@ class Why:
                 raise ValueError("shapes")
             if not all(np.isfinite(value).all() for value in vars(made).values() if not isinstance(value, str)):
                 raise ValueError("NaN")
+            if (made.deviation <= 0).any() or made.most <= 0:
+                raise ValueError("a deviation of 0")
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file of distortions; take the one beside the model.") from error
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            TypeError,
-            AttributeError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cut off, damaged, or no file of distortions; copy it again.") from error
         return made
 

@@ -76,7 +76,7 @@ def test_what_it_cannot_give_is_one_sentence(place, tmp_path):
         open_extractor(str(place / "model"), windows=True)
     description = json.loads((place / "model" / "model.json").read_text())
     (place / "model" / "model.json").write_text(json.dumps(description | {"architecture": {"depth": 3}}))
-    with pytest.raises(UserError, match=r"not an architecture of the recipe 'toy'"):
+    with pytest.raises(UserError, match="architecture has unknown depth and lacks encoder, width"):
         open_extractor(str(place / "model"))
     (place / "model" / "model.json").write_text(json.dumps(description | {"recipe": "gone"}))
     with pytest.raises(UserError, match=r"there is no recipe 'gone'"):

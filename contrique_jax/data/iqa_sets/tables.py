@@ -6,20 +6,18 @@ A reader gets the table files that its layout names, in that order. It gives sco
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from contrique_jax.data.iqa_sets.ratings import Place, Rating
 from contrique_jax.data.iqa_sets.xlsx import sheet_rows
 from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
-from contrique_jax.io.regular import read_text
+from contrique_jax.io.regular import open_regular, read_text
 
 # LIVE numbers its images through these folders, in this order.
 LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -217,8 +215,9 @@ def _words(path: Path) -> list[tuple[Place, list[str]]]:
 def _matlab(path: Path, name: str) -> list[str]:
     """The vector `name` of a MATLAB file, numbers and cells of text alike as text."""
     try:
-        found = loadmat(path)
-    except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error, MatReadError) as error:
+        with open_regular(path) as file:
+            found = loadmat(file)
+    except Exception as error:  # SciPy meets damage in nearly any way
         raise UserError(f"{path} cannot be read as a MATLAB file ({error}); unpack it again.") from error
     if name not in found:
         known = ", ".join(key for key in found if not key.startswith("__"))
