@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from contrique_jax.config import Config
 from contrique_jax.errors import UserError
-from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor, half_scale, limits
-from contrique_jax.inference.runner import Runner
+from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor, half_scale
+from contrique_jax.inference.runner import Runner, limits
 from contrique_jax.io.machine import available_cores
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.recipes import recipe_named

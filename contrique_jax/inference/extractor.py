@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,8 @@ from jaxtyping import Array, Float, UInt8
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, promised_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.inference.runner import Runner, Started, megapixels_within
-from contrique_jax.io.machine import available_cores, free_memory
+from contrique_jax.inference.runner import Runner, Started, limits
+from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead, progress_bar
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
 from contrique_jax.networks.model_folder import content_hash
@@ -142,20 +141,7 @@ class Extractor:
 
         The files that were scaled down are named on stderr.
         """
-        out = np.empty((len(paths), self.width), np.float32)
-        kept: list[Path] = []
-        broken: list[BrokenImage] = []
-        reduced: list[Path] = []
-        for item in progress_bar(self.stream(paths), len(paths), progress):
-            if item.reduced:
-                reduced.append(item.path)
-            if item.broken:
-                broken.append(item.broken)
-            else:
-                out[len(kept)] = item.features
-                kept.append(item.path)
-        name_reduced(reduced, self.max_megapixels)
-        return kept, out[: len(kept)], broken
+        return gather(self, self.stream(paths), len(paths), progress)
 
     def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
         """The same file by file, in order, holding a bounded number of images however many there are.
@@ -247,13 +233,24 @@ def _encode(
     return encode(model, variables, images, valid), None
 
 
-def limits(max_megapixels: float, memory: float | None, tiled: ModelConfig | None, variables: Any) -> tuple[float, int]:
-    """How many megapixels images may have, and how many bytes their maps. Raises UserError for values that make no sense."""
-    for name, value in (("max-megapixels", max_megapixels), ("memory", memory)):
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"--{name} {value}: must be above 0 and finite.")
-    size = free_memory() // 2 if memory is None else int(memory * 1e9)
-    return min(max_megapixels, max(round(megapixels_within(size, tiled, variables), 1), 0.1)), size
+def gather(
+    extractor: Extractor, items: Iterable[FileFeatures], count: int, progress: bool = True
+) -> tuple[list[Path], Float[np.ndarray, "n d"], list[BrokenImage]]:
+    """What `Extractor.from_files` gives, of `count` items of a stream."""
+    out = np.empty((count, extractor.width), np.float32)
+    kept: list[Path] = []
+    broken: list[BrokenImage] = []
+    reduced: list[Path] = []
+    for item in progress_bar(items, count, progress):
+        if item.reduced:
+            reduced.append(item.path)
+        if item.broken:
+            broken.append(item.broken)
+        else:
+            out[len(kept)] = item.features
+            kept.append(item.path)
+    name_reduced(reduced, extractor.max_megapixels)
+    return kept, out[: len(kept)], broken
 
 
 def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:

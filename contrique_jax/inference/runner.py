@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.errors import UserError
 from contrique_jax.inference.batching import Batch, Canvases, Size, batch_images
 from contrique_jax.inference.programs import Programs
 from contrique_jax.inference.tiled import map_bytes, tile_arguments, tiled_features
-from contrique_jax.io.machine import available_cores
+from contrique_jax.io.machine import available_cores, free_memory
 from contrique_jax.networks.pooling import WINDOWS
 from contrique_jax.networks.tiles import Piece, run_tile
 
@@ -154,7 +156,16 @@ class Runner:
         return size[0] * size[1] > self._whole
 
 
-def megapixels_within(memory: int, tiled: ModelConfig | None, variables: Any) -> float:
+def limits(max_megapixels: float, memory: float | None, tiled: ModelConfig | None, variables: Any) -> tuple[float, int]:
+    """How many megapixels images may have, and how many bytes their maps. Raises UserError for values that make no sense."""
+    for name, value in (("max-megapixels", max_megapixels), ("memory", memory)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{name} {value}: must be above 0 and finite.")
+    size = free_memory() // 2 if memory is None else int(memory * 1e9)
+    return min(max_megapixels, max(round(_megapixels_within(size, tiled, variables), 1), 0.1)), size
+
+
+def _megapixels_within(memory: int, tiled: ModelConfig | None, variables: Any) -> float:
     """How many megapixels an image may have for its maps to fit so many bytes."""
     each = IMAGE_BYTES + (map_bytes(tiled, variables, 1024, 1024) / (1 << 20) if tiled else PROGRAM_BYTES)
     return memory / each / 1e6
