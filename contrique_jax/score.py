@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> None:
     parser = Parser(
         prog="contrique-jax score",
         description="Quality scores of images: path, score, deviation; direction and range are said on stderr, or in "
-        "OUT.csv.json beside OUT.csv. Without --model and --probe they are the embedded model's, from 0 to 100, higher is better. What is "
-        "interrupted keeps its results in OUT.partial, and the same command goes on from them.",
+        "OUT.csv.json beside OUT.csv. Without --model and --probe they are the embedded model's, from 0 to 100, higher is "
+        "better. What is interrupted keeps its results in OUT.partial, and the same command goes on from them.",
         epilog="Examples: contrique-jax score ~/photos 'more/*.png' --out scores.csv --map maps; "
         "contrique-jax score --why PHOTO.jpg; contrique-jax score --model runs/first --probe my.npz ~/photos",
     )

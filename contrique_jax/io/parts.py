@@ -36,7 +36,7 @@ class Parts:
         self._places: dict[str, tuple[int, int]] = {}
         self._about = {"form": FORM, **json.loads(json.dumps(about))}
         try:
-            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115: it stays open as long as this does
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (it stays open)
         except OSError as error:
             raise UserError(f"{self.path}: it cannot be written ({error.strerror}); choose another place.") from error
         try:

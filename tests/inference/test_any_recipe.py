@@ -44,8 +44,8 @@ def test_it_scores_without_a_probe(place, capsys):
         ["--model", str(place / "model"), str(place / "00.png"), str(place / "01.png"), "--out", str(place / "s.csv")]
     )
     lines = (place / "s.csv").read_text().splitlines()
-    assert "higher is better; scores of toy's own scale range from -1 to 1" in lines[0]
-    found = [float(line.split(",")[1]) for line in lines[2:]]
+    assert "higher is better; scores of toy's own scale range from -1 to 1" in (place / "s.csv.json").read_text()
+    found = [float(line.split(",")[1]) for line in lines[1:]]
     model = contrique_jax.load(place / "model")
     np.testing.assert_allclose(model.score([place / "00.png", place / "01.png"]), found, rtol=1e-5)
     image = np.asarray(Image.open(place / "01.png"))
