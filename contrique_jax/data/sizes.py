@@ -15,7 +15,7 @@ from contrique_jax.io.regular import open_regular
 
 RGB = UInt8[np.ndarray, "h w 3"]
 ORIENTATION, TURNED = 0x0112, 5  # the tag of EXIF, and its least value that swaps height and width
-LEAST_SIDE = 64  # a side counts as so long where pixels are limited: the network computes that much
+LEAST_SIDE = 256  # a side counts as so long where pixels are limited: in tiles the network computes that much
 
 
 def read_image(path: Path, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:

@@ -207,7 +207,11 @@ class Extractor:
             raise UserError(f"model {self.model_hash}: it gives NaN or infinity as features; check its weights.")
         if windows is not None:
             windows = np.concatenate([windows[::2], windows[1::2]], axis=3)
-        return out.reshape(-1, self.width), windows, {place // self.scales: why for place, why in failed.items()}
+        return (
+            out.reshape(-1, self.width),
+            windows,
+            {place // self.scales: failed[place] for place in sorted(failed, reverse=True)},
+        )
 
     def _filled(self, items: list[FileFeatures], started: Started) -> Iterator[FileFeatures]:
         features, windows, failed = self._finish(started)

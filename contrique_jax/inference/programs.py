@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 import threading
 from collections.abc import Callable, Hashable
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 from jax import export
 
 from contrique_jax import networks
@@ -60,7 +60,7 @@ class Programs:
         if folder is None:
             return jax.jit(function).lower(*shapes).compile()
         platform = jax.default_backend()
-        parts = (self.about, key, platform, jax.__version__, jaxlib.__version__, _code())
+        parts = (self.about, key, platform, jax.__version__, importlib.metadata.version("jaxlib"), _code())
         name = hashlib.sha256("\n".join(parts).encode()).digest()
         file = folder / f"{name.hex()[:40]}.jaxprogram"
         traced = _read(file, name)

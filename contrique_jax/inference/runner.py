@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.data.sizes import LEAST_SIDE
 from contrique_jax.errors import UserError
 from contrique_jax.inference.batching import Batch, Canvases, Size, batch_images
 from contrique_jax.inference.programs import Programs
@@ -121,9 +122,8 @@ class Runner:
                     windows[i] = grid
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 _check(error)
-                failed[i] = "there is not enough memory for an image of {1} x {0} pixels".format(
-                    *started.images[i].shape
-                )
+                height, width = started.images[i].shape[:2]
+                failed[i] = f"there is not enough memory for an image of {width} x {height} pixels"
         return out, windows, failed
 
     def _by_tiles(self, image: RGB) -> tuple[np.ndarray, np.ndarray | None]:
@@ -138,7 +138,7 @@ class Runner:
     def _tile_program(self, piece: Piece, arguments: tuple[Any, ...]) -> Callable[..., Array]:
         assert self.tiled is not None
         # blocks of one shape share a program: the name tells what their shapes do not
-        name = f"{piece.layer.__name__} {piece.steps} {piece.side}"
+        name = f"{piece.layer.__name__} {piece.steps} {piece.tile}"
         return self._programs.get(name, functools.partial(run_tile, self.tiled, piece), arguments)
 
     def _whole_program(self, batch: Batch) -> Callable[..., tuple[Array, Array | None]]:
@@ -153,7 +153,7 @@ class Runner:
             _check(error)
 
     def _large(self, size: Sequence[int]) -> bool:
-        return size[0] * size[1] > self._whole
+        return max(size[0], LEAST_SIDE) * max(size[1], LEAST_SIDE) > self._whole
 
 
 def limits(max_megapixels: float, memory: float | None, tiled: ModelConfig | None, variables: Any) -> tuple[float, int]:

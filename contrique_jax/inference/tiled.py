@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Shaped
 from contrique_jax.config import ModelConfig
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.pooling import LEAST_VARIANCE, WINDOWS, window_shares
-from contrique_jax.networks.tiles import Cut, Piece, cut, pieces_of, sides_of
+from contrique_jax.networks.tiles import Cut, Piece, cut, fitted, pieces_of, sides_of
 
 HostMap = Float[np.ndarray, "h w c"]
 # (piece, its weights, tile, places) -> a tile of its output, which may still be on its way
@@ -35,7 +35,7 @@ def tiled_features(
     x: np.ndarray = image
     pieces = pieces_of(model)
     for piece in pieces:
-        x = _made(model, piece, _weights(variables, piece), x, run)
+        x = _made(model, fitted(piece, *x.shape[:2]), _weights(variables, piece), x, run)
         if piece.ends and (model.features == "stages" or piece is pieces[-1]):
             mean, deviation = _statistics(x)
             found.append((mean, deviation))
@@ -64,8 +64,8 @@ def tile_arguments(model: ModelConfig, variables: Variables) -> Iterator[tuple[P
     channels, kind = 3, jnp.uint8
     for piece in pieces_of(model):
         weights = _weights(variables, piece)
-        side = cut(model, piece, 1 << 20, 0).length[0]
-        tile = jax.ShapeDtypeStruct((1, side, side, channels), kind)
+        rows, columns = (cut(model, piece, 1 << 20, 0, axis).length[0] for axis in (0, 1))
+        tile = jax.ShapeDtypeStruct((1, rows, columns, channels), kind)
         yield piece, weights, tile, jax.ShapeDtypeStruct((len(piece.steps), 4), jnp.int32)
         channels, kind = _channels(weights[0]), jnp.float32
 
@@ -79,23 +79,23 @@ def _made(model: ModelConfig, piece: Piece, weights: tuple[Any, Any], x: np.ndar
     else:
         out = np.empty((rows, columns, channels), np.float32)
     late: list[tuple[int, np.ndarray]] = []  # what takes the place of rows that the next tiles still read
-    for row in range(0, rows, piece.side):
+    for row in range(0, rows, piece.tile[0]):
         band = _band(model, piece, x, row, columns, lambda tile, places: run(piece, weights, tile, places))
         for column, made in late:
-            _put(out, row - piece.side, column, made)
+            _put(out, row - piece.tile[0], column, made)
         late = band
     for column, made in late:
-        _put(out, (rows - 1) // piece.side * piece.side, column, made)
+        _put(out, (rows - 1) // piece.tile[0] * piece.tile[0], column, made)
     return out
 
 
 def _fits(model: ModelConfig, piece: Piece, x: np.ndarray, row_size: int, rows: int) -> bool:
     """Whether no row of output, written when the band below it is made, falls on rows that a later band reads."""
-    for row in range(0, rows, piece.side):
-        later = row + 2 * piece.side
+    for row in range(0, rows, piece.tile[0]):
+        later = row + 2 * piece.tile[0]
         if (
             later < rows
-            and (row + piece.side) * row_size > max(cut(model, piece, len(x), later).first[0], 0) * x[0].size
+            and (row + piece.tile[0]) * row_size > max(cut(model, piece, len(x), later, 0).first[0], 0) * x[0].size
         ):
             return False
     return rows * row_size <= x.size
@@ -106,9 +106,9 @@ def _band(
 ) -> list[tuple[int, np.ndarray]]:
     """(first column, tile) of the row of tiles that begins at `row`."""
     waiting: deque[Any] = deque()
-    down, band = cut(model, piece, x.shape[0], row), []
-    for column in range(0, columns, piece.side):
-        right = cut(model, piece, x.shape[1], column)
+    down, band = cut(model, piece, x.shape[0], row, 0), []
+    for column in range(0, columns, piece.tile[1]):
+        right = cut(model, piece, x.shape[1], column, 1)
         made = run(_padded(x, down, right), _places(down, right))
         band.append((column, made))
         waiting.append(made)

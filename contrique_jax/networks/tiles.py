@@ -26,6 +26,7 @@ from contrique_jax.networks.resnet import ARCHITECTURES, BasicBlock, Bottleneck,
 
 Step = tuple[int, int]  # kernel and stride of what sees neighbours
 SIDE, FIRST_SIDE = 64, 128  # of a tile of a piece's output, of the first piece's
+NARROW = 16  # maps with a side of at most that have tiles as narrow, and longer
 
 
 class Piece(NamedTuple):
@@ -37,7 +38,7 @@ class Piece(NamedTuple):
     ]  # of the module, a tile and ones where the image is, before each step
     steps: tuple[Step, ...]
     ends: bool  # its map is the last of a stage
-    side: int = SIDE
+    tile: tuple[int, int] = (SIDE, SIDE)  # rows and columns that are made at a time
 
 
 class Cut(NamedTuple):
@@ -52,7 +53,7 @@ class Cut(NamedTuple):
 def pieces_of(model: ModelConfig) -> list[Piece]:
     """The encoder in its order; "stages" of an EfficientNet-Lite0 needs no head."""
     if model.encoder == "efficientnet_lite0":
-        pieces = [Piece((), _lite_start, ((3, 2), (3, 1)), True, FIRST_SIDE)]
+        pieces = [Piece((), _lite_start, ((3, 2), (3, 1)), True, (FIRST_SIDE, FIRST_SIDE))]
         for i, (size, stride, _, _, depth) in enumerate(STAGES[1:], start=1):
             for j in range(depth):
                 step = (size, stride if j == 0 else 1)
@@ -77,10 +78,20 @@ def sides_of(piece: Piece, side: int) -> tuple[int, ...]:
     return tuple(sides)
 
 
-def cut(model: ModelConfig, piece: Piece, side: int, start: int) -> Cut:
-    """What the tile of the output that begins at `start` needs, where the piece's input has `side` rows."""
+def fitted(piece: Piece, height: int, width: int) -> Piece:
+    """The piece with tiles as long and narrow as its input of that size asks for."""
+    rows, columns = (sides_of(piece, side)[-1] for side in (height, width))
+    if min(rows, columns) > NARROW:
+        return piece
+    long = piece.tile[0] * piece.tile[1] // NARROW
+    return piece._replace(tile=(NARROW, long) if rows <= columns else (long, NARROW))
+
+
+def cut(model: ModelConfig, piece: Piece, side: int, start: int, axis: int) -> Cut:
+    """What the tile of the output that begins at `start` of an axis (0: rows, 1: columns) needs, where the piece's input has
+    `side` of them."""
     sides = sides_of(piece, side)
-    first, count = [start], [piece.side]
+    first, count = [start], [piece.tile[axis]]
     for (size, stride), length in zip(reversed(piece.steps), sides[-2::-1], strict=True):
         same = model.encoder == "efficientnet_lite0"
         before = same_pads(length, size, stride)[0] if same else (size - 1) // 2
@@ -101,14 +112,20 @@ def run_tile(
     params, statistics = (jax.tree.map(lambda leaf: leaf, state) for state in (params, statistics))
     nnx.replace_by_pure_dict(params, weights[0])
     nnx.replace_by_pure_dict(statistics, weights[1])
-    counts = cut(model, piece, 1 << 20, 0).length
+    lengths = (cut(model, piece, 1 << 20, 0, axis).length for axis in (0, 1))
     real = []
-    for count, (top, rows, left, columns) in zip(counts, places, strict=False):
-        at = jnp.arange(count)
-        down, right = ((at + first >= 0) & (at + first < whole) for first, whole in ((top, rows), (left, columns)))
+    for *counts, (top, rows, left, columns) in zip(*lengths, places, strict=False):
+        along = (
+            (count, first, whole) for count, first, whole in zip(counts, (top, left), (rows, columns), strict=True)
+        )
+        down, right = (_between(jnp.arange(count) + first, whole) for count, first, whole in along)
         real.append((down[:, None] & right[None, :])[None, :, :, None].astype(jnp.float32))
     x = scaled(model, tile) * real[0] if tile.dtype == jnp.uint8 else tile
     return piece.layer(nnx.merge(graph, params, statistics), x, real)
+
+
+def _between(at: Int[Array, " n"], whole: Int[Array, ""]) -> Array:
+    return (at >= 0) & (at < whole)
 
 
 @functools.lru_cache(maxsize=256)

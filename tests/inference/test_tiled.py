@@ -58,12 +58,12 @@ def test_what_maps_take_is_known(monkeypatch):
 
 def test_an_image_that_memory_cannot_hold_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     extractor = Extractor(TINY, random_weights(TINY))
-    for i, size in enumerate([(40, 40), (40, 90), (40, 40)]):
+    for i, size in enumerate([(40, 40), (40, 300), (40, 40)]):
         Image.fromarray(np.full((*size, 3), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
     whole = extractor._runner._encode
 
     def fails(variables, images, valid):
-        if images.shape[2] > 40:
+        if images.shape[2] > 100:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
         return whole(variables, images, valid)
 
@@ -74,9 +74,9 @@ def test_an_image_that_memory_cannot_hold_is_named_and_the_others_go_on(tmp_path
     monkeypatch.setattr(extractor._runner, "_run_tile", no_tiles)
     kept, _, broken = extractor.from_files(sorted(tmp_path.iterdir()))
     assert [path.name for path in kept] == ["0.png", "2.png"]
-    assert [error.why for error in broken] == ["there is not enough memory for an image of 90 x 40 pixels"]
+    assert [error.why for error in broken] == ["there is not enough memory for an image of 300 x 40 pixels"]
     with pytest.raises(UserError, match="image 0: there is not enough memory"):
-        extractor.features([np.zeros((40, 90, 3), np.uint8)])
+        extractor.features([np.zeros((40, 300, 3), np.uint8)])
 
 
 def test_a_small_budget_scales_images_down():
@@ -90,8 +90,8 @@ def test_a_small_budget_scales_images_down():
 @pytest.mark.parametrize("size", [(3000, 4000), (1, 8_000_000), (8_000_000, 1), (70, 300_000), (5000, 5000), (1, 1)])
 def test_pixels_are_limited_as_the_network_sees_them(size):
     height, width = limited_size(*size, 16)
-    assert max(height, 64) * max(width, 64) <= 16e6 * 1.01
-    if max(size[0], 64) * max(size[1], 64) <= 16e6:
+    assert max(height, 256) * max(width, 256) <= 16e6 * 1.01
+    if max(size[0], 256) * max(size[1], 256) <= 16e6:
         assert (height, width) == size
     elif min(height, width) > 1:
         assert height / width == pytest.approx(size[0] / size[1], rel=0.05)
