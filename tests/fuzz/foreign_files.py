@@ -89,11 +89,11 @@ def changed_json(draw: st.DrawFn, whole: Any) -> bytes:
                 continue
             change = draw(st.sampled_from(("replace", "replace", "replace", "leave out", "add")))
             if change == "replace":
-                node[key] = draw(st.sampled_from(VALUES))
+                node[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             elif change == "leave out":
                 del node[key]
             elif isinstance(node, dict):
-                node[draw(st.sampled_from(("", "x", "\x1b", key)))] = draw(st.sampled_from(VALUES))
+                node[draw(st.sampled_from(("", "x", "\x1b", key)))] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             else:
                 node.append(copy.deepcopy(draw(st.sampled_from((*node, None)))))
             break
