@@ -96,10 +96,11 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
 
     direction = "higher is better" if images.higher_is_better else "lower is better"
     mode = "no-reference" if images.references is None else "full-reference"
-    print(
-        f"{printable(images.name)}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose_by}, "
-        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})\n"
+    described = (
+        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose_by}, "
+        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})"
     )
+    print(printable(described) + "\n")
     print(table(models) + "\n")
     intervals = {model.name: median_intervals(model, kept) for model in models if model.features is not None}
     print("".join(_judgement(model, intervals[model.name]) for model in models[: len(contenders)]), end="")
