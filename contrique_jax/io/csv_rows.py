@@ -39,6 +39,7 @@ _SIGNATURES = {
     b"\xfe\xff": "it is in UTF-16; save it as CSV UTF-8",
     b"PK\x03\x04": "it is an Excel workbook or another zip file; save it as CSV UTF-8",
     b"\x1f\x8b": "it is compressed; unpack it first",
+    b"{": "it is JSON; give a csv, which `contrique-jax score --out F.csv` writes too",
 }
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
