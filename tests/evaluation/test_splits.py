@@ -92,7 +92,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path):
         (lambda s: s["splits"][1]["test"].append(s["splits"][1]["train"][0]), "split 2 names the group .* twice"),
         (lambda s: s["splits"][0].pop("test"), "not a file of splits"),
         (lambda s: s.update(version=2), "not a file of splits"),
-        (lambda s: s.update(splits=[]), "there is none"),
+        (lambda s: s.update(splits=[]), "there is no split in it"),
         (lambda s: s.update(splits=7), "not a file of splits"),
         (lambda s: s.update(version=True), "not a file of splits"),
         (lambda s: s.update(seed=[0]), "not a file of splits"),

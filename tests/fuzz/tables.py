@@ -43,6 +43,15 @@ def manifest(folder: Path) -> Reader:
     return Reader(folder / "t.csv", tables(("path", "class", "mos", "", "image_name")), read)
 
 
+def array(folder: Path) -> Reader:
+    def read(path: Path) -> None:
+        source = open_source(f"arrays:{path}", role="authentic", field="data.authentic")
+        assert source.load(len(source) - 1).shape[1:] == (4, 5, 3)
+
+    np.save(folder / "a.npy", np.zeros((3, 4, 5, 3), np.uint8))
+    return Reader(folder / "a.npy", changed_bytes([(folder / "a.npy").read_bytes()]), read)
+
+
 def paths_of_a_table(folder: Path) -> Reader:
     return Reader(folder / "t.csv", tables(), lambda path: [p.name for p in table_paths(path, "PATH")])
 

@@ -23,7 +23,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.Pytes
 
 SECONDS, MEGABYTES = 2.0, 200
 READERS = {  # functions of a module beside this one, imported when it is their turn
-    "tables": ("scores", "manifest", "paths_of_a_table", "csv_of_the_original", "workbook", "matlab", "splits"),
+    "tables": (
+        "scores",
+        "manifest",
+        "paths_of_a_table",
+        "array",
+        "csv_of_the_original",
+        "workbook",
+        "matlab",
+        "splits",
+    ),
     "regressors": ("probe", "why", "pickled_regressor", "regressor_as_json", "regressor_of_skops"),
     "models": ("description", "weights", "checkpoint", "pytorch"),
 }

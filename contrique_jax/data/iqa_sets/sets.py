@@ -254,5 +254,7 @@ def _files(places: list[Place], names: list[str], column: str, folder: Path) -> 
     if missing:
         place, name = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; paths are relative to the csv.")
+        turned = name.replace("\\", "/")
+        advice = "write / for \\" if is_file(folder, turned) else "paths are relative to the csv"
+        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; {advice}.")
     return [located(folder, name) for name in names]
