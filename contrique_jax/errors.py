@@ -112,6 +112,11 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of Path.expanduser
+            raise
+        print("error: a path begins with ~ and a name that is no user of this machine; write it out.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

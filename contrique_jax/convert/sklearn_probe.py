@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.convert.ridge_pickle import read_ridge
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
 from contrique_jax.io.json_files import read_json
 from contrique_jax.io.npz import MOST_BYTES
 from contrique_jax.io.outputs import atomic_write, output_path
@@ -95,7 +95,7 @@ def probe_from_sklearn(args: argparse.Namespace) -> None:
     probe.save(out)
     print(
         f"{out}: a probe on {len(probe.coefficients)} features ({probe.feature_name}), alpha {probe.alpha:g}, intercept "
-        f"{probe.intercept:g}, scores of {probe.data_set} from {low:g} to {high:g}, {probe.direction}"
+        f"{probe.intercept:g}, scores of {printable(probe.data_set)} from {low:g} to {high:g}, {probe.direction}"
     )
     if not probe.model_hash:
         print("its model is not known, so any model with as many features is taken; --model M ties it to one")

@@ -161,7 +161,7 @@ class ArraySource:
             self._images = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise UserError(f"{field}: {path} does not exist.") from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy meets damage in nearly any way
             raise UserError(f"{field}: {path} cannot be read as a .npy array ({error}).") from error
         shape, dtype = getattr(self._images, "shape", None), getattr(self._images, "dtype", None)
         if shape is None:

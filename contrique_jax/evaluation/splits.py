@@ -86,19 +86,19 @@ def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
     return split
 
 
-def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False) -> None:
-    """Raises UserError if a split names a row twice or one that is not there, or has too few rows on a side."""
+def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False, name: str = "splits") -> None:
+    """Raises UserError, naming `name`, if a split names a row twice or one that is not there, or has too few rows on a side."""
     if not splits:
-        raise UserError("splits: there is none; give at least one.")
+        raise UserError(f"{name}: there is no split in it; give at least one.")
     for number, split in enumerate(splits, 1):
         rows = np.concatenate([split.train, split.validation, split.test])
         if len(np.unique(rows)) != len(rows) or (len(rows) and (rows.min() < 0 or rows.max() >= images)):
-            raise UserError(f"splits: split {number} names an image twice or one that is not among the {images}.")
+            raise UserError(f"{name}: split {number} names an image twice or one that is not among the {images}.")
         for side in SIDES if need_validation or len(split.validation) else ("train", "test"):
             count = len(getattr(split, side))
             if count < FEWEST_IMAGES:
                 raise UserError(
-                    f"splits: split {number} has {count} images to {_PURPOSE[side]}; at least {FEWEST_IMAGES} are needed"
+                    f"{name}: split {number} has {count} images to {_PURPOSE[side]}; at least {FEWEST_IMAGES} are needed"
                     + (", or choose alpha by leave-one-out." if side == "validation" else ".")
                 )
 
@@ -158,7 +158,7 @@ def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
                 f"{path}: split {number} lacks this data set's group {missing!r}; give the splits made for it."
             )
         splits.append(Split(*(np.flatnonzero(side_of[of_row] == side) for side in range(3))))
-    check_splits(splits, len(of_row))
+    check_splits(splits, len(of_row), name=str(path))
     return splits
 
 

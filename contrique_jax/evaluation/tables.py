@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from contrique_jax.errors import printable
 from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult
 from contrique_jax.evaluation.correlation import Correlations
 from contrique_jax.evaluation.intervals import Interval
@@ -177,6 +178,7 @@ def cross_table(found: Sequence[CrossModelResult]) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]  # names come from a user's table
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
@@ -184,7 +186,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 def notes(evaluation: Evaluation) -> list[str]:
     """What was not defined or fell back, with how often."""
     counted = Counter(
-        f"{subset}: {note}"
+        printable(f"{subset}: {note}")
         for result in evaluation.results
         for subset, values in [("all", result.pooled), *result.subsets.items()]
         for note in values.notes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
 from contrique_jax.io import buckets
 from contrique_jax.io.regular import open_regular
 
@@ -39,6 +39,7 @@ _SIGNATURES = {
     b"\xfe\xff": "it is in UTF-16; save it as CSV UTF-8",
     b"PK\x03\x04": "it is an Excel workbook or another zip file; save it as CSV UTF-8",
     b"\x1f\x8b": "it is compressed; unpack it first",
+    b"{": "it is JSON; give a csv, which `contrique-jax score --out F.csv` writes too",
 }
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
@@ -128,7 +129,7 @@ def open_table(path: Path | str, field: str) -> Table:
                 comment = line
             elif hint and hint[1] in _SEPARATORS:
                 separator = hint[1]
-            elif line.strip(" \t\r\n,;"):
+            elif line.strip(' \t\r\n,;"'):
                 break
             before += 1
         else:
@@ -136,7 +137,7 @@ def open_table(path: Path | str, field: str) -> Table:
     bare = re.sub(r'"[^"]*"', "", line)
     separator = separator or next((sign for sign in _SEPARATORS if sign in bare), ",")
     rows = _parsed(path, field, itertools.chain([line], stream), separator, before)
-    columns = [column.strip("\ufeff \t") for column in next(rows)[1]]
+    columns = [column.strip("\ufeff \t") for column in next(rows, (0, []))[1]]
     return Table(path, field, columns, separator, comment, rows)
 
 
@@ -169,7 +170,15 @@ def table_paths(
     if not names:
         raise UserError(f"{field}: {path} has no rows; give one an image.")
     folder = beside(path, names)
-    return [folder / Path(name).expanduser() for name in names]
+    return [located(folder, name) for name in names]
+
+
+def located(folder: Path, name: str) -> Path:
+    """The path that a name in a table stands for: from `folder` if it is relative, ~ and ~USER as a shell has them."""
+    try:
+        return folder / Path(name).expanduser()
+    except RuntimeError:  # there is no such user, so ~ begins the file's own name
+        return folder / name
 
 
 def beside(path: Path | str, names: Sequence[str]) -> Path:
@@ -179,7 +188,8 @@ def beside(path: Path | str, names: Sequence[str]) -> Path:
     if os.path.realpath(folder) == os.path.realpath(here) or any(is_file(folder, name) for name in names):
         return folder
     if any(is_file(here, name) for name in names):
-        print(f"note: {path}: its paths are taken from the working folder, as none is beside it", file=sys.stderr)
+        said = f"note: {path}: its paths are taken from the working folder, as none is beside it"
+        print(printable(said), file=sys.stderr)
         return here
     return folder
 
@@ -187,8 +197,8 @@ def beside(path: Path | str, names: Sequence[str]) -> Path:
 def is_file(folder: Path, name: str) -> bool:
     """Whether a name in a table leads to a file, if relative from `folder`."""
     try:
-        return bool(name) and (folder / Path(name).expanduser()).is_file()
-    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, of an unknown user
+        return bool(name) and located(folder, name).is_file()
+    except (OSError, ValueError):  # too long, with a zero byte
         return False
 
 

@@ -155,7 +155,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
     folder = checked_folder(folder)
     description = read_description(folder)
     if (found := description.get("recipe", Config.recipe)) != Config.recipe:
-        raise UserError(f"{folder}: a model of the recipe {found!r}; name one of {Config.recipe!r}.")
+        raise UserError(f"{folder / DESCRIPTION}: a model of the recipe {found!r}; name one of {Config.recipe!r}.")
     model = stored_architecture(description.get("architecture"), ModelConfig, folder / DESCRIPTION)
     header = _read_header(folder / WEIGHTS)
     _check_width(model, header, folder)

@@ -171,6 +171,8 @@ def load_probe(path: str | Path) -> Probe:
         try:
             if any(found.dtype.kind not in "fiu" for found in stored.values()):
                 raise ValueError("text where numbers should be")
+            if not all((np.abs(found.astype(np.float64)) <= LARGEST).all() for found in stored.values()):
+                raise ValueError(f"NaN, infinity or a number beyond {LARGEST:g}")
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found to be infinite
                 parts[part] = kind_of_part.checked(coefficients.size, **stored) if stored else None
         except (KeyError, TypeError, ValueError) as error:

@@ -26,6 +26,7 @@ NONE = 0  # the kind of an undistorted image; 1 .. K are the distortions
 FACTORS = np.geomspace(0.02, 2, 41)
 FOLDS = 5
 LEAST_DEVIATION = 1e-6
+LARGEST = 1e12  # of a file's numbers, whose products are float32
 FARTHEST = 8.0  # deviations of a feature: a flat or synthetic image is further out, and would be sure of anything
 
 
@@ -104,9 +105,9 @@ class Why:
                 raise ValueError("shapes")
             if made.kind_offsets.shape != (count,) or made.level_offsets.shape != (count,):
                 raise ValueError("shapes")
-            if not all(np.isfinite(value).all() for value in vars(made).values() if not isinstance(value, str)):
-                raise ValueError("NaN")
-            if (made.deviation <= 0).any() or made.most <= 0:
+            if not all((np.abs(value) <= LARGEST).all() for value in vars(made).values() if not isinstance(value, str)):
+                raise ValueError("NaN, infinity or a number that is too large")
+            if (made.deviation < LEAST_DEVIATION / 2).any() or made.most <= 0:
                 raise ValueError("a deviation of 0")
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file of distortions; take the one beside the model.") from error

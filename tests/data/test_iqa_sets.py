@@ -108,6 +108,7 @@ def test_references_group_the_images_and_are_read_only_when_named(folder):
         ("path,MOS\na.png,1\n", "is it 'MOS'[?] say --score-column 'MOS'"),
         ("path,mos\na.png,1\nx.png,2\ny.png,2\n", r"line 3: path 'x.png' is no file in .* \(and 1 more\)"),
         ("path,mos\na.png,1\n,2\n", "line 3: path '' is no file"),
+        ("path,mos\na.png,1\n.\\b.png,2\n", r"line 3: path '.*b.png' is no file in .*; write / for "),
         ("path,mos\na.png,1\n./a.png,2\n", "lines 2 and 3: a.png is listed twice"),
         ("path,mos\na.png,1,3\n", "line 2: 3 values for 2 columns"),
         ("path,mos,group\na.png,1,\nb.png,2,x\n", "line 2: the column 'group' is empty"),

@@ -175,9 +175,9 @@ def test_manifest_that_is_no_text_or_missing(tmp_path):
     assert "does not exist" in complaint(tmp_path / "gone.csv")
 
 
-def test_a_manifest_of_a_million_rows_is_small(tmp_path):
+def test_a_manifest_of_many_rows_is_small(tmp_path):
     manifest = tmp_path / "many.csv"
-    rows = 1_000_000
+    rows = 200_000
     manifest.write_text("path,class\n" + "".join(f"images/photograph_{i:07d}.jpg,{i % 126}\n" for i in range(rows)))
     tracemalloc.start()
     try:
@@ -186,8 +186,8 @@ def test_a_manifest_of_a_million_rows_is_small(tmp_path):
     finally:
         tracemalloc.stop()
     assert source.classes.nbytes == 2 * rows and source.classes[-1] == (rows - 1) % 126
-    assert len(source) == rows and source.item_name(rows - 1) == "images/photograph_0999999.jpg"
-    assert peak < 200e6
+    assert len(source) == rows and source.item_name(rows - 1) == "images/photograph_0199999.jpg"
+    assert peak < 40e6
 
 
 def test_real_photographs(shared):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
 from contrique_jax.io.csv_rows import number
 from contrique_jax.io.regular import open_regular
 
@@ -107,7 +107,7 @@ def equal_files_together(
     same = _equal_sets(images, groups)
     for rows in same:
         names = ", ".join(f"{images[i].name} ({places[i].unit} {places[i].number})" for i in rows)
-        print(f"note: {places[rows[0]].path}: the same image: {names}", file=sys.stderr)
+        print(printable(f"note: {places[rows[0]].path}: the same image: {names}"), file=sys.stderr)
     if same and keep_apart:
         print("note: --keep-duplicates-apart: a split may test on an image that it trained on", file=sys.stderr)
     return groups if keep_apart else merged_groups(groups, [(rows[0], j) for rows in same for j in rows[1:]])

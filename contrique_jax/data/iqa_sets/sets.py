@@ -27,7 +27,7 @@ from contrique_jax.data.iqa_sets.ratings import (
     vary,
 )
 from contrique_jax.errors import UserError
-from contrique_jax.io.csv_rows import PATHS_ALIKE, SCORES_ALIKE, Table, beside, is_file, open_table
+from contrique_jax.io.csv_rows import PATHS_ALIKE, SCORES_ALIKE, Table, beside, is_file, located, open_table
 
 SCORE_COLUMNS = ("mos", "dmos", "score")
 LOWER_IS_BETTER = ("dmos",)  # differential scores measure damage
@@ -254,5 +254,7 @@ def _files(places: list[Place], names: list[str], column: str, folder: Path) -> 
     if missing:
         place, name = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; paths are relative to the csv.")
-    return [folder / Path(name).expanduser() for name in names]
+        turned = name.replace("\\", "/")
+        advice = "write / for \\" if is_file(folder, turned) else "paths are relative to the csv"
+        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; {advice}.")
+    return [located(folder, name) for name in names]
