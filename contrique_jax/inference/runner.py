@@ -20,7 +20,7 @@ from contrique_jax.errors import UserError
 from contrique_jax.inference.batching import Batch, Canvases, Size, batch_images
 from contrique_jax.inference.programs import Programs
 from contrique_jax.inference.tiled import map_bytes, tile_arguments, tiled_features
-from contrique_jax.io.machine import available_cores, free_memory
+from contrique_jax.io.machine import available_cores, free_memory, no_memory
 from contrique_jax.networks.pooling import WINDOWS
 from contrique_jax.networks.tiles import Piece, run_tile
 
@@ -33,7 +33,6 @@ PROGRAM_BYTES, IMAGE_BYTES = (
     400,
     12,
 )  # a pixel: of a whole program at most, of what images are read, halved and stacked in
-NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")
 
 
 @dataclass
@@ -173,5 +172,5 @@ def _megapixels_within(memory: int, tiled: ModelConfig | None, variables: Any) -
 
 def _check(error: BaseException) -> None:
     """Raises what is no lack of memory."""
-    if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
+    if not no_memory(error):
         raise error

@@ -12,6 +12,7 @@ from contrique_jax.io.outputs import user_cache
 # For functions that several threads run at a time on the CPU. In jaxlib 0.11 a Fourier transform waits in the pool's threads
 # for the pool: with as many of them at once as threads it waits for ever.
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")  # what XLA says
 
 
 def available_cores() -> int:
@@ -28,6 +29,11 @@ def host_device() -> jax.Device:
         raise UserError(
             f"JAX_PLATFORMS={platforms}: the input pipeline needs the CPU too; add it, e.g. cuda,cpu."
         ) from error
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether it says that memory does not suffice, the machine's or a device's."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY)
 
 
 def free_memory() -> int:
