@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import select
 import sys
 import warnings
@@ -14,11 +15,25 @@ from typing import Any, NoReturn
 
 from contrique_jax.signals import Signals, Terminated
 
+LONGEST = 3000  # letters of a message
+# control characters; marks without width and those that turn the direction of writing; separators of lines
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 
+def printable(text: str) -> str:
+    """Text of a file or of its name as a terminal may be given it: on one line, what would move the cursor, colour the screen
+    or turn the direction of writing as its code (\\x1b), and what is very long without its middle."""
+    shown = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} [...] {shown[-LONGEST // 2 :]}"
+
+
 class UserError(Exception):
-    """A mistake a user can fix. The message is one plain sentence naming the file or field and what to do."""
+    """A mistake a user can fix. The message is one plain sentence naming the file or field and what to do; it is made
+    `printable`."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class BrokenImage(UserError):
@@ -149,6 +164,11 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of Path.expanduser
+            raise
+        print("error: a path begins with ~ and a name that is no user of this machine; write it out.", file=sys.stderr)
         return 2
     except Terminated:
         print("terminated", file=sys.stderr)

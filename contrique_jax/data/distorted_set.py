@@ -16,8 +16,8 @@ from contrique_jax.data.image_files import LeftOut, find_images
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.json_files import read_json
 from contrique_jax.io.outputs import atomic_write
-from contrique_jax.io.regular import read_text
 
 MANIFEST, SETTINGS = "manifest.csv", "distort.json"
 COLUMNS = ("path", "source", "type", "level", "class")
@@ -106,7 +106,7 @@ def check_settings(plan: Plan) -> None:
     mine = {"source": plan.root, "seed": plan.seed, "minmax": plan.minmax, "size": size}
     path = plan.out / SETTINGS
     try:
-        found = json.loads(read_text(path))
+        found = read_json(path, 1 << 20)
     except FileNotFoundError:
         if any(plan.out.glob("*_[0-9][0-9]_[0-9][0-9].png")):
             raise UserError(

@@ -19,7 +19,7 @@ from contrique_jax.data.image_files import LeftOut, is_image, looks_like_photogr
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.io import buckets
-from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.csv_rows import PATHS_ALIKE, open_table
 from contrique_jax.io.regular import open_regular
 
 Role = str  # a field of config.data; of scenes, and of the column `class`, "pristine" is what it says
@@ -157,7 +157,7 @@ class ArraySource:
             self._images = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise UserError(f"{field}: {path} does not exist.") from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy meets damage in nearly any way
             raise UserError(f"{field}: {path} cannot be read as a .npy array ({error}).") from error
         shape, dtype = getattr(self._images, "shape", None), getattr(self._images, "dtype", None)
         if shape is None:
@@ -264,21 +264,17 @@ def _no_images(place: str, field: str, left_out: LeftOut) -> UserError:
 
 def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[str], Int16[np.ndarray, " n"] | None]:
     """The column `path` of a csv file, and the column `class` if it is there and asked for."""
-    rows = csv_rows(path, field)
-    columns = [column.strip() for column in next(rows, (0, []))[1]]
-    if "path" not in columns:
-        found = ", ".join(columns) or "none"
-        raise UserError(f"{field}: {path} has no column 'path' (columns found: {found}).")
-    name_at = columns.index("path")
-    class_at = columns.index("class") if with_classes and "class" in columns else None
+    table = open_table(path, field)
+    places = [table.column("path", alike=PATHS_ALIKE)]
+    has_classes = with_classes and "class" in table.columns
+    if has_classes:
+        places.append(table.column("class"))
     names, classes = [], array("h")
-    for line, row in rows:
-        name = row[name_at].strip() if name_at < len(row) else ""
+    for line, (name, *rest) in table.rows(*places):
         if not name:
             raise UserError(f"{field}: {path}, line {line}: the column 'path' is empty.")
         names.append(name)
-        if class_at is not None:
-            text = row[class_at].strip() if class_at < len(row) else ""
+        for text in rest:
             if text not in _CLASS_IDS:
                 raise UserError(
                     f"{field}: {path}, line {line}: the column 'class' is {text!r}; give every row of distorted images its "
@@ -286,5 +282,5 @@ def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[st
                 )
             classes.append(_CLASS_IDS[text])
     if not names:
-        raise UserError(f"{field}: {path} has a header (columns found: {', '.join(columns)}) but no rows.")
-    return names, None if class_at is None else np.array(classes, np.int16)
+        raise UserError(f"{field}: {path} has a header ({table.found}) but no rows.")
+    return names, np.array(classes, np.int16) if has_classes else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from contrique_jax.errors import printable
 from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult
 from contrique_jax.evaluation.correlation import Correlations
 from contrique_jax.evaluation.intervals import Interval
@@ -178,6 +179,7 @@ def cross_table(found: Sequence[CrossModelResult]) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]  # names come from a user's table
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
@@ -192,5 +194,6 @@ def notes(evaluation: Evaluation) -> list[str]:
     said = [f"note: {evaluation.note}"] if evaluation.note else []
     for note, places in counted.items():
         names = ", ".join(list(places)[:NAMED]) + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
-        said.append(f"note: {names}: {note} (in up to {max(places.values())} of {len(evaluation.results)} splits)")
+        often = f"in up to {max(places.values())} of {len(evaluation.results)} splits"
+        said.append(printable(f"note: {names}: {note} ({often})"))
     return said

@@ -20,6 +20,7 @@ from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.pretrained import Scale, choose_meter, load_why
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import Reason, check_fit, reasons
+from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.networks.model_folder import embedded_folder
 from contrique_jax.probe import Probe
 from contrique_jax.probe.why import Why
@@ -35,6 +36,7 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
 
     Raises UserError if there is none, and where the two do not belong together.
     """
+    use_compilation_cache()
     name = None if model is None else os.fspath(model)
     if probe is None and name is not None and embedded_folder(name) is None and own_scores(name) is None:
         return Model(open_extractor(name))

@@ -26,6 +26,8 @@ import orbax.checkpoint as ocp
 from contrique_jax.config import Config, ModelConfig, to_json
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io import buckets
+from contrique_jax.networks.description import stored_architecture
+from contrique_jax.networks.encoder import variable_shapes
 from contrique_jax.training import hosts
 
 if TYPE_CHECKING:
@@ -154,9 +156,10 @@ class Checkpoints:
         self._manager.reload()
         return earlier
 
-    def check_fits(self, step: int, wanted: Any) -> None:
-        """Raises UserError naming arrays on one side only, or of another shape."""
-        stored = shapes(self._manager.item_metadata(step)["state"].tree)
+    def check_fits(self, step: int, wanted: Any, only: Sequence[str] = ()) -> None:
+        """Raises UserError naming arrays on one side only, or of another shape; of the parts `only` if some are named."""
+        tree = self._manager.item_metadata(step)["state"].tree
+        stored = shapes({name: tree[name] for name in only} if only else tree)
         ours = shapes(wanted)
         wrong = sorted(name for name in ours.keys() & stored.keys() if ours[name] != stored[name])
         missing, extra = sorted(ours.keys() - stored.keys()), sorted(stored.keys() - ours.keys())
@@ -277,18 +280,21 @@ def _load_for_inference(path: Path | epath.Path) -> tuple[ModelConfig, dict[str,
         raise UserError(f"{path}: neither a model folder nor a run's workdir with a checkpoint in it; check the name.")
     checkpoints = Checkpoints(folder, owner=False)
     try:
-        known = {part.name for part in dataclasses.fields(ModelConfig)}
         record = checkpoints.config(max(steps))
         if (found := record.get("recipe", Config.recipe)) != Config.recipe:
             raise UserError(f"{folder}: a run of the recipe {found!r}; name one of {Config.recipe!r}.")
-        stored = record["model"]
+        known = {part.name for part in dataclasses.fields(ModelConfig)}
+        stored = {name: value for name, value in record["model"].items() if name in known}
+        model = stored_architecture(stored, ModelConfig, Path(str(folder / str(max(steps)))))
+        checkpoints.check_fits(max(steps), variable_shapes(model), only=("params", "batch_stats"))
         state = checkpoints.restore_plain(max(steps), ("params", "batch_stats"))
-    except (KeyError, ValueError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore meet damage in nearly any way
         raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error
     finally:
         checkpoints.close()
     print(f"{folder}: no finished model; this is the checkpoint of step {max(steps)}", file=sys.stderr)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves([state["params"], state["batch_stats"]])):
         raise UserError(f"{folder / str(max(steps))}: NaN or infinity among the weights; take an earlier checkpoint.")
-    model = ModelConfig(**{name: value for name, value in stored.items() if name in known})
     return model, {"params": state["params"], "batch_stats": state["batch_stats"]}

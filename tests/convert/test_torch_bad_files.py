@@ -71,6 +71,7 @@ def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
     negative["encoder.1.running_var"][0] = -1
     saved(tmp_path / "negative.pth", negative)
     saved(tmp_path / "nothing.pth", {})
+    saved(tmp_path / "endless.pth", {"conv1.weight": torch.zeros(1).expand(10**12)})
     middle = len(whole) // 2
     (tmp_path / "damaged.pth").write_bytes(whole[:middle] + bytes(400) + whole[middle + 400 :])
     saved(tmp_path / "count.pth", original.state_dict() | {"encoder.1.num_batches_tracked": torch.tensor(float("nan"))})
@@ -83,6 +84,7 @@ def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
         ("nan", "NaN or infinity in encoder.0.weight"), ("list", "holds a list"), ("other", "no network by the names of"),
         ("quantised", "conv1.weight is no plain tensor"), ("script", "TorchScript"), ("count", "bn1.num_batches_tracked"),
         ("negative", "encoder.1.running_var holds a negative variance"), ("nothing", "an empty state dict"),
+            ("endless", "its tensors promise more than the file holds"),
         ("damaged", "check sum"),
     ):  # fmt: skip
         run(from_torch, tmp_path / f"{name}.pth", tmp_path / "model", code=2)

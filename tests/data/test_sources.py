@@ -130,7 +130,8 @@ def test_manifest_in_its_own_order_relative_to_its_folder(tmp_path):
     [
         ("", "columns found: none"),
         ("file,mos\na,1\n", "columns found: file, mos"),
-        ("path;mos\na;1\n", "columns found: path;mos"),
+        ("img_path,mos\na,1\n", "is it 'img_path'? call that 'path'"),
+        ("path,mos,path\na,1,b\n", "2 columns are called 'path' (columns 1 and 3)"),
         ("path,mos\n", "no rows"),
         ("mos,path\n1,a.png\n2\n", "line 3"),
         ("mos,path\n1,\n", "line 2"),
@@ -162,8 +163,9 @@ def test_a_class_that_is_none(tmp_path, text):
     message = complaint(manifest)
     assert f"{manifest}, line 3" in message and "0 to 125" in message
     manifest.write_text("path,class\na.png,3\nb.png\n")
-    assert "line 3" in complaint(manifest)
-    assert len(opened(manifest, role="authentic")) == 2
+    assert "line 3: 1 values for 2 columns" in complaint(manifest)
+    manifest.write_text("path;class\na.png;3\nb.png;125\n")
+    assert opened(manifest).classes.tolist() == [3, 125] and opened(manifest, role="authentic").classes is None
 
 
 def test_manifest_that_is_no_text_or_missing(tmp_path):
@@ -173,9 +175,9 @@ def test_manifest_that_is_no_text_or_missing(tmp_path):
     assert "does not exist" in complaint(tmp_path / "gone.csv")
 
 
-def test_a_manifest_of_a_million_rows_is_small(tmp_path):
+def test_a_manifest_of_many_rows_is_small(tmp_path):
     manifest = tmp_path / "many.csv"
-    rows = 1_000_000
+    rows = 200_000
     manifest.write_text("path,class\n" + "".join(f"images/photograph_{i:07d}.jpg,{i % 126}\n" for i in range(rows)))
     tracemalloc.start()
     try:
@@ -184,8 +186,8 @@ def test_a_manifest_of_a_million_rows_is_small(tmp_path):
     finally:
         tracemalloc.stop()
     assert source.classes.nbytes == 2 * rows and source.classes[-1] == (rows - 1) % 126
-    assert len(source) == rows and source.item_name(rows - 1) == "images/photograph_0999999.jpg"
-    assert peak < 200e6
+    assert len(source) == rows and source.item_name(rows - 1) == "images/photograph_0199999.jpg"
+    assert peak < 40e6
 
 
 def test_real_photographs(shared):

@@ -134,7 +134,7 @@ def test_bad_scores_and_splits_are_one_sentence():
         ((features, broken, splits), "1 scores are NaN"),
         ((features, np.ones(120), splits), "every score is the same"),
         ((features[1:], scores, splits), "do not fit"),
-        ((features, scores, []), "there is none"),
+        ((features, scores, []), "there is no split"),
         ((features, scores, [Split(np.arange(90), none, np.arange(90, 120))]), "leave-one-out"),
         ((features, scores, [Split(np.arange(90), np.arange(89, 99), np.arange(100, 120))]), "twice"),
         ((features, scores, [Split(np.arange(90), np.arange(90, 99), np.arange(100, 121))]), "not among"),
