@@ -8,8 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import jax
-
 from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
@@ -52,7 +50,7 @@ def load_any(spec: str) -> tuple[Config, Variables]:
         config.model.validate()
     except UserError as error:
         raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error})") from error
-    variables = read_weights(folder, jax.eval_shape(lambda: recipe.init(config, 0)))
+    variables = read_weights(folder, recipe.variable_shapes(config))
     return config, variables
 
 
