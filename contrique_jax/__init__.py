@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 
 def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[str] | None = None) -> Model:
     """A trained network, and a probe where scores are wanted: `.score(images)`, `.map(image)`, `.features(images)`,
-    `.apply(batch)`. Without arguments the embedded model, whose scores go from 0 to 100.
+    `.apply(batch)`; an image is a path, a Pillow image or an array [H, W, 3] or [H, W] of bytes.
+    Without arguments the embedded model, whose scores go from 0 to 100.
 
     `model`: a model folder, a run's workdir, a checkpoint in it, or a name of `contrique-jax models`; `probe`: a file of
     `contrique-jax evaluate --probe`.

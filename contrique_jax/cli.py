@@ -12,6 +12,7 @@ from contrique_jax.errors import UserError, run_verb
 VERBS = {
     "train": ("main", "train an encoder from a config; the same command again resumes"),
     "plan": ("plan", "what a step would cost on a TPU slice you do not have yet: memory, time, exchanges"),
+    "configs": ("configs", "the config files inside this package, listed or copied"),
     "features": ("features", "two-scale features of images -> F.npz"),
     "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
     "score": ("score", "quality scores of files and folders"),
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[0] == "--version":
         print(f"contrique-jax {importlib.metadata.version('contrique-jax')}")
         return
-    verb, *rest = argv
+    verb, *rest = argv[1:] if argv[0] == "--" and len(argv) > 1 else argv
     if verb not in VERBS:
         raise UserError(f"unknown command {verb!r}; choose from {', '.join(VERBS)}.")
     importlib.import_module(f"contrique_jax.{VERBS[verb][0]}").main(rest)

@@ -5,16 +5,35 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import select
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
+from contrique_jax.signals import Signals, Terminated
+
+LONGEST = 3000  # letters of a message
+# control characters; marks without width and those that turn the direction of writing; separators of lines
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 
+def printable(text: str) -> str:
+    """Text of a file or of its name as a terminal may be given it: on one line, what would move the cursor, colour the screen
+    or turn the direction of writing as its code (\\x1b), and what is very long without its middle."""
+    shown = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} [...] {shown[-LONGEST // 2 :]}"
+
+
 class UserError(Exception):
-    """A mistake a user can fix. The message is one plain sentence naming the file or field and what to do."""
+    """A mistake a user can fix. The message is one plain sentence naming the file or field and what to do; it is made
+    `printable`."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class BrokenImage(UserError):
@@ -26,10 +45,21 @@ class BrokenImage(UserError):
         self.why = why
 
 
+class SomeUnread(Exception):
+    """All is done and said, but images asked for by name could not be read: exit code 1."""
+
+
 def disk_message(error: OSError, path: str) -> str | None:
     """The sentence for a full disk or a quota, or None if `error` is something else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{path}: no space left to write ({error.strerror}); free some space and run the same command again."
+    return None
+
+
+def permission_message(error: OSError) -> str | None:
+    """The sentence for a path that may not be read or written, or None if `error` is something else."""
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{os.fsdecode(error.filename)}: no permission ({error.strerror}); change its permissions or name another path."
     return None
 
 
@@ -39,22 +69,58 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`.")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(_files_after_dashes(args), namespace)
+
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_intermixed_args(_files_after_dashes(args), namespace)
+
+
+def _files_after_dashes(args: Sequence[str] | None) -> list[str]:
+    """What stands behind `--` is a file whatever it begins with, for options of several values too: argparse gets it as
+    `./-name`, which is the same file."""
+    given = list(sys.argv[1:] if args is None else args)
+    if "--" not in given:
+        return given
+    at = given.index("--")
+    return given[:at] + [f"./{name}" if name.startswith("-") and name != "-" else name for name in given[at + 1 :]]
+
 
 def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 141 if whoever read the
-    output has gone (`| head`). Other errors propagate."""
-    try:
+    """Runs a command and returns its exit code (docs/exit_codes.md): 0, 1 if images asked for by name could not be read, 2
+    for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141 if whoever read the output has gone (`| head`). Other errors
+    propagate."""
+    with _without_chatter(), Signals() as signals:
+        code = 1
         try:
-            code = _code(verb, sys.argv[1:] if argv is None else argv)
-        except SystemExit:  # --help
+            try:
+                code = _code(verb, sys.argv[1:] if argv is None else argv)
+            except SystemExit as end:  # --help
+                code = end.code if isinstance(end.code, int) else code
+                _flush()
+                raise
             _flush()
-            raise
-        _flush()
+        except BrokenPipeError:
+            if not _reader_gone():
+                raise
+            code = PIPE_CLOSED
+        finally:
+            signals.leave(code)
         return code
-    except BrokenPipeError:
-        if not _reader_gone():
-            raise
-        return PIPE_CLOSED
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Context: libraries keep to themselves what a user can do nothing about; it would bury the one sentence that counts.
+
+    Python's warnings (`python -W default` shows them), and what XLA and TensorFlow print of what they do
+    (TF_CPP_MIN_LOG_LEVEL=0 shows it)."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # which is what jax sets
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def _flush() -> None:
@@ -88,15 +154,25 @@ def _reader_gone() -> bool:
 def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     try:
         verb(argv)
+    except SomeUnread:
+        return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        sentence = disk_message(error, str(error.filename or "output"))
+        sentence = disk_message(error, str(error.filename or "output")) or permission_message(error)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of Path.expanduser
+            raise
+        print("error: a path begins with ~ and a name that is no user of this machine; write it out.", file=sys.stderr)
+        return 2
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

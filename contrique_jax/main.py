@@ -1,7 +1,7 @@
 """Trains an encoder: flags -> config -> runtime -> train. The same command again resumes.
 
 Example:
-  python -m contrique_jax.main --config configs/contrique_resnet50.py:small --workdir runs/first \\
+  python -m contrique_jax.main --config contrique_resnet50.py:small --workdir runs/first \\
       --config.data.pristine=~/photos/clean --config.data.authentic=~/photos/mine
 
 Writes D/config.json, D/metrics.jsonl, D/tensorboard/, D/checkpoints/, D/broken_images.txt if there are any, and at the

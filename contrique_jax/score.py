@@ -5,21 +5,35 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
-from contrique_jax.data.image_files import list_images
+from contrique_jax import __version__
+from contrique_jax.data.listed import find_listed
 from contrique_jax.data.sizes import read_image
-from contrique_jax.errors import Parser, UserError, run_verb
+from contrique_jax.errors import Parser, SomeUnread, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
-from contrique_jax.inference.extractor import add_model_flags, name_reduced, progress_bar
-from contrique_jax.inference.pretrained import choose_meter, load_why
+from contrique_jax.inference.extractor import name_reduced
+from contrique_jax.inference.flags import add_model_flags
+from contrique_jax.inference.kept import kept_scores
+from contrique_jax.inference.pretrained import Meter, choose_meter, load_why
 from contrique_jax.inference.quality_map import MapFolder, overlay
-from contrique_jax.inference.scores import Tally, Writer, check_fit, reference_features, score_files
+from contrique_jax.inference.scores import (
+    Score,
+    Tally,
+    Writer,
+    check_fit,
+    explanation,
+    reference_features,
+    score_files,
+    write_about,
+)
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, output_path
+from contrique_jax.io.parts import Parts, fingerprint
+from contrique_jax.io.progress import progress_bar
 
 
 @contextmanager
@@ -39,14 +53,23 @@ def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax score`."""
     parser = Parser(
         prog="contrique-jax score",
-        description="Quality scores of images: path, score, deviation; direction and range are in the header. Without --model "
-        "and --probe they are the embedded model's, from 0 to 100, higher is better.",
+        description="Quality scores of images: path, score, deviation; direction and range are said on stderr, or in "
+        "OUT.csv.json beside OUT.csv. Without --model and --probe they are the embedded model's, from 0 to 100, higher is "
+        "better. What is interrupted keeps its results in OUT.partial, and the same command goes on from them.",
         epilog="Examples: contrique-jax score ~/photos 'more/*.png' --out scores.csv --map maps; "
         "contrique-jax score --why PHOTO.jpg; contrique-jax score --model runs/first --probe my.npz ~/photos",
     )
     add_model_flags(parser, default=None)
     parser.add_argument("--probe", metavar="P.npz", help="from contrique-jax evaluate --probe; it goes with a --model")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders (recursive) or globs")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="files, folders (recursive), globs; a csv with a column path, a .txt of paths, or - for such a list on stdin",
+    )
+    parser.add_argument(
+        "--path-column", metavar="NAME", help="the column of a csv that names the images (default: path)"
+    )
     parser.add_argument("--reference", metavar="PATH", help="the pristine image, for a full-reference probe")
     parser.add_argument("--out", metavar="F.csv|F.jsonl", help="default: csv on stdout")
     parser.add_argument(
@@ -63,37 +86,63 @@ def main(argv: Sequence[str]) -> None:
     meter = choose_meter(flags.model, flags.probe)
     probe, scale = meter.probe, meter.scale
     why = load_why(meter.model) if flags.why else None
-    paths = list_images(flags.paths)
+    listing = find_listed(flags.paths, flags.path_column)
+    paths = listing.files
     maps = MapFolder(flags.map) if flags.map else None
     use_compilation_cache()
-    limits = {"max_megapixels": flags.max_megapixels, "shorter_side": probe.shorter_side}
-    extractor = open_extractor(meter.model, **limits, windows=maps is not None)
+    extractor = open_extractor(
+        meter.model, max_megapixels=flags.max_megapixels, shorter_side=probe.shorter_side, memory=flags.memory,
+        windows=maps is not None,
+    )  # fmt: skip
     check_fit(extractor, probe, flags.reference is not None)
     reference = reference_features(extractor, flags.reference) if flags.reference else None
-    found = score_files(extractor, probe, paths, reference, scale, meter.map_probe, why)
-    scores = progress_bar(found, len(paths), out is not None)
+
+    def made(wanted: Sequence[Path]) -> Iterator[Score]:
+        for score in score_files(extractor, probe, wanted, reference, scale, meter.map_probe, why):
+            if maps and score.map is not None:
+                image, _ = read_image(score.path, extractor.max_megapixels, extractor.shorter_side)
+                maps.write(score.path, score.map, overlay(image, score.map, probe, scale))
+            yield score
+
+    about = {
+        "command": "score", "version": __version__, "model": extractor.model_hash, "probe": fingerprint([probe, scale]),
+        "--reference": None if reference is None else fingerprint(reference), "--why": flags.why, "--map": flags.map,
+        "--max-megapixels": extractor.max_megapixels,
+    }  # fmt: skip
     tally = Tally()
     try:
-        with _opened(out) as stream:
-            writer = Writer(stream, probe, out.suffix.lower() if out else ".csv", scale, flags.why)
-            for score in scores:
-                if score.broken:
-                    print(f"broken image: {score.broken}", file=sys.stderr)
-                tally.add(score)
-                if maps and score.map is not None:
-                    image, _ = read_image(score.path, **limits)
-                    maps.write(score.path, score.map, overlay(image, score.map, probe, scale))
-                writer.write(score)
-            if not tally.scored:
-                raise UserError(f"none of the {len(paths)} images could be read; the first is {tally.first_broken}.")
+        with Parts(out, about) if out else nullcontext() as parts:
+            _write_all(
+                out, progress_bar(kept_scores(parts, paths, made), len(paths), out is not None), tally, meter, flags.why
+            )
+            if out and out.suffix.lower() == ".csv":
+                write_about(out, probe, scale)
     except BrokenPipeError:  # the reader of our stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    name_reduced(tally.reduced, flags.max_megapixels)
+    name_reduced(tally.reduced, extractor.max_megapixels)
+    if out is None:
+        print(explanation(probe, scale), file=sys.stderr)
+    listing.left_out.say()
     if sys.stderr.isatty():
         print(tally.summary(probe, scale), file=sys.stderr)
     elif tally.broken:
         print(f"{tally.broken} of {len(paths)} images could not be read", file=sys.stderr)
+    if listing.named & tally.unread:
+        raise SomeUnread
+
+
+def _write_all(out: Path | None, scores: Iterable[Score], tally: Tally, meter: Meter, with_why: bool) -> None:
+    """Writes scores as they come. Raises UserError, and leaves no file, if there is none among them."""
+    with _opened(out) as stream:
+        writer = Writer(stream, meter.probe, out.suffix.lower() if out else ".csv", meter.scale, with_why)
+        for score in scores:
+            if score.broken:
+                print(f"broken image: {score.broken}", file=sys.stderr)
+            tally.add(score)
+            writer.write(score)
+        if not tally.scored:
+            raise UserError(f"none of the {tally.broken} images could be read; the first is {tally.first_broken}.")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,9 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("passed", []):
+        for what in (value for name, value in report.user_properties if name == "counts"):
+            terminalreporter.write_line(f"foreign files, {what}")
     peaks = terminalreporter.config.stash.get(PEAKS, {})
     said = ", ".join(f"{name} {peak}" for name, peak in sorted(peaks.items()))
     terminalreporter.write_line(f"peak resident memory: {said}")

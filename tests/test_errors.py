@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
-from contrique_jax.errors import run_verb
+from contrique_jax.errors import BrokenImage, Parser, UserError, printable, run_verb
 
 VERBS = {
     "at exit": "print('few')",
@@ -43,3 +45,33 @@ def test_other_broken_pipes_are_errors_of_the_program():
 
     with pytest.raises(BrokenPipeError):
         run_verb(verb, [])
+
+
+def test_what_stands_behind_two_dashes_is_a_file():
+    parser = Parser(prog="x")
+    parser.add_argument("--flag")
+    parser.add_argument("--images", nargs="+")
+    parser.add_argument("paths", nargs="*")
+    for parse in (parser.parse_args, parser.parse_intermixed_args):
+        found = parse(["--flag", "v", "--", "-a.png", "b.png", "--help", "-"])
+        assert [str(Path(path)) for path in found.paths] == ["-a.png", "b.png", "--help", "-"]
+    assert [str(Path(path)) for path in parser.parse_args(["--images", "--", "-a.png"]).images] == ["-a.png"]
+
+
+def test_warnings_of_libraries_are_not_shown_by_commands(capsys):
+    assert run_verb(lambda _: warnings.warn("chatter", stacklevel=1), []) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_messages_hold_nothing_that_a_terminal_would_obey():
+    """Names of files and fields of tables are in them."""
+    assert str(UserError("a\x1b[2Jb\nc\u202ed\x9b")) == r"a\x1b[2Jb\nc\u202ed\x9b"
+    assert str(BrokenImage("\r.png", "cut off")) == r"\r.png: cut off"
+    assert printable("é 写真 \ud800 'x'.") == "é 写真 \ud800 'x'."
+    long = printable("x" * 10**6 + "end")
+    assert len(long) < 3100 and long.startswith("xxx") and long.endswith("end") and " [...] " in long
+
+
+def test_a_path_of_an_unknown_user_is_one_sentence(capsys):
+    assert run_verb(lambda _: Path("~no-such-user/x").expanduser(), []) == 2
+    assert "begins with ~" in capsys.readouterr().err

@@ -12,9 +12,9 @@ import numpy as np
 from contrique_jax.config import FEATURES, INPUT_SCALINGS, ModelConfig
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
+from contrique_jax.networks.description import DESCRIPTION, check_sizes
 from contrique_jax.networks.model_folder import (
-    DESCRIPTION,
     NO_LICENCE,
     content_hash,
     flat_shapes,
@@ -86,7 +86,7 @@ def from_torch(args: argparse.Namespace) -> None:
     if not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
     if left or others:
-        print("left out: " + ", ".join(listed(left, others)))
+        print(printable("left out: " + ", ".join(listed(left, others))))
 
 
 def _holds_another(folder: Path, content: str) -> bool:
@@ -108,13 +108,15 @@ def adopt(
         names = our_names(tensors, family)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
         model = architecture(flat, input_scaling or _scaling(family, tensors), features)
+        check_sizes(model)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     wanted = flat_shapes(model)
     weights = {name: array for name, array in flat.items() if not name.endswith(COUNTER)}
     differences = two_sided(weights, wanted, names)
     if differences:
-        print("\n".join(["name, in the file, in " + model.encoder, *differences]), file=sys.stderr)
+        lines = ["name, in the file, in " + model.encoder, *map(printable, differences)]
+        print("\n".join(lines), file=sys.stderr)
         raise UserError(
             f"{path}: {len(differences)} arrays do not fit a {model.encoder} of base width {model.base_width}, the nearest "
             "by its names; see the list above."

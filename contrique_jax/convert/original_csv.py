@@ -16,7 +16,7 @@ from pathlib import Path
 
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
-from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.csv_rows import number, open_table
 from contrique_jax.io.outputs import atomic_write, output_path
 
 ORIGINAL, OURS = ("File_names", "labels"), ("path", "class")
@@ -63,7 +63,7 @@ def class_of(labels: str) -> str:
     numbers = text[1:-1].replace(",", " ").split() if text[:1] + text[-1:] == "[]" else []
     if len(numbers) != NUM_CLASSES:
         raise ValueError(f"labels should list {NUM_CLASSES} numbers in brackets and has {len(numbers)}")
-    values = [float(number) for number in numbers]
+    values = [number(one) for one in numbers]
     if set(values) - {0, 1} or values.count(1) > 1:
         raise ValueError("labels should be zeros and at most one 1")
     return str(values.index(1)) if 1 in values else ""
@@ -75,7 +75,7 @@ def labels_of(class_id: str) -> str:
     known = ["", *map(str, range(NUM_CLASSES))]
     if class_id not in known:
         raise ValueError(f"class is {class_id!r}, not a number from 0 to {NUM_CLASSES - 1} or empty")
-    return str([float(str(number) == class_id) for number in range(NUM_CLASSES)])
+    return str([float(str(place) == class_id) for place in range(NUM_CLASSES)])
 
 
 def rewrite(
@@ -85,20 +85,13 @@ def rewrite(
     rows there were. Holds one row at a time. Raises UserError naming the line of the first row that cannot be translated."""
     if out.exists() and path.exists() and out.samefile(path):
         raise UserError(f"{out}: the result would take the place of what it is read from; name another file.")
-    rows = csv_rows(path, "convert")
-    columns = [column.strip() for column in next(rows, (0, []))[1]]
-    for name in before:
-        if name not in columns:
-            raise UserError(f"{path}: there is no column {name!r} (columns found: {', '.join(columns) or 'none'}).")
-    places = [columns.index(name) for name in before]
+    table = open_table(path, "convert")
+    places = [table.column(name) for name in before]
     count = authentic = 0
     with atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(after)
-        for line, row in rows:
-            if len(row) != len(columns):
-                raise UserError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns; fix the row.")
-            name, value = (row[place].strip() for place in places)
+        for line, (name, value) in table.rows(*places):
             if not name:
                 raise UserError(f"{path}, line {line}: the column {before[0]!r} is empty.")
             try:

@@ -10,14 +10,34 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from contrique_jax.errors import UserError
-from contrique_jax.io.regular import read_bytes
+from contrique_jax.io.regular import open_regular
 
+_MOST_BYTES = 1 << 26  # of a file
+_OPCODES = b"".join(
+    (
+        *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.MEMOIZE),
+        *(
+            pickle.BINPUT,
+            pickle.LONG_BINPUT,
+            pickle.BINGET,
+            pickle.LONG_BINGET,
+            pickle.BUILD,
+            pickle.REDUCE,
+            pickle.NEWOBJ,
+        ),
+        *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_DICT),
+        *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+        *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
+        *(pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINBYTES8),
+    )
+)
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
@@ -55,7 +75,8 @@ class _Dtype(_StandIn):
 
     def numpy(self) -> np.dtype[Any]:
         if self.code not in _NUMBERS or self.order not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError(f"an array of {self.code!r}, not of plain numbers")
+            named = f"{self.code[:20]!r}" if isinstance(self.code, str) else "something"
+            raise pickle.UnpicklingError(f"an array of {named}, not of plain numbers")
         return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
@@ -67,9 +88,16 @@ class _Array(_StandIn):
     column_major: bool
     data: bytes | bytearray
 
+    def size(self) -> int:
+        """How many numbers it holds."""
+        sides = self.shape
+        plain = isinstance(sides, tuple) and len(sides) <= 2 and all(type(side) is int for side in sides)
+        if not plain or not all(0 <= side <= _MOST_BYTES for side in sides):
+            raise pickle.UnpicklingError("an array of an impossible shape")
+        return math.prod(sides)
+
     def numpy(self) -> np.ndarray:
-        if not all(isinstance(side, int) and side >= 0 for side in self.shape):
-            raise pickle.UnpicklingError(f"an array of shape {self.shape}")
+        self.size()
         values = np.frombuffer(self.data, self.dtype.numpy())
         return values.reshape(self.shape, order="F" if self.column_major else "C")
 
@@ -99,10 +127,21 @@ class _FromBuffer(_Array):
 
 
 class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """The interpreter in Python, because it reads no byte ahead: joblib's arrays follow their description directly."""
+    """The interpreter in Python, because it reads no byte ahead: joblib's arrays follow their description directly.
+
+    It knows the opcodes that such files use, and no other: BYTEARRAY8 takes memory before there are bytes, and the hash of
+    tuples in tuples, which a set or another key than text asks for, may never end.
+    """
+
+    read: Any  # these are the interpreter's
+    append: Any
+    pop_mark: Any
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = {code: pickle._Unpickler.dispatch[code] for code in _OPCODES}  # type: ignore
 
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
+        self.size = stream.getbuffer().nbytes
 
         class JoblibArray(_Array):
             """`NumpyArrayWrapper`: described by its state, its bytes are the next of the file, after some padding."""
@@ -112,7 +151,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
                 self.column_major = state["order"] == "F"
                 if state.get("numpy_array_alignment_bytes") is not None:
                     stream.read(stream.read(1)[0])
-                self.data = stream.read(math.prod(self.shape) * self.dtype.numpy().itemsize)
+                self.data = stream.read(self.size() * self.dtype.numpy().itemsize)
 
         arrays = {"_reconstruct": _Reconstructed, "scalar": _Scalar, "_frombuffer": _FromBuffer}
         self.known: dict[tuple[str, str], type] = {
@@ -133,6 +172,31 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
             named = " ".join(f"{module}.{name}".split())
             raise UserError(f"it names {named}, which a Ridge does not need") from None
 
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > self.size:
+            raise pickle.UnpicklingError("more bytes than the file has")
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def load_setitem(self) -> None:
+        value, name = self.stack.pop(), self.stack.pop()
+        self._set([name, value])
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        self._set(self.pop_mark())
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def _set(self, items: list[Any]) -> None:
+        held = self.stack[-1]
+        if type(held) is not dict or not all(type(name) is str for name in items[::2]):
+            raise pickle.UnpicklingError("a dict whose keys are not text")
+        held.update(zip(items[::2], items[1::2], strict=True))
+
 
 def read_ridge(path: Path) -> dict[str, Any]:
     """The attributes of the Ridge in a file of `pickle.dump` or `joblib.dump`: `coef_` float64 [D], `intercept_` and
@@ -142,9 +206,12 @@ def read_ridge(path: Path) -> dict[str, Any]:
     scores at once; nothing in the file is run.
     """
     try:
-        data = read_bytes(path)
+        with open_regular(path) as file:
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{path}: larger than {_MOST_BYTES >> 20} MiB, which no Ridge of one score is.")
     if data[:1] != pickle.PROTO:
         raise UserError(
             f"{path}: not a pickle of protocol 2 or later; a compressed one must be written again without compression."

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.convert.ridge_pickle import read_ridge
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
+from contrique_jax.io.json_files import read_json
+from contrique_jax.io.npz import MOST_BYTES
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.io.regular import read_text
+from contrique_jax.io.regular import open_regular
 from contrique_jax.networks.encoder import feature_width
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
@@ -88,10 +91,12 @@ def probe_from_sklearn(args: argparse.Namespace) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(f"--low {low:g} --high {high:g}: give two numbers, the lower one first.")
     probe = Probe(coefficients=ridge.coefficients, intercept=ridge.intercept, alpha=ridge.alpha, **known)
+    if fault := probe.fault():
+        raise UserError(f"{path}: {fault}; fit it again, or say otherwise with a flag.")
     probe.save(out)
     print(
         f"{out}: a probe on {len(probe.coefficients)} features ({probe.feature_name}), alpha {probe.alpha:g}, intercept "
-        f"{probe.intercept:g}, scores of {probe.data_set} from {low:g} to {high:g}, {probe.direction}"
+        f"{probe.intercept:g}, scores of {printable(probe.data_set)} from {low:g} to {high:g}, {probe.direction}"
     )
     if not probe.model_hash:
         print("its model is not known, so any model with as many features is taken; --model M ties it to one")
@@ -111,7 +116,7 @@ def _hash_of(model_path: str, ridge: Path, coefficients: int) -> str:
 
 def _told(description: dict[str, Any]) -> dict[str, Any]:
     """The fields of a probe that a file tells, of the right types and finite."""
-    told = {name: description[name] for name, kind in _TOLD.items() if isinstance(description.get(name), kind)}
+    told = {name: description[name] for name, kind in _TOLD.items() if type(description.get(name)) is kind}
     return {name: value for name, value in told.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
@@ -207,19 +212,25 @@ def read(path: Path) -> StoredRidge:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(read_text(path))
-        coefficients = np.array(stored["coefficients"], np.float64).reshape(len(stored["coefficients"]))
-        numbers = {"intercept_": float(stored["intercept"]), "alpha": float(stored["alpha"])}
+        stored = read_json(path, MOST_BYTES)
+        plain = [stored["intercept"], stored["alpha"], *stored["coefficients"]]
+        if not all(type(value) in (int, float) for value in plain):
+            raise TypeError("text where numbers should be")
+        coefficients = np.array(plain[2:], np.float64)
+        numbers = {"intercept_": float(plain[0]), "alpha": float(plain[1])}
         return {"coef_": coefficients, DESCRIPTION: stored.get(DESCRIPTION), **numbers}
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a probe as JSON; give one that `probe-to-sklearn` wrote.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path}: not a probe as JSON ({error}); give one that `probe-to-sklearn` wrote.") from error
 
 
 def _read_skops(path: Path) -> dict[str, Any]:
     skops = _skops(path)
     try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
+                raise ValueError(f"it would unpack to more than {MOST_BYTES >> 20} MiB")
         held = vars(skops.load(path))
         numbers = {"intercept_": float(np.squeeze(held["intercept_"])), "alpha": float(held["alpha"])}
         coefficients = np.array(held["coef_"], np.float64)

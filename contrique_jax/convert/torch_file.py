@@ -8,19 +8,21 @@ import pickle
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from contrique_jax.convert.pickled_tuples import endless_tuples
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import atomic_write
+from contrique_jax.io.regular import open_regular
 
 SUFFIXES = (".tar", ".pth", ".pt")
 # where training programs put the weights, in a dict with the optimiser, the epoch and so on
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+MOST_PICKLED = 1 << 26  # bytes of the pickles before the numbers, in the format before 1.6
 _ADDED = ("module.", "_orig_mod.")  # in front of every name, by DistributedDataParallel and torch.compile
 
 
@@ -43,8 +45,12 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             break
     torch = _torch()
     tensors = {}
+    room = _room(path)  # a tensor may promise any number of elements of a small storage, and many may share one
     for name, value in stored.items():
         if isinstance(name, str) and isinstance(value, torch.Tensor):
+            room -= value.numel() * value.element_size()
+            if room < 0:
+                raise UserError(f"{path}: its tensors promise more than the file holds; save model.state_dict() again.")
             tensors[_bare(name)] = _array(torch, path, name, value)
         else:
             others.append(str(name))
@@ -74,7 +80,12 @@ def _load(path: Path) -> Any:
     torch = _torch()
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a PyTorch checkpoint.")
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     _check_sums(path)
+    _check_tuples(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # inert flags of a run
             warnings.simplefilter("ignore")
@@ -95,17 +106,42 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path}: cut off or not a PyTorch checkpoint; copy it again.") from error
 
 
+def _room(path: Path) -> int:
+    """Bytes that what is in the file may take."""
+    return 2 * path.stat().st_size + (1 << 20)
+
+
 def _check_sums(path: Path) -> None:
     """PyTorch does not look at the check sums of its zip file. Raises UserError if one is wrong."""
     if not zipfile.is_zipfile(path):
         return  # the format before 1.6, or no checkpoint
+    room = _room(path)
     try:
         with zipfile.ZipFile(path) as parts:
-            damaged = parts.testzip()
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        return  # cut off, which torch.load says
+            unpacked = sum(part.file_size for part in parts.infolist())
+            damaged = None if unpacked > room else parts.testzip()
+    except Exception:  # cut off or damaged in any way, which torch.load says
+        return
+    if unpacked > room:  # PyTorch compresses no weights
+        raise UserError(f"{path}: it would unpack to {unpacked / 1e9:.1f} GB; save it again with torch.save.")
     if damaged is not None:
         raise UserError(f"{path}: damaged (the check sum of {damaged} is wrong); copy it again.")
+
+
+def _check_tuples(path: Path) -> None:
+    """Raises UserError for a file that torch.load would read for hours."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                streams = [io.BytesIO(parts.read(name)) for name in parts.namelist() if name.endswith(".pkl")]
+        else:
+            with open_regular(path) as file:
+                streams = [io.BytesIO(file.read(MOST_PICKLED))]
+    except Exception:  # cut off or damaged in any way, which torch.load says
+        return
+    # the format before 1.6 has several pickles one after the other
+    if any(endless_tuples(stream) for stream in streams for _ in range(5)):
+        raise UserError(f"{path}: tuples in tuples without end, as no state dict has; save model.state_dict().")
 
 
 def _bare(name: str) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 from PIL import Image
 from tqdm import tqdm
 
@@ -28,11 +30,12 @@ from contrique_jax.data.distorted_set import (
     seed_of,
     write_manifest,
 )
+from contrique_jax.data.image_files import LeftOut
 from contrique_jax.distort import bank
 from contrique_jax.distort.flags import add_flags, numbers, types
 from contrique_jax.distort.on_arrays import SMALLEST_SIDE
 from contrique_jax.errors import BrokenImage, Parser, UserError, run_verb
-from contrique_jax.io.machine import available_cores, use_compilation_cache
+from contrique_jax.io.machine import available_cores, no_memory, use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.io.regular import open_regular
 
@@ -90,7 +93,7 @@ def by_size(photographs: Sequence[Photograph]) -> tuple[list[Photograph], int]:
 
 def make_all(
     plan: Plan, photographs: Sequence[Photograph], workers: int
-) -> Iterator[tuple[Photograph, int, BrokenImage | None]]:
+) -> Generator[tuple[Photograph, int, BrokenImage | None]]:
     """Each photograph, how many files were written for it, and what is wrong with it."""
 
     def one(photograph: Photograph) -> tuple[Photograph, int, BrokenImage | None]:
@@ -98,6 +101,10 @@ def make_all(
             return photograph, make(plan, photograph, stop), None
         except BrokenImage as broken:
             return photograph, 0, broken
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not no_memory(error):
+                raise
+            return photograph, 0, BrokenImage(str(photograph.path), "too large for this machine's memory")
 
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="distort")
@@ -173,9 +180,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=available_cores(), help="threads; default: one a core")
     flags = parser.parse_args(argv)
     plan = _plan(flags)
-    given = photographs(flags.source, plan.out)
+    left_out = LeftOut()
+    given = photographs(flags.source, plan.out, left_out)
     with only_writer(_folder(flags.out)):
         _write(plan, given, flags.workers)
+    left_out.say()
 
 
 def _write(plan: Plan, given: Sequence[Photograph], workers: int) -> None:
@@ -189,14 +198,25 @@ def _write(plan: Plan, given: Sequence[Photograph], workers: int) -> None:
             file=sys.stderr,
         )
     print(f"{len(given)} photographs, up to {len(given) * len(plan.classes)} images in {plan.out}", file=sys.stderr)
+    for cut_off in plan.out.glob(".*.part"):  # of a command that was killed; nobody else is at work here
+        cut_off.unlink(missing_ok=True)
     written, unreadable = 0, []
     results = make_all(plan, ordered, workers)
-    for photograph, count, broken in tqdm(results, total=len(ordered), unit="photo", disable=None, dynamic_ncols=True):
-        written += count
-        if broken:
-            unreadable.append(photograph)
-            tqdm.write(f"broken image: {broken}", file=sys.stderr)
-            last = broken
+    try:
+        for photograph, count, broken in tqdm(
+            results, total=len(ordered), unit="photo", disable=None, dynamic_ncols=True
+        ):
+            written += count
+            if broken:
+                unreadable.append(photograph)
+                tqdm.write(f"broken image: {broken}", file=sys.stderr)
+                last = broken
+    except BaseException:
+        results.close()
+        with contextlib.suppress(UserError, OSError):  # a full disk has no room for it either
+            rows = write_manifest(plan, given)
+            print(f"{plan.out}: {rows} images so far are kept; the same command goes on from there", file=sys.stderr)
+        raise
     if len(unreadable) == len(given):
         raise UserError(f"none of the {len(given)} images could be read; the last is {last}.")
     rows = write_manifest(plan, given)

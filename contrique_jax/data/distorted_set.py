@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contrique_jax.data.image_files import list_images
+from contrique_jax.data.image_files import LeftOut, find_images
 from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
 from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.json_files import read_json
 from contrique_jax.io.outputs import atomic_write
-from contrique_jax.io.regular import read_text
 
 MANIFEST, SETTINGS = "manifest.csv", "distort.json"
 COLUMNS = ("path", "source", "type", "level", "class")
@@ -48,13 +48,14 @@ class Plan:
         return self.out / f"{photograph.stem}_{type:02}_{level:02}.png"
 
 
-def photographs(source: str, out: Path) -> list[Photograph]:
+def photographs(source: str, out: Path, left_out: LeftOut | None = None) -> list[Photograph]:
     """The images that `source`, a folder, file or glob, means, but for those in `out`, each with a stem of its own.
 
     The stem is the file's, with `-` and eight hexadecimal digits of the name's SHA-256 behind it if several sources
-    share it (also in upper and lower case) or if it is no plain file name. Raises UserError if nothing is left.
+    share it (also in upper and lower case) or if it is no plain file name. What the listing passes by goes to `left_out`.
+    Raises UserError if nothing is left.
     """
-    found = list_images([source])
+    found = find_images([source], left_out).files
     inside = os.path.abspath(out) + os.sep
     kept = [path for path in found if not os.path.abspath(path).startswith(inside)]
     if not kept:
@@ -105,7 +106,7 @@ def check_settings(plan: Plan) -> None:
     mine = {"source": plan.root, "seed": plan.seed, "minmax": plan.minmax, "size": size}
     path = plan.out / SETTINGS
     try:
-        found = json.loads(read_text(path))
+        found = read_json(path, 1 << 20)
     except FileNotFoundError:
         if any(plan.out.glob("*_[0-9][0-9]_[0-9][0-9].png")):
             raise UserError(

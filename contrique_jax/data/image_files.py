@@ -4,50 +4,116 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from os.path import splitext
 from pathlib import Path
 
 from contrique_jax.data.decode import EXTENSIONS
+from contrique_jax.data.unread_formats import PHOTOGRAPHS
 from contrique_jax.errors import UserError
+
+NAMED = 5  # of what was left out; the rest is counted
+
+
+@dataclass
+class LeftOut:
+    """What a listing passes by that a user may miss."""
+
+    photographs: list[str] = field(default_factory=list)  # in formats that are not read, by their extensions
+    folders: list[tuple[str, str]] = field(default_factory=list)  # that cannot be listed, and why
+
+    def sentences(self) -> list[str]:
+        """What to say at the end, nothing if nothing was left out."""
+        said = []
+        if self.photographs:
+            found = _count(len(self.photographs), "photograph")
+            said.append(
+                f"{found} left out, in formats that are not read: {_some(self.photographs)}; convert to JPEG, PNG or TIFF"
+            )
+        if self.folders:
+            names = [f"{folder} ({why})" for folder, why in self.folders]
+            said.append(f"{_count(len(names), 'folder')} left out that cannot be listed: {_some(names)}")
+        return said
+
+    def say(self) -> None:
+        for sentence in self.sentences():
+            print(f"warning: {sentence}", file=sys.stderr)
+
+
+@dataclass
+class Listing:
+    """What a user means by paths."""
+
+    files: list[Path]
+    named: set[Path]  # of these, those named as files and not found in folders or by globs
+    left_out: LeftOut
+
+
+def find_images(paths: Sequence[str], left_out: LeftOut | None = None) -> Listing:
+    """The image files that a user means by `paths`: files, folders (recursive) and globs, in order, each file once.
+
+    What folders hold beside them goes to `left_out`, default a new one. A file that is named is taken whatever its
+    extension. Raises UserError if a path matches no image or is a folder that cannot be listed.
+    """
+    found: dict[str, Path] = {}
+    named, left_out = set(), LeftOut() if left_out is None else left_out
+    for path in paths:
+        exact = _is_there(os.path.expanduser(path))
+        matches = [path] if exact else sorted(glob.glob(os.path.expanduser(path), recursive=True))
+        images = [image for match in matches for image in _images_at(Path(match).expanduser(), exact, left_out)]
+        if not images:
+            why = "holds no images" if exact else "matches no image; check the path"
+            passed_by = "".join(f"; {sentence}" for sentence in left_out.sentences())
+            raise UserError(f"{path}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}){passed_by}.")
+        for image in images:
+            first = found.setdefault(os.path.abspath(image), image)
+            if exact and not os.path.isdir(image) and images == [Path(path).expanduser()]:
+                named.add(first)
+    left_out.photographs = list(dict.fromkeys(left_out.photographs))  # of paths that lie within each other
+    return Listing(list(found.values()), named, left_out)
 
 
 def list_images(paths: Sequence[str]) -> list[Path]:
-    """The image files that a user means by `paths`: files, folders (recursive) and globs, in order, each file once.
-
-    A file that is named is taken whatever its extension. Raises UserError if a path matches no image.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        exact = os.path.lexists(os.path.expanduser(path))
-        matches = [path] if exact else sorted(glob.glob(os.path.expanduser(path), recursive=True))
-        images = [image for match in matches for image in _images_at(Path(match).expanduser(), named=exact)]
-        if not images:
-            why = "holds no images" if exact else "matches no image; check the path"
-            raise UserError(f"{path}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}).")
-        for image in images:
-            found.setdefault(os.path.abspath(image), image)
-    return list(found.values())
+    """The files of `find_images`."""
+    return find_images(paths).files
 
 
-def _images_at(path: Path, named: bool) -> list[Path]:
-    if path.is_dir():
-        return [path / name for name in sorted(walk(path, field=str(path)))]
+def _images_at(path: Path, named: bool, left_out: LeftOut) -> list[Path]:
+    if os.path.isdir(path):
+        return [path / name for name in sorted(walk(path, str(path), left_out))]
+    if not named and path.suffix.lower() in PHOTOGRAPHS:
+        left_out.photographs.append(str(path))
     return [path] if named or path.suffix.lower() in EXTENSIONS else []
 
 
-def walk(folder: Path, field: str) -> Iterator[str]:
+def _is_there(path: str) -> bool:
+    """Also where the folder above may not be looked into: reading the file then says so."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def walk(folder: Path, field: str, left_out: LeftOut) -> Iterator[str]:
     """Relative names, with `/`, of the images under a folder. Links to folders are followed, each folder once.
 
-    Raises UserError that names `field` if a folder cannot be listed.
+    What else looks like a photograph and subfolders that cannot be listed go to `left_out`. Raises UserError that names
+    `field` if the folder itself cannot be listed.
     """
+    root = str(folder)
 
-    def stop(error: OSError) -> None:
-        raise UserError(f"{field}: the folder {error.filename} cannot be listed ({error.strerror}).") from error
+    def passed_by(error: OSError) -> None:
+        if error.filename == root:
+            raise UserError(f"{field}: the folder {root} cannot be listed ({error.strerror}).") from error
+        left_out.folders.append((str(error.filename), str(error.strerror)))
 
     seen: set[tuple[int, int]] = set()
-    root = str(folder)
-    for place, folders, files in os.walk(root, followlinks=True, onerror=stop):
+    for place, folders, files in os.walk(root, followlinks=True, onerror=passed_by):
         status = os.stat(place)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -60,8 +126,27 @@ def walk(folder: Path, field: str) -> Iterator[str]:
         for name in files:
             if is_image(name):
                 yield prefix + name
+            elif looks_like_photograph(name):
+                left_out.photographs.append(f"{place}/{name}")
 
 
 def is_image(name: str) -> bool:
     """Whether a relative name, with `/`, is an image's by its extension; what is hidden is none."""
-    return not any(part.startswith(".") for part in name.split("/")) and splitext(name)[1].lower() in EXTENSIONS
+    return not _hidden(name) and splitext(name)[1].lower() in EXTENSIONS
+
+
+def looks_like_photograph(name: str) -> bool:
+    """The same of a format that is not read here: a camera's raw file, JPEG XL, Photoshop."""
+    return not _hidden(name) and splitext(name)[1].lower() in PHOTOGRAPHS
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what} was" if number == 1 else f"{number} {what}s were"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

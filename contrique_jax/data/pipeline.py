@@ -129,11 +129,11 @@ def thread_parts(pipeline: Pipeline, first: int, last: int) -> Iterator[tuple[Tr
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def tfdata_rows(pipeline: Pipeline, role: int, first: int, last: int, failures: list[Exception]) -> Any:
+def tfdata_rows(pipeline: Pipeline, role: int, first: int, last: int, failures: dict[int, Exception]) -> Any:
     """A tf.data set of one role's rows, finished unless the device does that, as flat tuples of the tree's leaves.
 
     Rows are loaded by Python in parallel, then finished by the JAX functions through jax2tf: one branch a row. An
-    exception inside is left in `failures`, because tf.data hides it behind an error of its own.
+    exception inside is left in `failures` by its step, and the row is zero: tf.data would print hundreds of lines of it.
     """
     import tensorflow as tf
     from jax.experimental import jax2tf
@@ -142,12 +142,15 @@ def tfdata_rows(pipeline: Pipeline, role: int, first: int, last: int, failures: 
     leaves, structure = jax.tree.flatten(shapes)
 
     def load(number: Any) -> Any:
+        step = int(number) // pipeline.share
         try:
-            example = pipeline.example(int(number) // pipeline.share, role, int(number) % pipeline.share)
+            if step in failures:
+                raise failures[step]
+            example = pipeline.example(step, role, int(number) % pipeline.share)
             return [np.asarray(x, leaf.dtype) for x, leaf in zip(jax.tree.leaves(example), leaves, strict=True)]
         except Exception as error:
-            failures.append(error)
-            raise
+            failures.setdefault(step, error)
+            return [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
 
     def finish(*flat: Any) -> Any:
         return tuple(jax.tree.leaves(pipeline.finish_row(role)(jax.tree.unflatten(structure, flat))))
@@ -169,12 +172,12 @@ def tfdata_rows(pipeline: Pipeline, role: int, first: int, last: int, failures: 
 
 def tfdata_parts(pipeline: Pipeline, first: int, last: int) -> Iterator[tuple[Tree, ...]]:
     """The same through tf.data."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow kernel is used, and it is announced on stderr
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the accelerators belong to the training step
-    failures: list[Exception] = []
+    failures: dict[int, Exception] = {}
     examples = pipeline.recipe.example_shapes(pipeline.config, pipeline.sources)
     structures = [
         jax.tree.structure(
@@ -186,13 +189,10 @@ def tfdata_parts(pipeline: Pipeline, first: int, last: int) -> Iterator[tuple[Tr
     dataset = tf.data.Dataset.zip(tuple(each.batch(pipeline.share, drop_remainder=True) for each in rows))
     dataset = dataset.prefetch(pipeline.config.data.prefetch).with_options(options(pipeline.workers))
     iterator = iter(dataset.as_numpy_iterator())
-    for _ in range(first, last):
-        try:
-            roles = next(iterator)
-        except tf.errors.OpError:
-            if failures:
-                raise failures[0] from None
-            raise
+    for step in range(first, last):
+        roles = next(iterator)
+        if step in failures:
+            raise failures[step]
         yield tuple(jax.tree.unflatten(*each) for each in zip(structures, roles, strict=True))
 
 

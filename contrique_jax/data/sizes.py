@@ -11,13 +11,16 @@ from PIL import Image
 
 from contrique_jax.data.decode import read
 from contrique_jax.errors import BrokenImage
+from contrique_jax.io.regular import open_regular
 
 RGB = UInt8[np.ndarray, "h w 3"]
+ORIENTATION, TURNED = 0x0112, 5  # the tag of EXIF, and its least value that swaps height and width
+LEAST_SIDE = 256  # a side counts as so long where pixels are limited: in tiles the network computes that much
 
 
 def read_image(path: Path, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:
     """The file's image, brought to `shorter_side` as its data set asks, then scaled down (bicubic) to `max_megapixels`
-    if it has more, and whether that was so. Raises BrokenImage for a file that cannot be read.
+    if it has more (`limited_size`), and whether that was so. Raises BrokenImage for a file that cannot be read.
     """
     try:
         image = read(path)
@@ -26,11 +29,36 @@ def read_image(path: Path, max_megapixels: float, shorter_side: int | None = Non
     if shorter_side is not None:
         image = to_shorter_side(image, shorter_side)
     height, width = image.shape[:2]
-    scale = math.sqrt(max_megapixels * 1e6 / (height * width))
-    if scale >= 1:
+    fitting = limited_size(height, width, max_megapixels)
+    if fitting == (height, width):
         return image, False
-    size = (max(int(width * scale), 1), max(int(height * scale), 1))
-    return np.asarray(Image.fromarray(image).resize(size, reducing_gap=3.0)), True
+    return np.asarray(Image.fromarray(image).resize(fitting[::-1], reducing_gap=3.0)), True
+
+
+def limited_size(height: int, width: int, max_megapixels: float) -> tuple[int, int]:
+    """Height and width of an image once it has at most that many pixels, a side below `LEAST_SIDE` counted as that."""
+    most = max_megapixels * 1e6
+    scale = math.sqrt(most / (height * width))
+    if most > LEAST_SIDE**2 and min(height, width) * min(scale, 1) < LEAST_SIDE:
+        scale = min(scale, most / (LEAST_SIDE * max(height, width)))  # of a strip its length alone counts
+    if scale >= 1:
+        return height, width
+    return max(int(height * scale), 1), max(int(width * scale), 1)
+
+
+def promised_size(path: Path, max_megapixels: float, shorter_side: int | None) -> tuple[int, int] | None:
+    """The size that `read_image` will give of a file by what its header says; None if that says nothing."""
+    try:
+        with open_regular(path) as stream, Image.open(stream) as image:
+            width, height = image.size
+            if image.getexif().get(ORIENTATION, 1) >= TURNED:
+                width, height = height, width
+    except Exception:  # whatever is wrong with it is said when it is read
+        return None
+    if shorter_side is not None and min(height, width) > shorter_side:
+        long = shorter_side * max(height, width) // min(height, width)
+        height, width = (long, shorter_side) if width <= height else (shorter_side, long)
+    return limited_size(height, width, max_megapixels)
 
 
 def half_size(image: RGB) -> RGB:

@@ -14,13 +14,13 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Int16, UInt8
 
-from contrique_jax.data.decode import EXTENSIONS, decode
-from contrique_jax.data.image_files import is_image, walk
+from contrique_jax.data.decode import EXTENSIONS, decode, read
+from contrique_jax.data.image_files import LeftOut, is_image, looks_like_photograph, walk
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.io import buckets
-from contrique_jax.io.csv_rows import csv_rows
-from contrique_jax.io.regular import open_regular, read_bytes
+from contrique_jax.io.csv_rows import PATHS_ALIKE, open_table
+from contrique_jax.io.regular import open_regular
 
 Role = str  # a field of config.data; of scenes, and of the column `class`, "pristine" is what it says
 _CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
@@ -97,7 +97,8 @@ def open_source(
     if path.is_dir() and (path / "distort.json").exists():
         raise UserError(f"{field}: {path} holds images distorted already; give {path / 'manifest.csv'}.")
     if path.is_dir():
-        return FileSource(spec, path, _folder_names(path, field), max_pixels)
+        left_out = LeftOut()
+        return FileSource(spec, path, _folder_names(path, field, left_out), max_pixels, left_out=left_out)
     if path.suffix.lower() == ".csv":
         names, classes = _manifest(path, field, with_classes=role == "pristine")
         return FileSource(spec, path.parent, names, max_pixels, classes)
@@ -118,9 +119,11 @@ class FileSource:
         names: list[str],
         max_pixels: int,
         classes: Int16[np.ndarray, " n"] | None = None,
+        left_out: LeftOut | None = None,
     ):
-        """`names`: paths relative to `folder`, absolute, or addresses in a bucket, as `folder` may be one."""
-        self.name, self.classes = name, classes
+        """`names`: paths relative to `folder`, absolute, or addresses in a bucket, as `folder` may be one; `left_out`: what
+        their listing passed by."""
+        self.name, self.classes, self.left_out = name, classes, left_out or LeftOut()
         self._folder, self._names, self._max_pixels = str(folder), names, max_pixels
 
     def __len__(self) -> int:
@@ -137,14 +140,7 @@ class FileSource:
             if found is None:
                 raise BrokenImage(path, "the file does not exist")
             return decode(found, name=path, max_pixels=self._max_pixels)[None]
-        try:
-            data = read_bytes(path)
-        except FileNotFoundError as error:
-            raise BrokenImage(path, "the file does not exist") from error
-        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-            why = getattr(error, "strerror", None) or error
-            raise BrokenImage(path, f"the file cannot be read ({why})") from error
-        return decode(data, name=path, max_pixels=self._max_pixels)[None]
+        return read(Path(path), self._max_pixels)[None]
 
 
 class ArraySource:
@@ -161,7 +157,7 @@ class ArraySource:
             self._images = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise UserError(f"{field}: {path} does not exist.") from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy meets damage in nearly any way
             raise UserError(f"{field}: {path} cannot be read as a .npy array ({error}).") from error
         shape, dtype = getattr(self._images, "shape", None), getattr(self._images, "dtype", None)
         if shape is None:
@@ -185,6 +181,7 @@ class CachedSource:
 
     def __init__(self, source: Source, limit: int):
         self.name, self.classes, self.labels = source.name, source.classes, source.labels
+        self.left_out = getattr(source, "left_out", None)
         self._source, self._limit, self._used = source, limit, 0
         self._kept: dict[int, UInt8[np.ndarray, "k h w 3"]] = {}
         self._counting = threading.Lock()
@@ -247,36 +244,37 @@ def _in_bucket(spec: str, address: str, role: Role, field: str, max_pixels: int)
     if "distort.json" in found:
         raise UserError(f"{field}: {address} holds images distorted already; give {address}/manifest.csv.")
     names = [name for name in found if is_image(name)]
+    left_out = LeftOut([f"{address}/{name}" for name in found if looks_like_photograph(name)])
     if not names:
-        raise UserError(f"{field}: {address} holds no images (known extensions: {' '.join(sorted(EXTENSIONS))}).")
-    return FileSource(spec, address, names, max_pixels)
+        raise _no_images(address, field, left_out)
+    return FileSource(spec, address, names, max_pixels, left_out=left_out)
 
 
-def _folder_names(folder: Path, field: str) -> list[str]:
-    names = sorted(walk(folder, field))
+def _folder_names(folder: Path, field: str, left_out: LeftOut) -> list[str]:
+    names = sorted(walk(folder, field, left_out))
     if not names:
-        known = " ".join(sorted(EXTENSIONS))
-        raise UserError(f"{field}: the folder {folder} holds no images (known extensions: {known}).")
+        raise _no_images(f"the folder {folder}", field, left_out)
     return names
+
+
+def _no_images(place: str, field: str, left_out: LeftOut) -> UserError:
+    passed_by = "".join(f"; {sentence}" for sentence in left_out.sentences())
+    return UserError(f"{field}: {place} holds no images (known extensions: {' '.join(sorted(EXTENSIONS))}){passed_by}.")
 
 
 def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[str], Int16[np.ndarray, " n"] | None]:
     """The column `path` of a csv file, and the column `class` if it is there and asked for."""
-    rows = csv_rows(path, field)
-    columns = [column.strip() for column in next(rows, (0, []))[1]]
-    if "path" not in columns:
-        found = ", ".join(columns) or "none"
-        raise UserError(f"{field}: {path} has no column 'path' (columns found: {found}).")
-    name_at = columns.index("path")
-    class_at = columns.index("class") if with_classes and "class" in columns else None
+    table = open_table(path, field)
+    places = [table.column("path", alike=PATHS_ALIKE)]
+    has_classes = with_classes and "class" in table.columns
+    if has_classes:
+        places.append(table.column("class"))
     names, classes = [], array("h")
-    for line, row in rows:
-        name = row[name_at].strip() if name_at < len(row) else ""
+    for line, (name, *rest) in table.rows(*places):
         if not name:
             raise UserError(f"{field}: {path}, line {line}: the column 'path' is empty.")
         names.append(name)
-        if class_at is not None:
-            text = row[class_at].strip() if class_at < len(row) else ""
+        for text in rest:
             if text not in _CLASS_IDS:
                 raise UserError(
                     f"{field}: {path}, line {line}: the column 'class' is {text!r}; give every row of distorted images its "
@@ -284,5 +282,5 @@ def _manifest(path: Path | str, field: str, with_classes: bool) -> tuple[list[st
                 )
             classes.append(_CLASS_IDS[text])
     if not names:
-        raise UserError(f"{field}: {path} has a header (columns found: {', '.join(columns)}) but no rows.")
-    return names, None if class_at is None else np.array(classes, np.int16)
+        raise UserError(f"{field}: {path} has a header ({table.found}) but no rows.")
+    return names, np.array(classes, np.int16) if has_classes else None

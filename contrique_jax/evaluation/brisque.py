@@ -20,8 +20,9 @@ from scipy import ndimage, special
 
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
-from contrique_jax.inference.extractor import FileFeatures, ahead
+from contrique_jax.inference.extractor import FileFeatures
 from contrique_jax.io.machine import available_cores
+from contrique_jax.io.progress import ahead
 
 WIDTH = 36
 WINDOW_DEVIATION, WINDOW_RADIUS = 7 / 6, 3

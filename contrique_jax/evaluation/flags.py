@@ -13,9 +13,9 @@ from contrique_jax.data.iqa_sets import LOWER_IS_BETTER, ScoredImages, csv_colum
 from contrique_jax.data.iqa_sets.ratings import shared_files
 from contrique_jax.errors import Parser, UserError
 from contrique_jax.evaluation.splits import check_request
-from contrique_jax.inference.extractor import add_model_flags
+from contrique_jax.inference.flags import add_model_flags
 
-COLUMNS = tuple(f"{what}_column" for what in ("score", "group", "subset", "reference", "deviation"))
+COLUMNS = tuple(f"{what}_column" for what in ("path", "score", "group", "subset", "reference", "deviation"))
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -32,11 +32,15 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     source.add_argument("--scores", metavar="F.csv", help="columns path (relative to it) and a score")
     source.add_argument("--images", metavar="FOLDER", help="a public data set as distributed, with --dataset NAME")
     parser.add_argument("--dataset", metavar="NAME", help="with --images: which it is; else what to call it")
+    parser.add_argument("--path-column", metavar="C", help="the images' file names (default: path)")
     parser.add_argument("--score-column", metavar="C", help="default: the one of mos, dmos, score that is there")
     parser.add_argument("--group-column", metavar="C", help="a group is never on two sides of a split (default: group)")
     parser.add_argument("--subset-column", metavar="C", help="correlations of each subset too (default: subset)")
     parser.add_argument("--reference-column", metavar="C", help="as --full-reference; the column of pristine images")
     parser.add_argument("--deviation-column", metavar="C", help="opinions' standard deviations, for the outlier ratio")
+    parser.add_argument(
+        "--keep-duplicates-apart", action="store_true", help="do not put files of the same bytes in one group"
+    )
     parser.add_argument("--full-reference", action="store_true", help="|f(reference) - f(image)| is judged")
     parser.add_argument("--lower-is-better", action="store_true", help="the scores measure damage (dmos always does)")
     parser.add_argument("--shorter-side", type=int, metavar="N", help="scale images down to this shorter side first")
@@ -135,6 +139,6 @@ def _for_csv(flags: argparse.Namespace) -> dict[str, Any]:
     """What was said of csv files, as arguments of `read_scores`."""
     return {
         name: vars(flags)[name]
-        for name in (*COLUMNS, "lower_is_better", "shorter_side")
+        for name in (*COLUMNS, "lower_is_better", "shorter_side", "keep_duplicates_apart")
         if vars(flags)[name] not in (None, False)
     }

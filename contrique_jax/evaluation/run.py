@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 from contrique_jax import __version__
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.data.iqa_sets import ScoredImages
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
 from contrique_jax.evaluation.brisque import NaturalStatistics
 from contrique_jax.evaluation.comparison import (
     Contender,
@@ -96,18 +97,20 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
 
     direction = "higher is better" if images.higher_is_better else "lower is better"
     mode = "no-reference" if images.references is None else "full-reference"
-    print(
+    described = (
         f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose_by}, "
-        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})\n"
+        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})"
     )
+    print(printable(described) + "\n")
     print(table(models) + "\n")
     intervals = {model.name: median_intervals(model, kept) for model in models if model.features is not None}
-    print("".join(_judgement(model, intervals[model.name]) for model in models[: len(contenders)]), end="")
+    judged = [_judgement(model, intervals[model.name]) for model in models[: len(contenders)]]
+    print("".join(f"{line}\n" for line in dict.fromkeys(itertools.chain(*judged))), end="")  # a note of several, once
     compared = [compare_models(models[0], model, kept) for model in models[1 : len(contenders)]]
     print("".join(f"{comparison_line(found)}\n" for found in compared), end="")
     crossed = _cross_all(others, contenders, models, extracted, cache)
     if crossed:
-        print(f"\nfitted on all of {images.name}\n" + cross_table(crossed))
+        print(f"\nfitted on all of {printable(images.name)}\n" + cross_table(crossed))
     if with_curves:
         models = [_with_curve(model, splits[:CURVE_FITS], kept) for model in models]
         print("".join(f"{curve_line(model)}\n" for model in models if model.curve), end="")
@@ -157,17 +160,21 @@ def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
 
 def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     """The network that --model names, those of --against, and the controls. Raises UserError if one is no network."""
-    limit = flags.max_megapixels
+    limit, memory = flags.max_megapixels, flags.memory
 
     def network(name: str, model: ModelConfig, weights: Variables) -> Contender:
-        return Contender(name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side))
+        return Contender(
+            name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side, memory=memory)
+        )
 
     found: list[Contender] = []
     control: list[Contender] = []
     for name in dict.fromkeys((flags.model, *flags.against)):
         if recipe_behind(name) != Config.recipe:
             config, weights = load_any(name)
-            found.append(_of_another_recipe(name, RecipeExtractor(config, weights, max_megapixels=limit)))
+            found.append(
+                _of_another_recipe(name, RecipeExtractor(config, weights, max_megapixels=limit, memory=memory))
+            )
             continue
         model, weights = load_network(name)
         found.append(network(name, model, weights))
@@ -227,16 +234,17 @@ def _counted(images: ScoredImages) -> str:
     return f"{len(images)} of {whole:,} images" if whole and len(images) < whole else f"{len(images)} images"
 
 
-def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> str:
+def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> list[str]:
     """What the table has no room for, a line and one for each note."""
     found = model.evaluation
     medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in intervals.items())
+    chosen_on = "validation" if found.chosen_by == "validation" else "leave-one-out"
     line = (
-        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, held-out SROCC {found.validation_srocc:.4f}; "
+        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, {chosen_on} SROCC {found.validation_srocc:.4f}; "
         f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
     )
-    parts = ", ".join(f"{name} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
-    return "".join(f"{each}\n" for each in [line + (f" ({parts})" if parts else ""), *notes(found)])
+    parts = ", ".join(f"{printable(name)} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
+    return [line + (f" ({parts})" if parts else ""), *notes(found)]
 
 
 def _with_curve(model: ModelResult, splits: Sequence[Split], images: ScoredImages) -> ModelResult:

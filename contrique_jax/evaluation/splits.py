@@ -18,14 +18,15 @@ from jaxtyping import Int
 
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError
+from contrique_jax.io.json_files import read_json
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.io.regular import read_text
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 FEWEST_GROUPS = 5
 FEWEST_IMAGES = 3  # on every side of every split: fewer have no rank correlation worth the name
 SIDES = ("train", "validation", "test")
 FILE_FORMAT, FILE_VERSION = "contrique_jax splits", 1
+MOST_BYTES = 1 << 25  # of a file of splits
 
 Rows = Int[np.ndarray, " rows"]
 
@@ -85,19 +86,19 @@ def official_split(sides: Sequence[str], groups: Sequence[str]) -> Split:
     return split
 
 
-def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False) -> None:
-    """Raises UserError if a split names a row twice or one that is not there, or has too few rows on a side."""
+def check_splits(splits: Sequence[Split], images: int, need_validation: bool = False, name: str = "splits") -> None:
+    """Raises UserError, naming `name`, if a split names a row twice or one that is not there, or has too few rows on a side."""
     if not splits:
-        raise UserError("splits: there is none; give at least one.")
+        raise UserError(f"{name}: there is no split in it; give at least one.")
     for number, split in enumerate(splits, 1):
         rows = np.concatenate([split.train, split.validation, split.test])
         if len(np.unique(rows)) != len(rows) or (len(rows) and (rows.min() < 0 or rows.max() >= images)):
-            raise UserError(f"splits: split {number} names an image twice or one that is not among the {images}.")
+            raise UserError(f"{name}: split {number} names an image twice or one that is not among the {images}.")
         for side in SIDES if need_validation or len(split.validation) else ("train", "test"):
             count = len(getattr(split, side))
             if count < FEWEST_IMAGES:
                 raise UserError(
-                    f"splits: split {number} has {count} images to {_PURPOSE[side]}; at least {FEWEST_IMAGES} are needed"
+                    f"{name}: split {number} has {count} images to {_PURPOSE[side]}; at least {FEWEST_IMAGES} are needed"
                     + (", or choose alpha by leave-one-out." if side == "validation" else ".")
                 )
 
@@ -157,7 +158,7 @@ def read_splits(path: str | Path, groups: Sequence[str]) -> list[Split]:
                 f"{path}: split {number} lacks this data set's group {missing!r}; give the splits made for it."
             )
         splits.append(Split(*(np.flatnonzero(side_of[of_row] == side) for side in range(3))))
-    check_splits(splits, len(of_row))
+    check_splits(splits, len(of_row), name=str(path))
     return splits
 
 
@@ -176,15 +177,26 @@ def check_request(path: str | Path, count: int | None, seed: int | None) -> None
 def _stored(path: Path) -> tuple[list[dict[str, list[str]]], Any]:
     """The names on each side of each split in a file, and the seed that was written beside them."""
     try:
-        stored = json.loads(read_text(path))
-        if stored["format"] != FILE_FORMAT or stored["version"] != FILE_VERSION:
-            raise ValueError
-        listed = [{side: [str(name) for name in entry[side]] for side in SIDES} for entry in stored["splits"]]
+        stored = read_json(path, MOST_BYTES)
     except OSError as error:
         raise UserError(f"{path}: the splits cannot be read ({error.strerror}); check the path.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a file of splits; give one that contrique_jax wrote.") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a file of splits ({error}); give one that contrique_jax wrote.") from error
+    listed = stored.get("splits") if isinstance(stored, dict) else None
+    if (
+        not isinstance(listed, list)
+        or stored.get("format") != FILE_FORMAT
+        or type(stored.get("version")) is not int
+        or stored["version"] != FILE_VERSION
+        or type(stored.get("seed")) not in (int, type(None))
+        or not all(isinstance(entry, dict) and all(_names(entry.get(side)) for side in SIDES) for entry in listed)
+    ):
+        raise UserError(f"{path}: not a file of splits; give one that contrique_jax wrote.")
     return listed, stored.get("seed")
+
+
+def _names(stored: Any) -> bool:
+    return isinstance(stored, list) and all(isinstance(name, str) for name in stored)
 
 
 @dataclass(frozen=True)
@@ -238,8 +250,8 @@ def _official(images: ScoredImages) -> SplitChoice:
 
 def split_names(images: ScoredImages) -> list[str]:
     """The groups; images that are groups of their own go by their place in the data set, wherever that lies."""
-    pairs = zip(images.groups, images.paths, strict=True)
-    return [_relative(path, images) if group == str(path) else group for group, path in pairs]
+    own = {str(path): _relative(path, images) for path in images.paths}  # also of one whose equal files joined it
+    return [own.get(group, group) for group in images.groups]
 
 
 def _relative(path: Path, images: ScoredImages) -> str:

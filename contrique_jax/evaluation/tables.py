@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from contrique_jax.errors import printable
 from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult
 from contrique_jax.evaluation.correlation import Correlations
 from contrique_jax.evaluation.intervals import Interval
@@ -18,6 +19,7 @@ from contrique_jax.evaluation.protocol import Evaluation
 METRICS = ("srocc", "plcc", "rmse")
 KEPT = ("srocc", "plcc", "krocc", "rmse", "outlier_ratio")
 SPREAD: dict[str, Callable[..., Any]] = {"median": np.median, "std": np.std, "min": np.min, "max": np.max}
+NAMED = 5  # subsets in a note
 ENOUGH = 0.95  # of the SROCC that all labels give
 
 
@@ -177,17 +179,21 @@ def cross_table(found: Sequence[CrossModelResult]) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]  # names come from a user's table
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What was not defined or fell back, with how often."""
-    counted = Counter(
-        f"{subset}: {note}"
-        for result in evaluation.results
-        for subset, values in [("all", result.pooled), *result.subsets.items()]
-        for note in values.notes
-    )
-    first = [f"note: {evaluation.note}"] if evaluation.note else []
-    return first + [f"note: {note} (in {count} of {len(evaluation.results)} splits)" for note, count in counted.items()]
+    """What was not defined or fell back, each with where and how often."""
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for result in evaluation.results:
+        for subset, values in [("all", result.pooled), *result.subsets.items()]:
+            for note in values.notes:
+                counted[note][subset] += 1
+    said = [f"note: {evaluation.note}"] if evaluation.note else []
+    for note, places in counted.items():
+        names = ", ".join(list(places)[:NAMED]) + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
+        often = f"in up to {max(places.values())} of {len(evaluation.results)} splits"
+        said.append(printable(f"note: {names}: {note} ({often})"))
+    return said

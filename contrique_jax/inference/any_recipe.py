@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from contrique_jax.config import Config
 from contrique_jax.errors import UserError
 from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor, half_scale
+from contrique_jax.inference.runner import Runner, limits
 from contrique_jax.io.machine import available_cores
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.recipes import recipe_named
@@ -24,17 +25,16 @@ class RecipeExtractor(Extractor):
 
     def __init__(
         self, config: Config, variables: dict[str, Any], *, max_megapixels: float = MAX_MEGAPIXELS,
-        shorter_side: int | None = None, workers: int = 0, sign: int = 1,
+        shorter_side: int | None = None, workers: int = 0, sign: int = 1, memory: float | None = None,
     ):  # fmt: skip
         """As `Extractor`; `config` of the recipe, with the model's architecture. What comes out is multiplied by `sign`."""
-        if not max_megapixels > 0:
-            raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
         self.config, self.sign, self.recipe = config, sign, recipe_named(config.recipe)
         self.scales = 1 if self.recipe.gives == "score" else 2
         self.model, self.variables = config.model, jax.device_put(variables)
         self.model_hash = _name_of(variables)
-        self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
+        self.shorter_side, self.memory = shorter_side, memory
         self._workers, self._windows = workers or available_cores(), False
+        self.max_megapixels, size = limits(max_megapixels, memory, None, variables)
         self._constants = self.recipe.constants(config)
         one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
         self.width = self.scales * jax.eval_shape(self._applied, variables, one).shape[1]
@@ -42,7 +42,8 @@ class RecipeExtractor(Extractor):
         def encode(variables: Any, images: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, None]:
             return self._applied(variables, images.astype(jnp.float32) / 255, valid), None
 
-        self._encode = jax.jit(encode)
+        width = self.width // self.scales
+        self._runner = Runner(encode, self.variables, width, "", None, windows=False, memory=size)
 
     @property
     def gives_scores(self) -> bool:
@@ -67,7 +68,12 @@ class RecipeExtractor(Extractor):
     def with_sign(self, sign: int, shorter_side: int | None) -> RecipeExtractor:
         """The same model for images of another size, its scores turned round or not."""
         return RecipeExtractor(
-            self.config, self.variables, max_megapixels=self.max_megapixels, shorter_side=shorter_side, sign=sign
+            self.config,
+            self.variables,
+            max_megapixels=self.max_megapixels,
+            shorter_side=shorter_side,
+            sign=sign,
+            memory=self.memory,
         )
 
     def probe(self) -> Probe:

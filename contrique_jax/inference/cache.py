@@ -6,6 +6,7 @@ import hashlib
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -13,11 +14,13 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.inference.extractor import FileFeatures, name_reduced, progress_bar
+from contrique_jax.inference.extractor import FileFeatures, name_reduced
 from contrique_jax.io.outputs import write_npz
+from contrique_jax.io.parts import Parts, packed, unpacked
+from contrique_jax.io.progress import progress_bar
 from contrique_jax.io.regular import open_regular
 
-FEATURES_VERSION = 2  # raise it when the same image and weights give other features, or the file another form
+FEATURES_VERSION = 3  # raise it when the same image and weights give other features, or the file another form
 
 Features = Float[np.ndarray, " d"]
 
@@ -42,7 +45,22 @@ def cached_features(
     computes all. An image is known by its bytes, and its bytes by place, size and time of change while these stay as
     they are. One file a model and name of `data_folder`, wherever that lies.
     """
-    known = _Kept(_store(describer, folder, data_folder), describer.width)
+    store = _store(describer, folder, data_folder)
+    with _parts(store, describer.width) if store else nullcontext() as parts:
+        return _features(describer, paths, _Kept(store, describer.width), parts)
+
+
+def _parts(store: Path, width: int) -> Parts | nullcontext[None]:
+    """What a run that was killed had come to; nothing while another one is at work there."""
+    try:
+        return Parts(store, {"features": width, "version": FEATURES_VERSION})
+    except UserError:
+        return nullcontext()
+
+
+def _features(
+    describer: FeatureExtractor, paths: Sequence[Path], known: _Kept, parts: Parts | None
+) -> tuple[dict[Path, Features], list[BrokenImage]]:
     contents: dict[Path, str] = {}
     unread: list[BrokenImage] = []
     for path in dict.fromkeys(paths):
@@ -51,6 +69,9 @@ def cached_features(
         except OSError as error:
             unread.append(BrokenImage(str(path), f"the file cannot be read ({error.strerror})"))
     first = {content: path for path, content in reversed(contents.items())}
+    for content in set(contents.values()) - known.features.keys():
+        if parts and content in parts:
+            known.features[content] = unpacked(parts.get(content)["features"])
     missing = [path for path, content in contents.items() if content not in known.features and first[content] == path]
     broken: dict[str, BrokenImage] = {}
     reduced: list[Path] = []
@@ -60,6 +81,8 @@ def cached_features(
                 broken[contents[item.path]] = item.broken
             elif item.features is not None:
                 known.features[contents[item.path]] = item.features
+                if parts:
+                    parts.add(contents[item.path], {"features": packed(item.features)})
             if item.reduced:
                 reduced.append(item.path)
     finally:  # also what an interrupted run has done so far

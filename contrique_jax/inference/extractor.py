@@ -6,14 +6,11 @@ or the statistics of all its stages (`model.features`); concatenated, full scale
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-import itertools
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +19,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from tqdm import tqdm
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.data.sizes import half_size, read_image, to_shorter_side
+from contrique_jax.data.sizes import half_size, promised_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.inference.batching import batch_images, plan_batches
+from contrique_jax.inference.runner import Runner, Started, limits
 from contrique_jax.io.machine import available_cores
+from contrique_jax.io.progress import ahead, progress_bar
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
-from contrique_jax.networks.model_folder import DEFAULT, content_hash
-from contrique_jax.networks.pooling import WINDOWS
+from contrique_jax.networks.model_folder import content_hash
 
 MAX_MEGAPIXELS = 16.0
 # Images whose features are computed together and then handed on: this many, or as few as have this many pixels.
 CHUNK_IMAGES, CHUNK_PIXELS = 256, {"cpu": 1 << 23, "other": 1 << 26}
 
+LOOKED_AT = 1024  # files whose headers are read to choose shapes
+
 WINDOW_CHUNK_IMAGES = 16  # of which each window has features
 
 RGB = UInt8[np.ndarray, "h w 3"]
-# batches on the device: places in the flat list full, half, full, half, ..., features, and those of windows if asked for
-Started = list[tuple[list[int], jax.Array, jax.Array | None]]
 
 
 @dataclass(frozen=True)
@@ -91,20 +87,24 @@ class Extractor:
         shorter_side: int | None = None,
         workers: int = 0,
         windows: bool = False,
+        memory: float | None = None,
     ):
         """Images are first brought to `shorter_side` (`to_shorter_side`; default: left alone), files scaled down where they
         still have more than `max_megapixels` (10^6 pixels). `workers`: decoding threads, 0 is one a core.
-        `windows`: `stream` gives the features of every window too."""
-        if not max_megapixels > 0:
-            raise UserError(f"--max-megapixels {max_megapixels}: must be above 0.")
+        `windows`: `stream` gives the features of every window too. `memory`: gigabytes for the maps of one image, by
+        default half of what is free; larger images are computed in tiles, or if even that is too much scaled down."""
         self.model = dataclasses.replace(model, compute_dtype="float32")
         self.variables = jax.device_put(variables)
         self.model_hash = content_hash(model, variables)
         self.width = self.scales * feature_width(model)
-        self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
-        self._workers = workers or available_cores()
-        self._windows = windows
-        self._encode = _compiled_encoder(dataclasses.astuple(self.model), windows)
+        self.shorter_side = shorter_side
+        self._workers, self._windows, self.memory = workers or available_cores(), windows, memory
+        self.max_megapixels, size = limits(max_megapixels, memory, self.model, variables)
+        about = repr((dataclasses.astuple(self.model), self.model_hash))
+        self._runner = Runner(
+            functools.partial(encode_windows if windows else _encode, self.model), self.variables, feature_width(model),
+            about, self.model, windows=windows, memory=size,
+        )  # fmt: skip
 
     def features(self, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:
         """Features of uint8 RGB arrays [H, W, 3] of any sizes, none scaled down but to `shorter_side`. Raises UserError
@@ -115,7 +115,9 @@ class Extractor:
         if self.shorter_side is not None:
             checked = (to_shorter_side(image, self.shorter_side) for image in checked)
         for chunk in _chunks(checked, self._chunk_images, lambda image: image.size // 3):
-            rows, _ = self._finish(self._start([self._scaled(image) for image in chunk]))
+            rows, _, failed = self._finish(self._start([self._scaled(image) for image in chunk]))
+            for place, why in failed.items():
+                raise UserError(f"image {done + place}: {why}; scale it down first.")
             out[done : done + len(rows)] = rows
             done += len(rows)
         return out
@@ -126,7 +128,9 @@ class Extractor:
         image = _checked(image, 0)
         if self.shorter_side is not None:
             image = to_shorter_side(image, self.shorter_side)
-        features, windows = self._finish(self._start([self._scaled(image)]))
+        features, windows, failed = self._finish(self._start([self._scaled(image)]))
+        if failed:
+            raise UserError(f"image: {failed[0]}; scale it down first.")
         assert windows is not None, "made without windows=True"
         return features[0], windows[0]
 
@@ -137,20 +141,7 @@ class Extractor:
 
         The files that were scaled down are named on stderr.
         """
-        out = np.empty((len(paths), self.width), np.float32)
-        kept: list[Path] = []
-        broken: list[BrokenImage] = []
-        reduced: list[Path] = []
-        for item in progress_bar(self.stream(paths), len(paths), progress):
-            if item.reduced:
-                reduced.append(item.path)
-            if item.broken:
-                broken.append(item.broken)
-            else:
-                out[len(kept)] = item.features
-                kept.append(item.path)
-        name_reduced(reduced, self.max_megapixels)
-        return kept, out[: len(kept)], broken
+        return gather(self, self.stream(paths), len(paths), progress)
 
     def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
         """The same file by file, in order, holding a bounded number of images however many there are.
@@ -160,7 +151,9 @@ class Extractor:
         waiting: tuple[list[FileFeatures], Started] | None = None
         pool = ThreadPoolExecutor(self._workers)
         try:
-            loaded = ahead(pool, self._load, paths, 4 * self._workers)
+            if isinstance(paths, Sequence):
+                self._prepare(paths, pool)
+            loaded = ahead(pool, self._load, paths, 2 * self._workers)
             for chunk in _chunks(loaded, self._chunk_images, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
                 started = self._start([pair for _, pair in chunk if pair is not None])
                 if waiting:
@@ -169,7 +162,7 @@ class Extractor:
             if waiting:
                 yield from self._filled(*waiting)
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # a read may never end
 
     def apply(self, variables: Variables, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
         """Features of a batch of images of one size, float in [0, 1]: pure."""
@@ -178,8 +171,17 @@ class Extractor:
     def with_maps(self) -> Extractor:
         """The same network with the features of windows."""
         return Extractor(
-            self.model, self.variables, max_megapixels=self.max_megapixels, shorter_side=self.shorter_side, windows=True
-        )
+            self.model, self.variables, max_megapixels=self.max_megapixels, shorter_side=self.shorter_side, windows=True,
+            memory=self.memory,
+        )  # fmt: skip
+
+    def _prepare(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
+        """Chooses and compiles shapes by what the headers of some of the files promise."""
+        looked_at = paths[:: -(-len(paths) // LOOKED_AT)] if paths else []
+        promised = pool.map(lambda path: promised_size(path, self.max_megapixels, self.shorter_side), looked_at)
+        sizes = [size for size in promised if size is not None]
+        halves = [(max(height // 2, 1), max(width // 2, 1)) for height, width in sizes] if self.scales > 1 else []
+        self._runner.prepare([*sizes, *halves], pool)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
         """The image at each size of which there are features."""
@@ -194,34 +196,34 @@ class Extractor:
 
     def _start(self, pairs: list[tuple[RGB, ...]]) -> Started:
         """Queues every batch on the device."""
-        images = [image for pair in pairs for image in pair]
-        started = []
-        for batch in plan_batches([image.shape[:2] for image in images], batch_pixels(self.model.encoder)):
-            stacked, valid = batch_images([images[i] for i in batch.places], batch)
-            started.append((batch.places, *self._encode(self.variables, stacked, valid)))
-        return started
+        return self._runner.start([image for pair in pairs for image in pair])
 
-    def _finish(self, started: Started) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n g g d"] | None]:
-        count, width = sum(len(places) for places, *_ in started), self.width // self.scales
-        out = np.empty((count, width), np.float32)
-        windows = np.empty((count, WINDOWS, WINDOWS, width), np.float32) if self._windows else None
-        for places, rows, parts in started:
-            out[places] = np.asarray(rows)[: len(places)]
-            if windows is not None:
-                windows[places] = np.asarray(parts)[: len(places)]
+    def _finish(
+        self, started: Started
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n g g d"] | None, dict[int, str]]:
+        """Features of images, of their windows if these are wanted, and why some have none."""
+        out, windows, failed = self._runner.finish(started)
         if not np.isfinite(out).all():
             raise UserError(f"model {self.model_hash}: it gives NaN or infinity as features; check its weights.")
         if windows is not None:
             windows = np.concatenate([windows[::2], windows[1::2]], axis=3)
-        return out.reshape(-1, self.width), windows
+        return (
+            out.reshape(-1, self.width),
+            windows,
+            {place // self.scales: failed[place] for place in sorted(failed, reverse=True)},
+        )
 
     def _filled(self, items: list[FileFeatures], started: Started) -> Iterator[FileFeatures]:
-        features, windows = self._finish(started)
-        rows = zip(features, itertools.repeat(None) if windows is None else windows, strict=False)
+        features, windows, failed = self._finish(started)
+        place = 0
         for item in items:
             if item.broken is None:
-                row, parts = next(rows)
-                item = dataclasses.replace(item, features=row, windows=parts)
+                if place in failed:
+                    item = dataclasses.replace(item, broken=BrokenImage(str(item.path), failed[place]))
+                else:
+                    parts = None if windows is None else windows[place]
+                    item = dataclasses.replace(item, features=features[place], windows=parts)
+                place += 1
             yield item
 
     @property
@@ -229,21 +231,30 @@ class Extractor:
         return WINDOW_CHUNK_IMAGES if self._windows else CHUNK_IMAGES
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled_encoder(model: tuple[Any, ...], windows: bool) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
-    """A function of variables, images and valid sizes that gives features and, if asked for, those of windows."""
-    config = ModelConfig(*model)
-    if windows:
-        return jax.jit(lambda variables, images, valid: encode_windows(config, variables, images, valid))
-    return jax.jit(lambda variables, images, valid: (encode(config, variables, images, valid), None))
+def _encode(
+    model: ModelConfig, variables: Variables, images: Array, valid: Array | None
+) -> tuple[Float[Array, "n d"], None]:
+    return encode(model, variables, images, valid), None
 
 
-def batch_pixels(encoder: str) -> int:
-    """Pixels of a batch: what keeps the device busy; more only costs memory. The wide maps of an EfficientNet-Lite0 outgrow
-    a CPU's caches, and it takes larger images one by one (`networks.strips`)."""
-    if jax.default_backend() != "cpu":
-        return 1 << 23
-    return 1 << (18 if encoder == "efficientnet_lite0" else 20)
+def gather(
+    extractor: Extractor, items: Iterable[FileFeatures], count: int, progress: bool = True
+) -> tuple[list[Path], Float[np.ndarray, "n d"], list[BrokenImage]]:
+    """What `Extractor.from_files` gives, of `count` items of a stream."""
+    out = np.empty((count, extractor.width), np.float32)
+    kept: list[Path] = []
+    broken: list[BrokenImage] = []
+    reduced: list[Path] = []
+    for item in progress_bar(items, count, progress):
+        if item.reduced:
+            reduced.append(item.path)
+        if item.broken:
+            broken.append(item.broken)
+        else:
+            out[len(kept)] = item.features
+            kept.append(item.path)
+    name_reduced(reduced, extractor.max_megapixels)
+    return kept, out[: len(kept)], broken
 
 
 def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:
@@ -261,12 +272,6 @@ def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
         print(f"{len(broken)} of {total} images could not be read", file=sys.stderr)
     if broken and len(broken) == total:
         raise UserError(f"none of the {total} images could be read; the first is {broken[0]}.")
-
-
-def progress_bar(items: Iterable[Any], total: int, show: bool = True) -> Iterable[Any]:
-    """`items` with a bar on stderr; silent where that is no terminal."""
-    disable = None if show else True
-    return tqdm(items, total=total, unit="image", disable=disable, dynamic_ncols=True)
 
 
 def _checked(image: Any, i: int) -> RGB:
@@ -290,27 +295,3 @@ def _chunks(items: Iterable[Any], most: int, pixels: Callable[[Any], int]) -> It
             chunk, held = [], 0
     if chunk:
         yield chunk
-
-
-def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
-    """work(item) in order, with up to `count` of them running or done ahead of the reader."""
-    running: deque[Future[Any]] = deque()
-    for item in items:
-        running.append(pool.submit(work, item))
-        if len(running) >= count:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
-
-
-def add_model_flags(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:
-    """--model and --max-megapixels, which every command that reads images has."""
-    parser.add_argument(
-        "--model", default=default, metavar="M",
-        help="a model folder, a run's workdir, a checkpoint in it, or a name of `contrique-jax models`; random:M has random "
-        f"weights (default: {DEFAULT}, which is inside this package)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="X",
-        help="scale larger images down to this (default: %(default)g)",
-    )  # fmt: skip

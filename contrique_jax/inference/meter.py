@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from contrique_jax.data.given_images import ONE, as_list, as_rgb
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import open_extractor, own_scores
@@ -19,13 +20,14 @@ from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.pretrained import Scale, choose_meter, load_why
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import Reason, check_fit, reasons
+from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.networks.model_folder import embedded_folder
 from contrique_jax.probe import Probe
 from contrique_jax.probe.why import Why
 
 NO_PROBE = "score: there is no probe; give one, contrique_jax.load(model, probe='P.npz')."
 
-Image = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
+Image = ONE | UInt8[np.ndarray, "h w *c"]
 
 
 def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[str] | None = None) -> Model:
@@ -34,6 +36,7 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
 
     Raises UserError if there is none, and where the two do not belong together.
     """
+    use_compilation_cache()
     name = None if model is None else os.fspath(model)
     if probe is None and name is not None and embedded_folder(name) is None and own_scores(name) is None:
         return Model(open_extractor(name))
@@ -69,20 +72,22 @@ class Model:
         """Numbers in an image's features: twice the width of the network's last map."""
         return self._extractor.width
 
-    def features(self, images: Sequence[Image]) -> Float[np.ndarray, "n d"]:
-        """Features of image files or uint8 RGB arrays [H, W, 3] of any sizes, float32 [N, 2 x width], full scale first:
-        the numbers of `contrique-jax features`.
+    def features(self, images: Image | Sequence[Image]) -> Float[np.ndarray, "n d"]:
+        """Features of image files, Pillow images or arrays [H, W, 3] or [H, W] (`as_rgb`) of any sizes, or of one of these,
+        float32 [N, 2 x width], full scale first: the numbers of `contrique-jax features`.
 
         Files above 16 megapixels are scaled down to that; with a probe on images of one shorter side (SPAQ: 512), all are
         brought to it. Raises UserError naming the first image that is none.
         """
-        if isinstance(images, str | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
-            raise UserError(f"images: {type(images).__name__} {images!r:.60} is no list; give [image, ...].")
+        images = as_list(images)
         paths = [Path(image) for image in images if isinstance(image, str | os.PathLike)]
         if len(paths) < len(images):
             limits = self._extractor.max_megapixels, self._extractor.shorter_side
-            arrays = [read_image(Path(x), *limits)[0] if isinstance(x, str | os.PathLike) else x for x in images]
-            return self._extractor.features(arrays)
+            arrays = (
+                read_image(Path(x), *limits)[0] if isinstance(x, str | os.PathLike) else as_rgb(x, f"image {i}")
+                for i, x in enumerate(images)
+            )
+            return self._extractor.features(list(arrays))
         out = np.empty((len(images), self.width), np.float32)
         for i, item in enumerate(self._extractor.stream(paths)):
             if item.broken:
@@ -90,7 +95,7 @@ class Model:
             out[i] = item.features
         return out
 
-    def score(self, images: Sequence[Image], reference: Image | None = None) -> Float[np.ndarray, " n"]:
+    def score(self, images: Image | Sequence[Image], reference: Image | None = None) -> Float[np.ndarray, " n"]:
         """Quality of images as for `features`, float64 [N]: of the embedded model from 0 to 100, higher is better; with a
         probe of your own in the units of the data set that it was fitted on, and `self.probe` tells range and direction.
         `reference`: the pristine image, for a full-reference probe.
@@ -106,7 +111,7 @@ class Model:
         raw = self.probe.predict(features)
         return raw if self.scale is None else self.scale.scores(raw)
 
-    def why(self, images: Sequence[Image]) -> list[list[Reason]]:
+    def why(self, images: Image | Sequence[Image]) -> list[list[Reason]]:
         """The distortions that each image may show, the likeliest first, "none" among them. Raises UserError if this is not
         an embedded model."""
         if self._why is None:
@@ -125,7 +130,7 @@ class Model:
         check_fit(self._extractor, self.probe, False)
         if isinstance(image, str | os.PathLike):
             image, _ = read_image(Path(image), self._extractor.max_megapixels, self._side)
-        features, windows = self._windowed.with_windows(image)
+        features, windows = self._windowed.with_windows(as_rgb(image))
         return quality_map(self.probe, features, windows, self.scale, self._map_probe)
 
     @functools.cached_property

@@ -20,6 +20,7 @@ from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.extractor import Extractor, FileFeatures
 from contrique_jax.inference.pretrained import Scale
 from contrique_jax.inference.quality_map import quality_map
+from contrique_jax.io.outputs import atomic_write
 from contrique_jax.probe import FULL_REFERENCE, Probe
 from contrique_jax.probe.why import NONE, Why
 
@@ -128,6 +129,7 @@ class Tally:
     scored: int = 0
     broken: int = 0
     first_broken: BrokenImage | None = None
+    unread: set[Path] = field(default_factory=set)
     reduced: list[Path] = field(default_factory=list)
     lowest: list[tuple[float, str]] = field(default_factory=list)
     highest: list[tuple[float, str]] = field(default_factory=list)
@@ -137,6 +139,7 @@ class Tally:
             self.reduced.append(score.path)
         if score.score is None:
             self.broken += 1
+            self.unread.add(score.path)
             self.first_broken = self.first_broken or score.broken
             return
         self.scored += 1
@@ -174,7 +177,7 @@ def _direction(probe: Probe, scale: Scale | None) -> str:
 
 
 class Writer:
-    """Lines of scores, csv or JSON; the header first."""
+    """Lines of scores, csv or JSON, of which a header comes first."""
 
     def __init__(self, stream: TextIO, probe: Probe, kind: str, scale: Scale | None = None, with_why: bool = False):
         """`scale`: the one that the scores are on; the probe's own then have a column too, and reasons `with_why`."""
@@ -183,13 +186,6 @@ class Writer:
         if kind == ".jsonl":
             stream.write(json.dumps({"header": header(probe, scale)}) + "\n")
         else:
-            known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
-            if scale:
-                known = f"0 to 100 is {scale.low:g} to {scale.high:g} of {probe.data_set}, as in the column raw"
-            unknown = probe.deviation is None and probe.posterior is None and probe.spread is None
-            deviation = "not known" if unknown else f"{_whose(probe)}, in the same units"
-            model = probe.model_hash or "not known"
-            stream.write(f"# {_direction(probe, scale)}; {known}; deviation: {deviation}; model {model}\n")
             self._csv.writerow(
                 ["path", "score", "deviation", *(["raw"] if scale else []), *(["why"] if with_why else [])]
             )
@@ -213,6 +209,24 @@ class Writer:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
+
+
+def explanation(probe: Probe, scale: Scale | None = None) -> str:
+    """A line that says what the numbers of a csv are."""
+    known = f"scores of {probe.data_set} range from {probe.score_low:g} to {probe.score_high:g}"
+    if scale:
+        known = f"0 to 100 is {scale.low:g} to {scale.high:g} of {probe.data_set}, as in the column raw"
+    unknown = probe.deviation is None and probe.posterior is None and probe.spread is None
+    deviation = "not known" if unknown else f"{_whose(probe)}, in the same units"
+    return f"{_direction(probe, scale)}; {known}; deviation: {deviation}; model {probe.model_hash or 'not known'}"
+
+
+def write_about(out: Path, probe: Probe, scale: Scale | None = None) -> Path:
+    """What a reader of OUT.csv must know, beside it as OUT.csv.json, so that the table opens in everything -> that file."""
+    path = out.with_name(f"{out.name}.json")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({**header(probe, scale), "about": explanation(probe, scale)}, indent=2) + "\n")
+    return path
 
 
 def _whose(probe: Probe) -> str:

@@ -12,6 +12,7 @@ from contrique_jax.io.outputs import user_cache
 # For functions that several threads run at a time on the CPU. In jaxlib 0.11 a Fourier transform waits in the pool's threads
 # for the pool: with as many of them at once as threads it waits for ever.
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")  # what XLA says
 
 
 def available_cores() -> int:
@@ -30,9 +31,44 @@ def host_device() -> jax.Device:
         ) from error
 
 
+def no_memory(error: BaseException) -> bool:
+    """Whether it says that memory does not suffice, the machine's or a device's."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY)
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine's, its control group's and its own limit the least."""
+    found = [
+        _number("/proc/meminfo", "MemAvailable:") * 1024
+        or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    ]
+    group = _number("/sys/fs/cgroup/memory.max")
+    if group:
+        found.append(group - _number("/sys/fs/cgroup/memory.current"))
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit - 1024 * _number("/proc/self/status", "VmSize:"))
+    except ImportError:  # Windows
+        pass
+    return max(min(found), 0)
+
+
+def _number(file: str, name: str = "") -> int:
+    """The number in a file of the kernel's, after `name` at the start of a line; 0 if there is none."""
+    try:
+        with open(file, encoding="ascii") as stream:
+            line = next((line for line in stream if line.startswith(name)), "")
+        return int(line.removeprefix(name).split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def use_compilation_cache() -> None:
     """Compiled networks are kept in the user's cache, so that the next start is quick (CONTRIQUE_CACHE=off: no)."""
     folder = user_cache("compiled")
     if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -160,9 +160,14 @@ def _rows_product(x: Map, y: Map) -> Float[Array, "c d"]:
     return jnp.dot(x.reshape(-1, x.shape[-1]).T, y.reshape(-1, y.shape[-1]), precision=_precision(x.dtype))
 
 
-def _max_pool(x: Map) -> Map:
-    window, strides, pads = (1, _POOL, _POOL, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+def max_pool_inside(x: Map, padding: int = 0) -> Map:
+    """3x3 maxima, stride 2, as `max_pool` but with no padding, or that one; without its gradient."""
+    window, strides, pads = (1, _POOL, _POOL, 1), (1, 2, 2, 1), ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
+
+
+def _max_pool(x: Map) -> Map:
+    return max_pool_inside(x, 1)
 
 
 def _max_pool_gradient(x: Map, gradient: Map) -> Map:

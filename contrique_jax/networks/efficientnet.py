@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from contrique_jax.networks import strips
 from contrique_jax.networks.convolution import convolve, depthwise
-from contrique_jax.networks.depthwise import Pads
 from contrique_jax.networks.layers import (
     RUNNING,
+    AtEnd,
     BatchNorm,
     Conv,
     Map,
@@ -37,6 +37,8 @@ from contrique_jax.networks.layers import (
 
 MOMENTUM, EPSILON = 0.01, 1e-3  # of every BatchNorm: the package's and TensorFlow's
 NO_PADS = ((0, 0), (0, 0))
+Corner = Int[Array, "n 2"]
+DEEPEST = 32  # pixels a pixel of the last map
 STEM, HEAD = 32, 1280  # channels after the first and the last convolution
 # kernel, stride of the first block, expansion, channels, blocks: of each stage
 STAGES = (
@@ -65,8 +67,8 @@ class Depthwise(nnx.Module):
 
     def __call__(self, x: Map, valid: Sizes | None) -> Map:
         kernel = self.weight[...].astype(self.dtype)
-        x, pads = aligned(x.astype(self.dtype), kernel.shape[0], self.stride, valid)
-        return depthwise(x, kernel, self.stride, pads)
+        around = tuple(pads(side, kernel.shape[0], self.stride, valid) for side in x.shape[1:3])
+        return depthwise(x.astype(self.dtype), kernel, self.stride, (around[0], around[1]))
 
 
 class Stem(Conv):
@@ -74,8 +76,7 @@ class Stem(Conv):
 
     def __call__(self, x: Map, valid: Sizes | None = None) -> Map:
         kernel = self.weight[...].astype(self.dtype)
-        x, pads = aligned(x.astype(self.dtype), kernel.shape[0], self.stride, valid)
-        return convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, self.stride)
+        return convolve(_padded(x.astype(self.dtype), kernel.shape[0], self.stride, valid), kernel, self.stride)
 
 
 class Block(nnx.Module):
@@ -110,29 +111,30 @@ class Block(nnx.Module):
 
     def expanded(self, x: Map, statistics: Statistics) -> Map:
         """What the depthwise convolution sees."""
-        return _relu6(self.bn1(self.conv_pw(x), statistics)) if self.expands else x
+        return relu6(self.bn1(self.conv_pw(x), statistics)) if self.expands else x
 
     def contracted(self, x: Map, statistics: Statistics) -> Map:
         """From what the depthwise convolution gives."""
         spatial, last, final = (
             (self.bn2, self.conv_pwl, self.bn3) if self.expands else (self.bn1, self.conv_pw, self.bn2)
         )
-        return final(last(_relu6(spatial(x, statistics))), statistics)
+        return final(last(relu6(spatial(x, statistics))), statistics)
+
+    def inner(self, x: Map, real: Map) -> Map:
+        """The same in evaluation of a part of a map, no zeros around it. `real`: ones inside the image; beyond it the
+        depthwise convolution sees zeros, and not what the first 1x1 makes of them."""
+        kernel = self.conv_dw.weight[...]
+        out = self.contracted(depthwise(self.expanded(x, RUNNING) * real, kernel, self.stride, NO_PADS), RUNNING)
+        before = (kernel.shape[0] - 1) // 2  # without stride, as it is if the input is added
+        return out + x[:, before : before + out.shape[1], before : before + out.shape[2]] if self.adds else out
 
     def _in_strips(self, x: Map, valid: Sizes | None) -> Map:
         """The same in evaluation, a few rows at a time: the expanded map, which is the largest, never exists as a whole."""
         kernel, stride = self.conv_dw.weight[...], self.stride
         size, rows = kernel.shape[0], -(-x.shape[1] // stride)
         real = inside(jnp.ones((*x.shape[:3], 1), x.dtype), valid)
-        parts = [_part(each, size, stride, valid) for each in (x, real)]
-        top = left = (size - 1) // 2  # without stride, as it is if the input is added
-
-        def layer(strip: Map, real: Map) -> Map:
-            out = self.expanded(strip, RUNNING) * real  # beyond the image there are zeros, not what becomes of them
-            out = self.contracted(depthwise(out, kernel, stride, NO_PADS), RUNNING)
-            return out + strip[:, top : top + out.shape[1], left : left + out.shape[2]] if self.adds else out
-
-        return strips.by_strips(layer, parts, rows, kernel.shape[3])
+        parts = [strips.Part(_padded(each, size, stride, valid), stride, size) for each in (x, real)]
+        return strips.by_strips(self.inner, parts, rows, kernel.shape[3])
 
 
 class BlockStage(nnx.Module):
@@ -172,48 +174,59 @@ class EfficientNetLite0(nnx.Module):
         self.bn2 = _norm(HEAD)
 
     def __call__(
-        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+        self,
+        images: Float[Array, "n h w 3"],
+        statistics: Statistics,
+        valid: Int[Array, "n 2"] | None = None,
+        remat: bool = False,
     ) -> tuple[Map, Sizes | None]:
         """The last map [n, ceil(h / 32), ceil(w / 32), 1280], and the part of it that `valid` (height and width of the
         image in the top left corner) covers.
 
-        With `valid`, whatever lies outside is zero where a convolution sees it, and strided ones begin where the image's
-        own size has them begin: inside, the map equals that of the image alone; outside it is zero. With `remat` a backward
+        With `valid`, whatever lies outside is zero where a convolution sees it, and the image is moved to the bottom right
+        corner, where strided ones meet it as they would alone: inside, the map equals that of the image alone; outside it
+        is zero. With `remat` a backward
         pass keeps the input of the stem, of each block and of the head only, and computes the rest again.
         """
-        x, valid = self.stages(images, statistics, valid, remat)[-1]
-        return inside(kept_or_again(_layer, remat)(self.conv_head, x, statistics, self.bn2), valid), valid
+        x, place = self.stages(images, statistics, valid, remat)[-1]
+        return inside(kept_or_again(_layer, remat)(self.conv_head, x, statistics, self.bn2), place), place
 
     def stages(
-        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+        self,
+        images: Float[Array, "n h w 3"],
+        statistics: Statistics,
+        valid: Int[Array, "n 2"] | None = None,
+        remat: bool = False,
     ) -> list[tuple[Map, Sizes | None]]:
         """The last map of each of the seven stages, of `STAGE_WIDTHS` channels, before the head; and the part of it that
         `valid` covers. Outside that the maps hold anything."""
+        place: Sizes | None = None
+        if valid is not None:
+            images, place = at_end(images, valid)
         first = -(-images.shape[1] // 2), -(-images.shape[2] // 2)
         large = not statistics.batches and strips.wanted((len(images), *first), STEM)
         if large:
-            x = self._first_in_strips(inside(images, valid), first, valid)
+            x = self._first_in_strips(images, first, place)
         else:
-            x = kept_or_again(_layer, remat)(self.conv_stem, inside(images, valid), statistics, self.bn1, valid)
-        valid = halved(valid, 2)
-        maps = [(x, valid)] if large else []
+            x = kept_or_again(_layer, remat)(self.conv_stem, images, statistics, self.bn1, place)
+        place = halved(place, 2)
+        maps: list[tuple[Map, Sizes | None]] = [(x, place)] if large else []
         for i in range(len(maps), len(STAGES)):
-            x, valid = getattr(self.blocks, str(i))(x, statistics, valid, remat)
-            maps.append((x, valid))
+            x, place = getattr(self.blocks, str(i))(x, statistics, place, remat)
+            maps.append((x, place))
         return maps
 
     def _first_in_strips(self, images: Float[Array, "n h w 3"], first: tuple[int, int], valid: Sizes | None) -> Map:
         """The stem and the first stage in evaluation, a few rows at a time; `first`: height and width of their maps."""
         block: Block = getattr(getattr(self.blocks, "0"), "0")
         kernel = self.conv_stem.weight[...]
-        part = _part(images, 3, 2, valid)
         # a row more of the stem's map above and below, for the depthwise convolution
-        part = part._replace(map=jnp.pad(part.map, ((0, 0), (2, 2), (0, 0), (0, 0))), size=7)
+        part = strips.Part(jnp.pad(_padded(images, 3, 2, valid), ((0, 0), (2, 2), (0, 0), (0, 0))), 2, 7)
         real = inside(jnp.ones((len(images), *first, 1), images.dtype), halved(valid, 2))
         real = jnp.pad(real, ((0, 0), (1, 1), (0, 0), (0, 0)))
 
         def layer(strip: Map, real: Map) -> Map:
-            out = _relu6(self.bn1(convolve(strip, kernel, 2), RUNNING)) * real
+            out = relu6(self.bn1(convolve(strip, kernel, 2), RUNNING)) * real
             out = depthwise(out, block.conv_dw.weight[...], 1, ((0, 0), (1, 1)))
             return block.contracted(out, RUNNING)
 
@@ -226,40 +239,24 @@ def same_pads(side: int, size: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def aligned(x: Map, size: int, stride: int, valid: Sizes | None) -> tuple[Map, Pads]:
-    """A map and the zeros to put around it, so that a convolution of that size and stride is SAME for each row's own image.
-
-    If sizes may be odd and even within one batch, each image is moved to where its own padding has it, and nothing is left
-    to pad.
-    """
-    height, width = x.shape[1:3]
-    if valid is None or stride == 1:
-        return x, (same_pads(height, size, stride), same_pads(width, size, stride))
-    for axis in (1, 2):
-        length = (-(-x.shape[axis] // stride) - 1) * stride + size
-        odd = (valid[:, axis - 1] % 2 == 1)[:, None, None, None]
-        x = jnp.where(odd, _placed(x, axis, (size - 1) // 2, length), _placed(x, axis, (size - 2) // 2, length))
-    return x, ((0, 0), (0, 0))
+def pads(side: int, size: int, stride: int, valid: Sizes | None) -> tuple[int, int]:
+    """Zeros before and after a side of a map for SAME. Those after it are as many for odd images as for even ones, so in the
+    bottom right corner of maps whose sides `stride` divides all meet the kernel alike."""
+    return same_pads(side, size, stride) if valid is None else (size // 2 - stride // 2, (size - 1) // 2)
 
 
-def _part(x: Map, size: int, stride: int, valid: Sizes | None) -> strips.Part:
-    """What `aligned` gives and its padding, of one image, for strips: read from another place instead of moved."""
-    height, width = x.shape[1:3]
-    if valid is None or stride == 1:
-        pads = same_pads(height, size, stride), same_pads(width, size, stride)
-        return strips.Part(jnp.pad(x, ((0, 0), *pads, (0, 0))), stride, size)
-    before, (rows, columns) = (size - 1) // 2, ((-(-n // stride) - 1) * stride + size for n in (height, width))
-    around = [(before, max(n + 1 - side - before, 0)) for side, n in ((height, rows), (width, columns))]
-    # an even side has a zero less before it
-    shift = 1 - valid[0, 0] % 2, 1 - valid[0, 1] % 2
-    return strips.Part(jnp.pad(x, ((0, 0), *around, (0, 0))), stride, size, shift, columns)
+def at_end(images: Float[Array, "n h w 3"], valid: Corner) -> tuple[Float[Array, "n H W 3"], AtEnd]:
+    """Images from the top left corner to the bottom right one of canvases of multiples of `DEEPEST`, zeros around them."""
+    around = [(0, 0), *((-side % DEEPEST, 0) for side in images.shape[1:3]), (0, 0)]
+    images = jnp.pad(inside(images, valid), around)
+    shifts = jnp.array(images.shape[1:3]) - valid - jnp.array([pad[0] for pad in around[1:3]])
+    return jax.vmap(lambda image, by: jnp.roll(image, by, (0, 1)))(images, shifts), AtEnd(valid)
 
 
-def _placed(x: Map, axis: int, before: int, length: int) -> Map:
-    """The map after so many zeros along an axis that is `length` long in the end."""
-    pads = [(0, 0)] * x.ndim
-    pads[axis] = (before, length - x.shape[axis] - before)
-    return jnp.pad(x, pads)
+def _padded(x: Map, size: int, stride: int, valid: Sizes | None) -> Map:
+    """A map with the zeros around it that a convolution of that size and stride is SAME with."""
+    down, across = (pads(side, size, stride, valid) for side in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), down, across, (0, 0)))
 
 
 def _norm(width: int) -> BatchNorm:
@@ -267,8 +264,9 @@ def _norm(width: int) -> BatchNorm:
 
 
 def _layer(conv: Conv, x: Map, statistics: Statistics, norm: BatchNorm, valid: Sizes | None = None) -> Map:
-    return _relu6(norm(conv(x, valid) if isinstance(conv, Stem) else conv(x), statistics))
+    return relu6(norm(conv(x, valid) if isinstance(conv, Stem) else conv(x), statistics))
 
 
-def _relu6(x: Map) -> Map:
+def relu6(x: Map) -> Map:
+    """Between 0 and 6."""
     return jnp.minimum(jax.nn.relu(x), 6)

@@ -109,8 +109,8 @@ class Contrique(nnx.Module):
         if self.of_stages:
             maps = self.encoder.stages(images, RUNNING, valid)
             return global_statistics(maps), window_statistics(maps)
-        x, valid = self.encoder(images, RUNNING, valid)
-        return normalise(global_mean(x, valid)), normalise(window_means(x, valid))
+        x, place = self.encoder(images, RUNNING, valid)
+        return normalise(global_mean(x, place)), normalise(window_means(x, place))
 
 
 def feature_width(model: ModelConfig) -> int:

@@ -25,7 +25,15 @@ MOMENTUM = 0.1  # torch's sense: the share of the new batch in the running stati
 EPSILON = 1e-5
 
 Map = Float[Array, "n h w c"]
-Sizes = Int[Array, "n 2"]
+
+
+class AtEnd(NamedTuple):
+    """Heights and widths of images that lie in the bottom right corner of their maps."""
+
+    sizes: Int[Array, "n 2"]
+
+
+Sizes = Int[Array, "n 2"] | AtEnd  # of images in the top left corner, or in the other
 
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -204,13 +212,22 @@ def kept_or_again(layer: Callable[..., Map], remat: bool) -> Callable[..., Map]:
 
 def halved(valid: Sizes | None, stride: int) -> Sizes | None:
     """Sizes after a strided layer: padding (k - 1) // 2 and TensorFlow's SAME both make it ceil(size / stride)."""
-    return valid if valid is None or stride == 1 else (valid - 1) // stride + 1
+    if valid is None or stride == 1:
+        return valid
+    return AtEnd((valid.sizes - 1) // stride + 1) if isinstance(valid, AtEnd) else (valid - 1) // stride + 1
+
+
+def heights_and_widths(valid: Sizes) -> Int[Array, "n 2"]:
+    """The sizes, whatever the corner."""
+    return valid.sizes if isinstance(valid, AtEnd) else valid
 
 
 def inside(x: Map, valid: Sizes | None) -> Map:
+    """The map with zeros outside the images."""
     if valid is None:
         return x
-    rows = jnp.arange(x.shape[1])[None, :] < valid[:, :1]
-    columns = jnp.arange(x.shape[2])[None, :] < valid[:, 1:]
-    mask = rows[:, :, None, None] & columns[:, None, :, None]
-    return jnp.where(mask, x, jnp.zeros((), x.dtype))
+    real = []
+    for axis, side in enumerate(x.shape[1:3]):
+        at, sizes = jnp.arange(side)[None, :], heights_and_widths(valid)[:, axis : axis + 1]
+        real.append(at >= side - sizes if isinstance(valid, AtEnd) else at < sizes)
+    return jnp.where(real[0][:, :, None, None] & real[1][:, None, :, None], x, jnp.zeros((), x.dtype))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from contrique_jax.config import DTYPES, ENCODERS, FEATURES, INPUT_SCALINGS, Config, ModelConfig
+from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError, disk_message
-from contrique_jax.io.regular import open_regular, read_text
+from contrique_jax.io.regular import open_regular
+from contrique_jax.networks.description import DESCRIPTION, FORMAT_VERSION, read_description, some, stored_architecture
 from contrique_jax.networks.encoder import (
     CENTRE,
     HALF_RANGE,
@@ -32,18 +33,18 @@ from contrique_jax.networks.encoder import (
     variable_shapes,
 )
 
-FORMAT_VERSION = 1
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS = "model.safetensors"
 PREPROCESSING = {
     "channels": "RGB",
     "range": [0.0, 1.0],
     "scales": ["full", "half: Pillow bicubic to (width // 2, height // 2)"],
     "features": "global average, L2-normalised at each scale, full scale first",
 }
-ADDED_LATER = {"input_scaling", "features"}  # fields of the architecture that older folders lack; they had the default
 EMBEDDED = Path(__file__).parents[1] / "pretrained"  # package data: a model folder a name
 DEFAULT = "lite0"  # the embedded model that is meant if none is named
 NO_LICENCE = "not stated; ask whoever trained the model"
+
+Header = dict[str, tuple[str, tuple[int, ...]]]  # name -> type ("F32") and shape
 
 
 def embedded_folder(name: str) -> Path | None:
@@ -151,24 +152,25 @@ def preprocessing(model: Any) -> dict[str, Any]:
 def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
     """Reads a model folder of CONTRIQUE's. Raises UserError for a missing, broken or unknown file, for another recipe's and for
     weights that do not fit."""
-    folder = _model_folder(folder)
+    folder = checked_folder(folder)
     description = read_description(folder)
     if (found := description.get("recipe", Config.recipe)) != Config.recipe:
-        raise UserError(f"{folder}: a model of the recipe {found!r}; name one of {Config.recipe!r}.")
-    model = _architecture(description, folder / DESCRIPTION)
-    weights = folder / WEIGHTS
-    flat = _read_flat(weights)
-    _check_fit(model, flat, weights)
-    return model, from_flat(flat)
+        raise UserError(f"{folder / DESCRIPTION}: a model of the recipe {found!r}; name one of {Config.recipe!r}.")
+    model = stored_architecture(description.get("architecture"), ModelConfig, folder / DESCRIPTION)
+    header = _read_header(folder / WEIGHTS)
+    _check_width(model, header, folder)
+    return model, _read_weights(folder / WEIGHTS, header, flat_shapes(model))
 
 
-def read_folder(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Variables]:
-    """The description and the weights of a model folder of any recipe. Raises UserError for a missing or broken file."""
-    folder = _model_folder(folder)
-    return read_description(folder), from_flat(_read_flat(folder / WEIGHTS))
+def read_weights(folder: str | os.PathLike[str], wanted: Variables) -> Variables:
+    """The weights of a model folder of any recipe, whose params and batch_stats must be those of `wanted` (arrays, or what has
+    their shapes). Raises UserError for a missing or broken file and for weights that do not fit."""
+    path = checked_folder(folder) / WEIGHTS
+    return _read_weights(path, _read_header(path), _shapes_of(wanted))
 
 
-def _model_folder(folder: str | os.PathLike[str]) -> Path:
+def checked_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder that holds both files. Raises UserError if it does not."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model folder; give a folder that holds {DESCRIPTION} and {WEIGHTS}.")
@@ -178,94 +180,72 @@ def _model_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _read_flat(weights: Path) -> dict[str, np.ndarray]:
+def _read_header(weights: Path) -> Header:
+    """Type and shape of each tensor; none is read. Raises UserError if that cannot be had."""
     try:
         open_regular(weights).close()
-        return dict(safetensors.numpy.load_file(weights))
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        with safetensors.safe_open(weights, "numpy") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (str(part.get_dtype()), tuple(part.get_shape())) for name, part in parts.items()}
+    except OSError as error:
+        raise UserError(f"{weights}: cannot be read ({error.strerror or error}).") from error
+    except Exception as error:  # SafetensorError, and what its types and names may raise
         raise UserError(f"{weights}: truncated or not a safetensors file; copy or save the model again.") from error
-    except OSError as error:
-        raise UserError(f"{weights}: cannot be read ({error.strerror}).") from error
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """The `model.json` of a model folder. Raises UserError if it cannot be read or is of an unknown format."""
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(read_text(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); copy or save the model again.") from error
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if version != FORMAT_VERSION:
+def _check_width(model: ModelConfig, header: Header, folder: Path) -> None:
+    """Raises UserError if the stem's channels are not those of the description: a wide network takes long to lay out."""
+    stem = header.get("encoder.conv1.weight")
+    if stem is not None and stem[1][:1] != (model.base_width,):
         raise UserError(
-            f"{path}: format version {version!r} is unknown, this program reads {FORMAT_VERSION}; "
-            "update the program or save the model again."
+            f"{folder / DESCRIPTION}: architecture.base_width is {model.base_width}, and encoder.conv1.weight in {WEIGHTS} has "
+            f"the shape {list(stem[1])}; copy both files again."
         )
-    return dict(description)
 
 
-def _architecture(description: dict[str, Any], path: Path) -> ModelConfig:
-    stored = description.get("architecture")
-    fields = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
-    if not isinstance(stored, dict) or set(stored) | ADDED_LATER != set(fields):
-        if not isinstance(stored, dict):
-            raise UserError(f"{path}: architecture is {stored!r}, and must hold {_some(fields)}.")
-        unknown, missing = set(stored) - set(fields), set(fields) - set(stored) - ADDED_LATER
-        faults = [f"{word} {_some(names)}" for word, names in (("has unknown", unknown), ("lacks", missing)) if names]
-        raise UserError(f"{path}: architecture {' and '.join(faults)}; save the model again with this program.")
-    for name, value in stored.items():
-        kind, least = fields[name], int(name != "projection_dim")  # which is 0 for an encoder without a projector
-        if type(value) is not kind or (kind is int and isinstance(value, int) and value < least):
-            wanted = f"a whole number, at least {least}" if kind is int else f"a {kind.__name__}"
-            raise UserError(f"{path}: architecture.{name} is {value!r}, and must be {wanted}.")
-    choices = {
-        "encoder": ENCODERS,
-        "compute_dtype": DTYPES,
-        "input_scaling": INPUT_SCALINGS,
-        "features": FEATURES,
-    }
-    for name, allowed in choices.items():
-        if stored.get(name, allowed[0]) not in allowed:
-            raise UserError(
-                f"{path}: architecture.{name} is {stored[name]!r}, and must be one of {', '.join(allowed)}."
-            )
-    return ModelConfig(**stored)
-
-
-def _check_fit(model: ModelConfig, flat: Mapping[str, np.ndarray], path: Path) -> None:
-    """Compares names, shapes and dtypes with the architecture, both ways, and looks for NaN and infinity."""
-    shapes = flat_shapes(model)
-    missing, extra = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
-    common = sorted(shapes.keys() & flat.keys())
+def _read_weights(path: Path, header: Header, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+    """Raises UserError if names, shapes and types are not those of `shapes`, and for numbers that no weights are."""
+    missing, extra = shapes.keys() - header.keys(), header.keys() - shapes.keys()
+    common = sorted(shapes.keys() & header.keys())
     wrong = [
-        f"{name} {flat[name].dtype}{list(flat[name].shape)} for float32{list(shapes[name])}"
+        f"{name} {header[name][0]}{list(header[name][1])} for F32{list(shapes[name])}"
         for name in common
-        if flat[name].shape != shapes[name] or not _storable(flat[name])
+        if header[name][1] != shapes[name] or not _storable(*header[name])
     ]
-    faults = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("extra", extra)) if names]
-    faults += [f"wrong shape or type {_some(wrong)}"] if wrong else []
+    faults = [f"{word} {some(names)}" for word, names in (("missing", missing), ("extra", extra)) if names]
+    faults += [f"wrong shape or type {some(wrong)}"] if wrong else []
     if faults:
         raise UserError(f"{path}: the weights do not fit the architecture in {DESCRIPTION}: {'; '.join(faults)}.")
+    try:
+        flat = safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from error
     broken = [name for name in common if not np.isfinite(flat[name]).all()]
     if broken:
-        raise UserError(f"{path}: NaN or infinite weights in {_some(broken)}; take an earlier checkpoint.")
+        raise UserError(f"{path}: NaN or infinite weights in {some(broken)}; take an earlier checkpoint.")
+    negative = [name for name in common if name.endswith("running_var") and (flat[name] < 0).any()]
+    if negative:
+        raise UserError(f"{path}: a negative variance in {some(negative)}; take an earlier checkpoint.")
+    return from_flat(flat)
 
 
-def _storable(array: np.ndarray) -> bool:
+def _storable(dtype: str, shape: tuple[int, ...]) -> bool:
     """Kernels of convolutions may be float16 in the file; all numbers are float32 in memory."""
-    return array.dtype == np.float32 or (array.dtype == np.float16 and array.ndim == 4)
+    return dtype == "F32" or (dtype == "F16" and len(shape) == 4)
 
 
 def flat_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of what `to_flat` gives for this architecture."""
-    variables = variable_shapes(model)
+    return _shapes_of(variable_shapes(model))
+
+
+def _shapes_of(variables: Variables) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for tree in (variables["params"], variables["batch_stats"]):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            # A broadcast zero has the leaf's shape and no memory of its own.
-            shapes[".".join(entry.key for entry in path)] = _to_torch(np.broadcast_to(np.float32(0), leaf.shape)).shape
+            shape = tuple(leaf.shape)
+            there = tuple(shape[i] for i in (3, 2, 0, 1)) if len(shape) == 4 else shape[::-1]  # as `_to_torch`
+            shapes[".".join(entry.key for entry in path)] = there
     return shapes
 
 
@@ -275,10 +255,3 @@ def _to_torch(array: np.ndarray) -> np.ndarray:
 
 def _from_torch(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-def _some(names: Iterable[str], limit: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    ordered = sorted(names)
-    more = len(ordered) - limit
-    return ", ".join(ordered[:limit]) + (f" and {more} more" if more > 0 else "")

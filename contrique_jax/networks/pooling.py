@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from contrique_jax.networks.layers import Map, Sizes, inside
+from contrique_jax.networks.layers import AtEnd, Map, Sizes, heights_and_widths, inside
 
 WINDOWS, WINDOW = 13, 1 / 4  # along each side of an image: how many, and the share of it that one spans
 LEAST_VARIANCE = 1e-6  # added to a variance before the root, whose gradient is then finite at 0
@@ -26,7 +27,7 @@ def global_mean(x: Map, valid: Sizes | None) -> Float[Array, "n c"]:
     total = jnp.sum(x.astype(jnp.float32), (1, 2))
     if valid is None:
         return total / (x.shape[1] * x.shape[2])
-    return total / jnp.prod(valid, axis=1, keepdims=True).astype(jnp.float32)
+    return total / jnp.prod(heights_and_widths(valid), axis=1, keepdims=True).astype(jnp.float32)
 
 
 def global_statistics(maps: Sequence[tuple[Map, Sizes | None]]) -> Float[Array, "n d"]:
@@ -45,7 +46,7 @@ def window_means(x: Map, valid: Sizes | None) -> Float[Array, "n g g c"]:
     of the width, of the part that `valid` covers; the first begins at the top left corner, the last ends at the bottom
     right one. A pixel that a window's edge cuts counts by its share."""
     valid = jnp.array([x.shape[1:3]], jnp.int32) if valid is None else valid
-    rows, columns = (_window_weights(x.shape[axis + 1], valid[:, axis]) for axis in (0, 1))
+    rows, columns = (_shares_in(x.shape[axis + 1], valid, axis) for axis in (0, 1))
     count = (len(x), WINDOWS)
     rows, columns = (jnp.broadcast_to(weights, (*count, weights.shape[2])) for weights in (rows, columns))
     means = jnp.einsum("ngh,nhwc->ngwc", rows, x.astype(jnp.float32), precision=lax.Precision.HIGHEST)
@@ -65,7 +66,14 @@ def window_statistics(maps: Sequence[tuple[Map, Sizes | None]]) -> Float[Array, 
     return jnp.concatenate(vectors, axis=3)
 
 
-def _window_weights(cells: int, valid: Int[Array, " n"]) -> Float[Array, "n g cells"]:
+def _shares_in(side: int, valid: Sizes, axis: int) -> Float[Array, "n g side"]:
+    shares = window_shares(side, heights_and_widths(valid)[:, axis])
+    if not isinstance(valid, AtEnd):
+        return shares
+    return jax.vmap(lambda share, length: jnp.roll(share, side - length, 1))(shares, valid.sizes[:, axis])
+
+
+def window_shares(cells: int, valid: Int[Array, " n"]) -> Float[Array, "n g cells"]:
     """What each of `cells` pixels counts in each window along a side of which the first `valid` belong to the image."""
     length = valid.astype(jnp.float32)[:, None, None]
     first = jnp.linspace(0, 1 - WINDOW, WINDOWS)[None, :, None] * length

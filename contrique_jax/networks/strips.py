@@ -20,14 +20,11 @@ ELEMENTS = 1 << 21  # of the widest map inside a strip
 
 
 class Part(NamedTuple):
-    """A map that a layer reads: row i of the layer's output needs its rows i x step to i x step + size - 1, all after
-    `shift` (rows, columns), and `columns` of it (0: all)."""
+    """A map that a layer reads: row i of the layer's output needs its rows i x step to i x step + size - 1."""
 
     map: Map
     step: int
     size: int
-    shift: tuple[Array | int, Array | int] = (0, 0)
-    columns: int = 0
 
 
 def wanted(shape: tuple[int, ...], width: int) -> bool:
@@ -47,16 +44,15 @@ def by_strips(layer: Callable[..., Map], parts: Sequence[Part], rows: int, width
     per = -(-rows // count)
     padded = []
     for part in parts:
-        needed = (count * per - 1) * part.step + part.size + 1  # 1: the most that is shifted by
+        needed = (count * per - 1) * part.step + part.size
         below = max(needed - part.map.shape[1], 0)
         padded.append(jnp.pad(part.map, ((0, 0), (0, below), (0, 0), (0, 0))))
 
     def strip(index: Array) -> Map:
         seen = []
         for whole, part in zip(padded, parts, strict=True):
-            (down, right), length = part.shift, (per - 1) * part.step + part.size
-            sizes = (whole.shape[0], length, part.columns or whole.shape[2], whole.shape[3])
-            seen.append(lax.dynamic_slice(whole, (0, index * per * part.step + down, right, 0), sizes))
+            length = (per - 1) * part.step + part.size
+            seen.append(lax.dynamic_slice_in_dim(whole, index * per * part.step, length, 1))
         return layer(*seen)
 
     made = jnp.moveaxis(lax.map(strip, jnp.arange(count)), 0, 1)

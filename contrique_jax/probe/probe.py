@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
+from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
-from contrique_jax.io.regular import NotRegular, open_regular
 from contrique_jax.probe.posterior import Posterior
 from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
 from contrique_jax.probe.spread import Spread
@@ -24,6 +22,12 @@ __all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "l
 FORMAT_VERSION = 1
 OPTIONAL = {"deviation", "posterior", "spread", "shorter_side"}  # not in every file
 PARTS: dict[str, type[Posterior] | type[Spread]] = {"posterior": Posterior, "spread": Spread}  # NAME_ARRAY in the file
+LARGEST = 1e30  # of its numbers: with features of any size beyond it scores would overflow
+LONGEST_SIDE = 65_535  # pixels
+# a field's annotation -> the kinds of its array in the file, and what it becomes
+_KINDS: dict[str, tuple[str, type]] = {
+    "float": ("fiu", float), "float | None": ("fiu", float), "int | None": ("iu", int), "str": ("U", str), "bool": ("b", bool)
+}  # fmt: skip
 # What a probe reads: the features of one image, or the absolute difference of two images' features.
 NO_REFERENCE, FULL_REFERENCE = "two-scale", "two-scale difference"
 
@@ -99,9 +103,31 @@ class Probe:
         """Its fields by name but for posterior and spread, which no Ridge of another library could hold."""
         return {name: value for name, value in vars(self).items() if name not in PARTS}
 
+    def fault(self) -> str:
+        """What cannot be right about its fields, in words; "" if nothing is known to be wrong."""
+        numbers = {name: value for name, value in self.plain().items() if isinstance(value, float)}
+        wrong = [name for name, value in numbers.items() if not abs(value) <= LARGEST]  # NaN too
+        texts = (self.feature_name, self.model_hash, self.data_set)
+        if self.coefficients.ndim != 1 or not self.coefficients.size:
+            return f"its coefficients are an array {list(self.coefficients.shape)} and not a row of numbers"
+        if wrong or not (np.abs(self.coefficients) <= LARGEST).all():
+            return f"NaN, infinity or a number beyond {LARGEST:g} in {wrong[0] if wrong else 'coefficients'}"
+        if self.alpha < 0 or (self.deviation is not None and self.deviation < 0):
+            return "alpha or deviation is below 0"
+        if not self.score_low < self.score_high:
+            return f"score_low is {self.score_low:g} and score_high {self.score_high:g}, which is not above it"
+        if self.shorter_side is not None and not 1 <= self.shorter_side <= LONGEST_SIDE:
+            return f"shorter_side is {self.shorter_side}, and must be 1 to {LONGEST_SIDE} pixels"
+        if self.feature_name not in (NO_REFERENCE, FULL_REFERENCE):
+            return f"feature_name is {self.feature_name!r}, and must be {NO_REFERENCE!r} or {FULL_REFERENCE!r}"
+        if any(printable(text) != text for text in texts):
+            return "a name in it holds control characters or is very long"
+        return ""
+
     def save(self, path: str | Path) -> None:
         """Writes the `.npz`, whole or not at all; no pickles."""
-        arrays = {name: np.asarray(value) for name, value in self.plain().items() if value is not None}
+        plain = self.plain() | {"data_set": printable(self.data_set)}  # which may be a folder's name
+        arrays = {name: np.asarray(value) for name, value in plain.items() if value is not None}
         for part in PARTS:
             if getattr(self, part) is not None:
                 arrays |= {f"{part}_{name}": np.asarray(value) for name, value in vars(getattr(self, part)).items()}
@@ -109,43 +135,52 @@ class Probe:
 
 
 def load_probe(path: str | Path) -> Probe:
-    """Reads a probe. Raises UserError for a file that is missing, cut off, of another kind or holds NaN."""
+    """Reads a probe. Raises UserError for a file that is missing, cut off, of another kind, or whose fields cannot be right."""
     path = Path(path).expanduser()
     try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
-            fields = {name: stored[name] for name in stored.files}
+        fields = read_npz(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such probe; fit one with `contrique-jax evaluate --probe {path}`.") from error
-    except (NotRegular, PermissionError) as error:
+    except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}); name the file of a probe.") from error
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cut off or not a probe; copy it again or fit it again.") from error
+    except ValueError as error:
+        raise UserError(f"{path}: cut off or not a probe ({error}); copy it again or fit it again.") from error
     version = fields.pop("format_version", None)
-    wanted = {field.name: field.type for field in dataclasses.fields(Probe)}
+    wanted = {field.name: str(field.type) for field in dataclasses.fields(Probe)}
     if version is None or set(wanted) - set(fields) - OPTIONAL:
         raise UserError(f"{path}: an .npz, but not a probe; give a file that `contrique-jax evaluate --probe` wrote.")
-    if version.shape or version != FORMAT_VERSION:
+    if version.shape or version.dtype.kind not in "iu" or version != FORMAT_VERSION:
         raise UserError(
             f"{path}: probe format {version} is unknown, this program reads {FORMAT_VERSION}; update the program."
         )
-    try:
-        kinds = {"float": float, "str": str, "bool": bool, "float | None": float, "int | None": int}
-        plain = {
-            name: kinds[str(kind)](fields[name].item())
-            for name, kind in wanted.items()
-            if kind in kinds and name in fields
-        }
-        coefficients = fields["coefficients"].astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: a field has the wrong type ({error}); fit the probe again.") from error
-    numbers = [value for value in plain.values() if isinstance(value, float)]
-    if coefficients.ndim != 1 or not np.isfinite(coefficients).all() or not np.isfinite(numbers).all():
-        raise UserError(f"{path}: NaN or infinity where numbers should be; fit the probe again.")
+    plain: dict[str, Any] = {}
+    for name, kind in wanted.items():
+        if kind in _KINDS and name in fields:
+            codes, make = _KINDS[kind]
+            if fields[name].shape or fields[name].dtype.kind not in codes:
+                found = f"{fields[name].dtype} {list(fields[name].shape)}"
+                raise UserError(f"{path}: {name} is {found}, and must be one {make.__name__}; fit the probe again.")
+            try:
+                plain[name] = make(fields[name].item())
+            except ValueError as error:  # text of no letters
+                raise UserError(f"{path}: {name} is no text; fit the probe again.") from error
+    coefficients = fields["coefficients"]
     parts: dict[str, Any] = {}
-    for part, kind in PARTS.items():
+    for part, kind_of_part in PARTS.items():
         stored = {name.removeprefix(f"{part}_"): found for name, found in fields.items() if name.startswith(f"{part}_")}
         try:
-            parts[part] = kind.checked(len(coefficients), **stored) if stored else None
+            if any(found.dtype.kind not in "fiu" for found in stored.values()):
+                raise ValueError("text where numbers should be")
+            if not all((np.abs(found.astype(np.float64)) <= LARGEST).all() for found in stored.values()):
+                raise ValueError(f"NaN, infinity or a number beyond {LARGEST:g}")
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found to be infinite
+                parts[part] = kind_of_part.checked(coefficients.size, **stored) if stored else None
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: what its deviations need is damaged ({error}); fit the probe again.") from error
-    return Probe(coefficients=coefficients, **parts, **plain)
+    if coefficients.dtype.kind not in "fiu":
+        raise UserError(f"{path}: its coefficients are {coefficients.dtype}, not numbers; fit the probe again.")
+    probe = Probe(coefficients=coefficients.astype(np.float64), **parts, **plain)
+    fault = probe.fault()
+    if fault:
+        raise UserError(f"{path}: {fault}; fit the probe again.")
+    return probe

@@ -26,6 +26,8 @@ import orbax.checkpoint as ocp
 from contrique_jax.config import Config, ModelConfig, to_json
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io import buckets
+from contrique_jax.networks.description import stored_architecture
+from contrique_jax.networks.encoder import variable_shapes
 from contrique_jax.training import hosts
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted", "disk quota")
 UNWRITTEN = "a checkpoint could not be written, the earlier ones are untouched: "
+
+
+class DamagedCheckpoint(UserError):
+    """One that is there and cannot be read."""
 
 
 class Checkpoints:
@@ -96,17 +102,64 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The state of `step`, shaped, typed and placed as the leaves of `like`.
 
-        Raises UserError if the checkpoint is of another architecture, naming arrays that do not fit.
+        Raises UserError if the checkpoint is of another architecture, naming arrays that do not fit, and DamagedCheckpoint
+        if it is cut off or otherwise unreadable.
         """
         wanted = flax.serialization.to_state_dict(like)
         with self._failures():
-            self.check_fits(step, wanted)
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+            try:
+                self.check_fits(step, wanted)
+                restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+            except UserError:
+                raise
+            except Exception as error:  # Orbax, TensorStore and json have many kinds for it
+                if buckets.is_address(self.folder):
+                    raise
+                why = " ".join(str(error).split())[:120] or type(error).__name__
+                raise DamagedCheckpoint(f"{self.folder / str(step)}: a damaged checkpoint ({why})") from error
         return flax.serialization.from_state_dict(like, restored["state"])
 
-    def check_fits(self, step: int, wanted: Any) -> None:
-        """Raises UserError naming arrays on one side only, or of another shape."""
-        stored = shapes(self._manager.item_metadata(step)["state"].tree)
+    def restore_newest(self, like: Any) -> tuple[int, Any]:
+        """Step and state of the newest checkpoint that can be read, as `restore`; 0 and `like` if there is none at all.
+
+        Damaged ones are named on stderr and moved beside the folder. Raises UserError if all are damaged.
+        """
+        step = self.latest() or 0
+        hosts.agree("the newest checkpoint", None, self._wait_seconds, same={"newest checkpoint": str(step)})
+        while step:
+            fault = None
+            try:
+                state = self.restore(step, like)
+            except DamagedCheckpoint as error:
+                fault = error
+            found = {f"checkpoint of step {step}": "a damaged one" if fault else "a whole one"}
+            hosts.agree(f"the state of step {step}", None, self._wait_seconds, same=found)
+            if fault is None:
+                return step, state
+            step = self._before(step, fault)
+        return 0, like
+
+    def _before(self, step: int, fault: DamagedCheckpoint) -> int:
+        """The step of the checkpoint before a damaged one, which is moved away. Raises UserError if there is none."""
+        earlier = max((each for each in self._manager.all_steps() if each < step), default=0)
+        if not earlier:
+            raise UserError(
+                f"{fault}, and there is none before it; move it away to start anew, or take another --workdir."
+            )
+        aside = Path(self.folder).parent / f"damaged_checkpoint_{step}"
+        if hosts.is_first():
+            while aside.exists():
+                aside = aside.with_name(f"{aside.name}_")
+            (Path(self.folder) / str(step)).rename(aside)
+            print(f"warning: {fault}; it is now {aside}, and step {earlier} is taken", file=sys.stderr)
+        hosts.barrier(f"the damaged step {step}", self._wait_seconds)
+        self._manager.reload()
+        return earlier
+
+    def check_fits(self, step: int, wanted: Any, only: Sequence[str] = ()) -> None:
+        """Raises UserError naming arrays on one side only, or of another shape; of the parts `only` if some are named."""
+        tree = self._manager.item_metadata(step)["state"].tree
+        stored = shapes({name: tree[name] for name in only} if only else tree)
         ours = shapes(wanted)
         wrong = sorted(name for name in ours.keys() & stored.keys() if ours[name] != stored[name])
         missing, extra = sorted(ours.keys() - stored.keys()), sorted(stored.keys() - ours.keys())
@@ -227,18 +280,21 @@ def _load_for_inference(path: Path | epath.Path) -> tuple[ModelConfig, dict[str,
         raise UserError(f"{path}: neither a model folder nor a run's workdir with a checkpoint in it; check the name.")
     checkpoints = Checkpoints(folder, owner=False)
     try:
-        known = {part.name for part in dataclasses.fields(ModelConfig)}
         record = checkpoints.config(max(steps))
         if (found := record.get("recipe", Config.recipe)) != Config.recipe:
             raise UserError(f"{folder}: a run of the recipe {found!r}; name one of {Config.recipe!r}.")
-        stored = record["model"]
+        known = {part.name for part in dataclasses.fields(ModelConfig)}
+        stored = {name: value for name, value in record["model"].items() if name in known}
+        model = stored_architecture(stored, ModelConfig, Path(str(folder / str(max(steps)))))
+        checkpoints.check_fits(max(steps), variable_shapes(model), only=("params", "batch_stats"))
         state = checkpoints.restore_plain(max(steps), ("params", "batch_stats"))
-    except (KeyError, ValueError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore meet damage in nearly any way
         raise UserError(f"{folder / str(max(steps))}: a damaged checkpoint; take another one.") from error
     finally:
         checkpoints.close()
     print(f"{folder}: no finished model; this is the checkpoint of step {max(steps)}", file=sys.stderr)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves([state["params"], state["batch_stats"]])):
         raise UserError(f"{folder / str(max(steps))}: NaN or infinity among the weights; take an earlier checkpoint.")
-    model = ModelConfig(**{name: value for name, value in stored.items() if name in known})
     return model, {"params": state["params"], "batch_stats": state["batch_stats"]}

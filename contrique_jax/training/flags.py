@@ -13,10 +13,11 @@ from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.recipes import RECIPES
 from contrique_jax.training import hosts
+from contrique_jax.training.config_files import with_paths
 
 HELP = """
 Flags:
-  --config F.py[:VARIANT]    a config file with get_config(variant); configs/ has some
+  --config F.py[:VARIANT]    a config file with get_config(variant), or the name of one in `contrique-jax configs`
   --config.PART.FIELD=VALUE  changes one field, e.g. --config.data.batch_size=64; a field that does not exist is an error
   --workdir D                where everything is written; holds one run; a folder, or gs://BUCKET/RUN
   --devices N                use the first N devices (default: all)
@@ -47,7 +48,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     from absl import flags
     from ml_collections import config_flags
 
-    values, line = flags.FlagValues(), ["contrique_jax.main", *argv]
+    values, line = flags.FlagValues(), ["contrique_jax.main", *with_paths(argv)]
     config_flags.DEFINE_config_file("config", None, "the config file", flag_values=values, sys_argv=line)
     flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
     flags.DEFINE_integer("devices", 0, "devices to use, 0 for all", lower_bound=0, flag_values=values)
@@ -70,7 +71,9 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     if len(rest) > 1:
         raise UserError(f"command line: {rest[1]!r} is no flag; see `python -m contrique_jax.main --help`.")
     if values.config is None:
-        raise UserError("--config is missing: name a config file, e.g. --config configs/contrique_resnet50.py:small.")
+        raise UserError(
+            "--config is missing: name a config, e.g. --config contrique_resnet50.py:small; `contrique-jax configs` has all."
+        )
     try:
         values.config.data  # noqa: B018 - a config file that failed to load says so at the first look into it
     except Exception as error:

@@ -5,6 +5,7 @@ One process for each host (TPU) or for each GPU. A process alone goes through th
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -14,14 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from types import FrameType
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from contrique_jax import signals
 from contrique_jax.errors import UserError
 
 MODES = ("auto", "on", "off")
@@ -226,29 +227,51 @@ def total(count: int) -> int:
 
 
 class StopOnTerminate:
-    """Context: SIGTERM asks the loop to save and leave instead of ending the process.
+    """Context: SIGTERM and Ctrl-C ask the loop to save and leave instead of ending the process; a second one ends it.
 
-    Where there are several processes, SIGTERM on any of them asks all, at one step on which they agree (jax's preemption
-    service, which listens for the signal by itself).
+    Where there are several processes, a signal to any of them asks all, at one step on which they agree (jax's preemption
+    service, which listens for SIGTERM by itself).
     """
 
     def __enter__(self) -> StopOnTerminate:
-        self._asked = False
         self._together = is_distributed()
-        if not self._together:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+        self._leaving = ExitStack()
+        self._signals = signals.current() or self._leaving.enter_context(signals.Signals())
+        self._signals.deferred = True
+        if self._together:
+            _share_with_preemption(self._signals)
+            self._signals.leaving_seconds = 600.0  # jax ends them together, and the first must outlast the others
         return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
 
     def asked(self, step: int) -> bool:
         """Whether to leave after this step; every process calls it once a step."""
-        return multihost_utils.reached_preemption_sync_point(step) if self._together else self._asked
+        return multihost_utils.reached_preemption_sync_point(step) if self._together else self.asked_now()
+
+    def asked_now(self) -> bool:
+        """Whether a process alone is to leave; several only leave together."""
+        return not self._together and self._signals.first is not None
 
     def __exit__(self, *details: Any) -> None:
-        if not self._together:
-            signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+        self._signals.deferred = False
+        self._leaving.close()
+
+
+def _share_with_preemption(ours: signals.Signals) -> None:
+    """Signals go to us and, from us, to jax's preemption service, which else would have SIGTERM to itself, and know neither
+    a second one nor Ctrl-C."""
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+
+    def handler() -> int | None:
+        """The C function that gets SIGTERM now."""
+        found: int | None = libc.signal(signal.SIGTERM, None)
+        ours.listen(signal.SIGTERM)
+        return found
+
+    theirs = handler()
+    if theirs and theirs != handler():
+        note = ctypes.CFUNCTYPE(None, ctypes.c_int)(theirs)  # it sets a flag
+        ours.told.append(lambda number: note(signal.SIGTERM))
 
 
 def environment() -> tuple[str, int, int]:

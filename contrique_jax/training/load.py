@@ -18,7 +18,8 @@ from contrique_jax.networks.model_folder import (
     embedded_folder,
     load_model,
     read_description,
-    read_folder,
+    read_weights,
+    stored_architecture,
 )
 from contrique_jax.recipes import recipe_named
 
@@ -40,13 +41,16 @@ def load_any(spec: str) -> tuple[Config, Variables]:
         return Config(model=model), variables
     folder = model_folder(spec)
     assert folder is not None  # or it would be CONTRIQUE's
-    config: Config = recipe_named(name).Config()
-    description, variables = read_folder(folder)
+    recipe = recipe_named(name)
+    config: Config = recipe.Config()
+    config.model = stored_architecture(
+        read_description(folder).get("architecture"), type(config.model), folder / DESCRIPTION
+    )
     try:
-        config.model = type(config.model)(**description["architecture"])
         config.model.validate()
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error}).") from error
+    except UserError as error:
+        raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error})") from error
+    variables = read_weights(folder, recipe.variable_shapes(config))
     return config, variables
 
 

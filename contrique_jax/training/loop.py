@@ -11,8 +11,9 @@ from pathlib import Path
 import jax
 
 from contrique_jax.config import Config
+from contrique_jax.data.awaited import awaited
 from contrique_jax.data.order import steps_per_epoch
-from contrique_jax.data.pipeline import Pipeline
+from contrique_jax.data.pipeline import Pipeline, Tree
 from contrique_jax.errors import UserError
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes import recipe_of
@@ -51,6 +52,14 @@ def out_of_memory_said(config: Config) -> Iterator[None]:
         ) from error
 
 
+def until_fault(batches: Iterator[Tree], faults: list[UserError]) -> Iterator[Tree]:
+    """`batches` until a source as a whole cannot be read, which goes to `faults`: what is done is saved first."""
+    try:
+        yield from batches
+    except UserError as error:
+        faults.append(error)
+
+
 def is_finite(row: dict[str, float]) -> bool:
     return math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
 
@@ -85,19 +94,34 @@ def train(
     run = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     watch = watch or Watchdog(often.wait_seconds)
     with closing(Checkpoints(run.checkpoints, often.keep_checkpoints, wait_seconds=often.wait_seconds)) as checkpoints:
-        first = checkpoints.latest() or 0
-        hosts.agree("the newest checkpoint", None, often.wait_seconds, same={"newest checkpoint": str(first)})
         watch.expect("the start from the newest checkpoint")
-        variables = None if first else start or starting_weights(config)
-        state = runtime.replicate(init_state(config, steps, variables))
-        if first:
-            state = checkpoints.restore(first, state)
+        variables = None if checkpoints.latest() else start or starting_weights(config)
+        first, state = checkpoints.restore_newest(runtime.replicate(init_state(config, steps, variables)))
         watch.pause()  # before the first step something is compiled
         with _metrics(run.folder, first, steps, config) as metrics, hosts.StopOnTerminate() as stop:
             waiting: list[tuple[int, Measures]] = []
-            saved = first or None
+            saved, done = first or None, first
             run_step = make_step(config, runtime, steps)
-            for done, batch in enumerate(map(runtime.place, pipeline.batches(first, steps)), first + 1):
+
+            def report() -> None:
+                """Writes down what was measured since the last time, in one transfer from the devices."""
+                if not waiting:
+                    return
+                rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
+                rows[-1]["broken_images"] = hosts.total(pipeline.broken.count)
+                waiting.clear()
+                if metrics:
+                    metrics.write([row for row in rows if is_finite(row)])
+                check_finite(rows, saved)
+
+            def save() -> None:
+                watch.expect(f"the checkpoint of step {done}")
+                run.publish()  # before the checkpoint, so that no resumed run lacks lines up to it
+                checkpoints.save(done, state, config)
+
+            faults: list[UserError] = []
+            batches = until_fault(awaited(pipeline.batches(first, steps), stop.asked_now), faults)
+            for done, batch in enumerate(map(runtime.place, batches), first + 1):
                 if done == first + 1:
                     compiled = run_step.lower(state, batch).compile()
                     hosts.barrier(
@@ -109,24 +133,22 @@ def train(
                     jax.block_until_ready(waiting[-1])  # the watch is to see the end of each step
                 waiting.append((done, measures))
                 leave = stop.asked(done) or done == steps
-                save = leave or done % often.checkpoint_every == 0
-                if save or done % often.log_every == 0 or done == first + 1:
-                    # one transfer from the devices a window
-                    rows = [{"step": number, **jax.tree.map(float, values)} for number, values in waiting]
-                    rows[-1]["broken_images"] = hosts.total(pipeline.broken.count)
-                    waiting = []
-                    if metrics:
-                        metrics.write([row for row in rows if is_finite(row)])
-                    check_finite(rows, saved)
-                if save:
-                    watch.expect(f"the checkpoint of step {done}")
-                    run.publish()  # before the checkpoint, so that no resumed run lacks lines up to it
-                    checkpoints.save(done, state, config)
+                due = leave or done % often.checkpoint_every == 0
+                if due or done % often.log_every == 0 or done == first + 1:
+                    report()
+                if due:
+                    save()
                     saved = done
                 if leave:
                     break
+            alone = not hosts.is_distributed()  # others do not know of a fault here
+            if done > (saved or 0) and (alone or not faults):  # a signal or a fault came, a batch did not
+                report()
+                save()
             watch.expect("the last checkpoint")
             checkpoints.wait()
+            if faults:
+                raise faults[0]
         watch.expect("the list of broken images")
         run.publish(required=True)
         hosts.barrier("the end", often.wait_seconds)

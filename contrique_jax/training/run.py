@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from contrique_jax import signals
 from contrique_jax.config import Config, check_accumulation, first_difference, to_json
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline, Tree
@@ -63,7 +65,8 @@ def _train(flags: Flags, watch: Watchdog) -> None:
                 fault = error
         hosts.agree("the run's folder", fault, limit)
         steps = total_steps(config, pipeline.counts)
-        doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resumed else "training"
+        resuming = resumed and run.has_checkpoint()  # not what ended before its first step
+        doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resuming else "training"
         sources = recipe.describe(config, pipeline.sources)
         announce(
             f"{doing} {config.model.encoder} in {run.name}: {sources}, "
@@ -75,10 +78,18 @@ def _train(flags: Flags, watch: Watchdog) -> None:
         finally:
             run.publish()  # also what a run measured before it failed
     if int(state.step) < steps:
-        announce(f"stopped and saved at step {int(state.step)} of {steps}; the same command goes on from there")
+        saved = f"and saved at step {int(state.step)} of {steps}; the same command goes on from there"
+        announce(f"stopped {saved if int(state.step) else 'before the first step; the same command starts again'}")
+        asked = signals.current()
+        if asked and asked.first == signal.SIGINT:
+            raise SystemExit(130)
         if flags.exit_code_if_unfinished:
             raise SystemExit(flags.exit_code_if_unfinished)
         return
+    for source in pipeline.sources.values():
+        left_out = getattr(source, "left_out", None)
+        for sentence in left_out.sentences() if left_out else ():
+            announce(f"warning: {sentence}")
     broken = run.broken_images() if hosts.is_first() else {}
     if broken:
         count = "1 broken image was" if len(broken) == 1 else f"{len(broken)} broken images were"

@@ -15,7 +15,8 @@ import time
 import traceback
 from typing import Any
 
-from contrique_jax.errors import UserError, disk_message
+from contrique_jax.errors import UserError, disk_message, permission_message
+from contrique_jax.signals import Terminated
 from contrique_jax.training import hosts
 
 _FAILURE = "contrique_jax/failure"  # key of the first failure's sentence
@@ -48,14 +49,16 @@ class Watchdog:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """With several processes, what one of them raises ends all: exit code 2 and a sentence for a user's mistake, 130 for
-        Ctrl-C, 1 for others. What all raise together is left to each."""
+        Ctrl-C, 143 for SIGTERM, 1 for others. What all raise together is left to each."""
         self.pause()
         if hosts.is_distributed() and error is not None and not isinstance(error, SystemExit | hosts.SharedError):
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
-                sentence = disk_message(error, str(error.filename or "output"))
+                sentence = disk_message(error, str(error.filename or "output")) or permission_message(error)
             if sentence:
                 self._end(f"error: {sentence}", sentence, 2)
+            if isinstance(error, Terminated):
+                self._end("terminated", "it was terminated", 143)
             if isinstance(error, KeyboardInterrupt):
                 self._end("interrupted", "it was interrupted", 130)
             time.sleep(2 * _LOOK_SECONDS)  # if it is that another process has gone, that one's sentence comes first

@@ -134,6 +134,9 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, monkeypatch, protoc
         b"cnumpy\ndtype\nN}X\x0c\x00\x00\x00__setstate__K\x01s\x86b",
         b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00punic\x86R",
         b"Pperson\n",
+        b"\x96" + (1 << 40).to_bytes(8, "little"),  # a terabyte, before there are bytes
+        b"})" + b"q\x00h\x00\x86" * 60 + b"K\x01s",  # a key whose hash asks for 2^60 others
+        b"\x8f(" + b")" + b"q\x00h\x00\x86" * 60 + b"\x90",  # the same in a set
     ],
 )
 def test_opcodes_beyond_a_ridge(tmp_path, opcodes):

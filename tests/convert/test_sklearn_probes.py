@@ -136,12 +136,12 @@ def test_numbers_that_are_none(tmp_path, capsys):
     assert "NaN" in capsys.readouterr().err
 
 
-def test_a_deviation_that_is_no_number_is_not_taken_over(tmp_path, probe):
+def test_a_deviation_that_is_no_number_is_refused(tmp_path, probe, capsys):
     run(probe_to_sklearn, tmp_path / "mine.npz", tmp_path / "mine.json")
     text = (tmp_path / "mine.json").read_text()
     (tmp_path / "mine.json").write_text(text.replace('"deviation": 0.3', '"deviation": NaN'))
-    run(probe_from_sklearn, tmp_path / "mine.json", tmp_path / "back.npz")
-    assert load_probe(tmp_path / "back.npz").deviation is None
+    run(probe_from_sklearn, tmp_path / "mine.json", tmp_path / "back.npz", code=2)
+    assert "NaN is no number" in capsys.readouterr().err and not (tmp_path / "back.npz").exists()
 
 
 def test_a_ridge_on_other_features_is_not_tied_to_a_model(tmp_path, capsys):

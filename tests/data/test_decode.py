@@ -11,7 +11,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms, features
 
 from contrique_jax.augment.host_views import to_canvas
 from contrique_jax.data.decode import decode
@@ -190,14 +191,6 @@ def test_animation_gives_its_first_frame(kind):
     assert result[5, 5, 0] >= 250 and result[5, 5, 1:].max() <= 5
 
 
-def test_icc_profile_changes_nothing():
-    from PIL import ImageCms
-
-    image = photograph(16, 16)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-    np.testing.assert_array_equal(decode(encode(image, "PNG", icc_profile=profile), name="x"), image)
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_a_file_cut_off_is_broken(kind, share):
@@ -271,3 +264,137 @@ def test_the_limit_on_pixels_comes_before_decoding():
         warnings.simplefilter("error")
         with pytest.raises(BrokenImage, match="60000 x 60000"):
             decode(data, name="x")
+
+
+def png_16(values: np.ndarray, bits: int | None = None) -> bytes:
+    """Grey of sixteen bits, with the chunk sBIT if `bits` are given."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0))
+    bits_chunk = chunk(b"sBIT", bytes([bits])) if bits else b""
+    return b"\x89PNG\r\n\x1a\n" + header + bits_chunk + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+TWELVE = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("data", "whole"),
+    [
+        (png_16(TWELVE), TWELVE / 4095),  # by its maximum
+        (encode(Image.fromarray(TWELVE), "TIFF"), TWELVE / 4095),
+        (png_16(TWELVE // 4, 10), (TWELVE // 4) / 1023),  # as sBIT says, unscaled
+        (png_16(TWELVE // 8, 12), (TWELVE // 8) / 4095),  # a dark one
+        (png_16((TWELVE << 4) | (TWELVE >> 8), 12), TWELVE / 4095),  # scaled to sixteen, as the standard asks
+        (png_16(TWELVE, 16), TWELVE / 65535),  # a dark one of sixteen bits
+        (png_16(TWELVE // 16), (TWELVE // 16) / 255),
+    ],
+)
+def test_fewer_bits_in_a_file_of_sixteen(data, whole):
+    np.testing.assert_allclose(decode(data, name="x")[..., 1] / 255, whole, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"planarconfig": "separate"}])
+def test_float_tiff_of_three_channels(kind, options):
+    image, stream = photograph(20, 30), io.BytesIO()
+    planes = np.moveaxis(image, 2, 0) if options.get("planarconfig") else image
+    tifffile.imwrite(stream, (planes / 255).astype(kind), photometric="rgb", **options)
+    np.testing.assert_array_equal(decode(stream.getvalue(), name="x.tif"), image)
+    tags = [(274, "H", 1, 6, False), (34675, "B", len(wide_gamut()), wide_gamut(), False)]
+    turned = io.BytesIO()
+    tifffile.imwrite(turned, (planes / 255).astype(kind), photometric="rgb", extratags=tags, **options)
+    found = decode(turned.getvalue(), name="x.tif")
+    assert found.shape == (30, 20, 3) and np.abs(found.astype(int) - np.rot90(image, -1)).max() > 5
+    with pytest.raises(BrokenImage, match="limit of 599"):
+        decode(stream.getvalue(), name="x.tif", max_pixels=599)
+    with pytest.raises(BrokenImage, match="damaged"):
+        decode(stream.getvalue()[:200], name="x.tif")
+
+
+def wide_gamut() -> bytes:
+    """A profile of Display P3's primaries and a gamma of 2.2."""
+
+    def numbers(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    white, gamma = (0.9642, 1, 0.8249), b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + b"\0" * 79,
+        b"cprt": b"text\0\0\0\0none\0\0\0\0",
+    }
+    tags[b"wtpt"] = b"XYZ \0\0\0\0" + numbers(*white)
+    primaries = {b"r": (0.5151, 0.2412, -0.0011), b"g": (0.2920, 0.6922, 0.0419), b"b": (0.1571, 0.0666, 0.7841)}
+    for name, primary in primaries.items():
+        tags[name + b"XYZ"], tags[name + b"TRC"] = b"XYZ \0\0\0\0" + numbers(*primary), gamma
+    table, body, begin = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name + struct.pack(">II", begin + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", begin + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += b"\0" * 12 + b"acsp" + b"\0" * 28 + numbers(*white)
+    return head.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF", "HEIF"])
+def test_a_wide_gamut_photograph_is_its_srgb_twin(kind):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif not features.check("avif") and kind == "AVIF":
+        pytest.skip("this Pillow lacks AVIF")
+    twin = np.asarray(Image.fromarray(np.clip(photograph(6, 9), 60, 200)).resize((180, 120)))
+    profile = wide_gamut()
+    srgb, wide = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    photo = ImageCms.profileToProfile(Image.fromarray(twin), srgb, wide)
+    assert np.abs(np.asarray(photo).astype(int) - twin).max() > 10
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    options["HEIF"] = {"quality": 100, "chroma": 444}
+    data = encode(photo, kind, icc_profile=profile, **options.get(kind, {}))
+    assert np.abs(decode(data, name="x").astype(int) - twin).mean() < 1.5
+    if kind == "PNG":
+        photo.putalpha(255)
+        assert np.abs(decode(encode(photo, kind, icc_profile=profile), name="x").astype(int) - twin).mean() < 1.5
+
+
+def test_profiles_that_say_nothing_new_are_left_alone():
+    image = photograph(16, 16)
+    for profile in (ImageCms.createProfile("sRGB"), ImageCms.createProfile("XYZ")):
+        data = encode(image, "PNG", icc_profile=ImageCms.ImageCmsProfile(profile).tobytes())
+        np.testing.assert_array_equal(decode(data, name="x"), image)
+    for damaged in (b"no profile", wide_gamut()[:300]):
+        np.testing.assert_array_equal(decode(encode(image, "PNG", icc_profile=damaged), name="x"), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.DNG", encode(Image.new("RGB", (8, 8)), "TIFF"), "a camera's raw file; convert it"),
+        ("a.tif", encode(Image.new("RGB", (8, 8)), "TIFF", tiffinfo={0xC612: b"\1\4\0\0"}), "a camera's raw file"),
+        ("a.jpg", b"FUJIFILMCCD-RAW 0201", "a camera's raw file"),
+        ("a.jpg", b"\xff\x0a" + b"\0" * 20, "but JPEG XL; convert it"),
+        ("a.avif", b"\0\0\0\x1cftypavif" + b"\0" * 20, "AVIF"),
+    ],
+)
+def test_photographs_in_other_formats_are_named_with_advice(name, data, says):
+    with pytest.raises(BrokenImage, match=says):
+        decode(data, name=name)
+
+
+def test_heic_without_its_package_names_it(monkeypatch):
+    monkeypatch.setattr("contrique_jax.data.decode._register", lambda kind: None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.setattr("contrique_jax.data.unread_formats.find_spec", lambda name: None)
+    with pytest.raises(BrokenImage, match=r'pip install "contrique-jax\[heif\]"'):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", name="IMG_0002.HEIC")
+
+
+def test_heic_is_read_upright():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    exif, image = Image.Exif(), Image.fromarray(photograph(64, 96))
+    exif[0x0112] = 6
+    assert decode(encode(image, "HEIF", exif=exif.tobytes()), name="x").shape == (96, 64, 3)
+    with pytest.raises(BrokenImage, match="damaged"):
+        decode(encode(image, "HEIF")[:700], name="x")

@@ -155,6 +155,22 @@ def test_a_number_or_seed_that_the_file_of_splits_contradicts_is_refused(place, 
     assert parse_flags(line(place, "scores.csv", *kept)).seed == 0
 
 
+def test_the_images_column_is_named_for_all_csv_files_and_equal_files_are_one_group(place, tmp_path, capsys):
+    header, *rows = read_csv(place / "images" / "scores.csv")
+    twin = place / "images" / "twin.png"
+    twin.write_bytes((place / "images" / rows[0][0]).read_bytes())
+    table = place / "images" / "named.csv"
+    write_csv(table, [["image_name", "MOS"], *[[row[0], row[header.index("mos")]] for row in rows], ["twin.png", "3"]])
+    columns = ["--path-column", "image_name", "--score-column", "MOS"]
+    argv = ["--model", "random:resnet18", "--scores", str(table), *columns, "--cross", str(table)]
+    images = read_images(flags := parse_flags(argv))
+    assert images.groups[-1] == images.groups[0] and f"(line {len(rows) + 2})" in capsys.readouterr().err
+    assert len(read_others(flags, images)[0]) == len(images)
+    apart = read_images(parse_flags([*argv, "--keep-duplicates-apart"]))
+    assert len(set(apart.groups)) == len(set(images.groups)) + 1
+    twin.unlink()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -162,7 +178,7 @@ def test_a_number_or_seed_that_the_file_of_splits_contradicts_is_refused(place, 
         (("--cross", "AVA=there"), "--cross: there is no data set 'AVA'"),
         (("--shorter-side", "0"), "--shorter-side=0: it is a number of pixels, at least 1."),
         (("--shorter-side", "small"), "argument --shorter-side: invalid int value"),
-        (("--deviation-column", "std"), "there is no column 'std' for --deviation-column"),
+        (("--deviation-column", "std"), "has no column 'std' for --deviation-column"),
         (("--deviation-column", "path"), "line 2: path is 'image0_0.png'; give a number"),
     ],
 )

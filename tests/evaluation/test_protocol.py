@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +12,7 @@ from contrique_jax.errors import UserError
 from contrique_jax.evaluation.correlation import BY_OPINIONS, BY_RESIDUALS
 from contrique_jax.evaluation.protocol import compare_evaluations, evaluate_features
 from contrique_jax.evaluation.splits import Split, make_splits
+from contrique_jax.evaluation.tables import notes
 
 Ridge = pytest.importorskip("sklearn.linear_model").Ridge
 model_selection = pytest.importorskip("sklearn.model_selection")
@@ -131,7 +134,7 @@ def test_bad_scores_and_splits_are_one_sentence():
         ((features, broken, splits), "1 scores are NaN"),
         ((features, np.ones(120), splits), "every score is the same"),
         ((features[1:], scores, splits), "do not fit"),
-        ((features, scores, []), "there is none"),
+        ((features, scores, []), "there is no split"),
         ((features, scores, [Split(np.arange(90), none, np.arange(90, 120))]), "leave-one-out"),
         ((features, scores, [Split(np.arange(90), np.arange(89, 99), np.arange(100, 120))]), "twice"),
         ((features, scores, [Split(np.arange(90), np.arange(90, 99), np.arange(100, 121))]), "not among"),
@@ -142,3 +145,12 @@ def test_bad_scores_and_splits_are_one_sentence():
     assert (
         evaluate_features(features, scores, [official], choose_alpha_by="leave-one-out").results[0].pooled.srocc > 0.8
     )
+
+
+def test_a_note_of_many_subsets_is_said_once():
+    few, other = SimpleNamespace(notes=("2 images are too few",)), SimpleNamespace(notes=())
+    results = [SimpleNamespace(pooled=other, subsets={f"kind {i}": few for i in range(7)})] * 3
+    results += [SimpleNamespace(pooled=few, subsets={})]
+    assert notes(SimpleNamespace(results=results, note=None)) == [
+        "note: kind 0, kind 1, kind 2, kind 3, kind 4 and 3 more: 2 images are too few (in up to 3 of 4 splits)"
+    ]

@@ -92,13 +92,18 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path):
         (lambda s: s["splits"][1]["test"].append(s["splits"][1]["train"][0]), "split 2 names the group .* twice"),
         (lambda s: s["splits"][0].pop("test"), "not a file of splits"),
         (lambda s: s.update(version=2), "not a file of splits"),
-        (lambda s: s.update(splits=[]), "there is none"),
+        (lambda s: s.update(splits=[]), "there is no split in it"),
         (lambda s: s.update(splits=7), "not a file of splits"),
+        (lambda s: s.update(version=True), "not a file of splits"),
+        (lambda s: s.update(seed=[0]), "not a file of splits"),
+        (lambda s: s["splits"][0].update(test="abc"), "not a file of splits"),
+        (lambda s: s["splits"][0].update(test=[1, 2, 3]), "not a file of splits"),
+        (lambda s: s["splits"][0]["test"].append("\x1b[2J"), r"its group '\\x1b\[2J' is not in this"),
         (lambda s: s["splits"][0]["train"].extend(s["splits"][0].pop("test")) or s["splits"][0].update(test=[]), "0 images"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=says):
             read_splits(changed(change), GROUPS)
-    for text in ("", "[1]", "{", "\x00"):
+    for text in ("", "[1]", "{", "\x00", "[" * 100_000, '{"seed": 1, "seed": 1}', '{"seed": NaN}'):
         path.write_text(text)
         with pytest.raises(UserError, match="not a file of splits"):
             read_splits(path, GROUPS)

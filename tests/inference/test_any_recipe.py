@@ -44,8 +44,8 @@ def test_it_scores_without_a_probe(place, capsys):
         ["--model", str(place / "model"), str(place / "00.png"), str(place / "01.png"), "--out", str(place / "s.csv")]
     )
     lines = (place / "s.csv").read_text().splitlines()
-    assert "higher is better; scores of toy's own scale range from -1 to 1" in lines[0]
-    found = [float(line.split(",")[1]) for line in lines[2:]]
+    assert "higher is better; scores of toy's own scale range from -1 to 1" in (place / "s.csv.json").read_text()
+    found = [float(line.split(",")[1]) for line in lines[1:]]
     model = contrique_jax.load(place / "model")
     np.testing.assert_allclose(model.score([place / "00.png", place / "01.png"]), found, rtol=1e-5)
     image = np.asarray(Image.open(place / "01.png"))
@@ -76,7 +76,7 @@ def test_what_it_cannot_give_is_one_sentence(place, tmp_path):
         open_extractor(str(place / "model"), windows=True)
     description = json.loads((place / "model" / "model.json").read_text())
     (place / "model" / "model.json").write_text(json.dumps(description | {"architecture": {"depth": 3}}))
-    with pytest.raises(UserError, match=r"not an architecture of the recipe 'toy'"):
+    with pytest.raises(UserError, match="architecture has unknown depth and lacks encoder, width"):
         open_extractor(str(place / "model"))
     (place / "model" / "model.json").write_text(json.dumps(description | {"recipe": "gone"}))
     with pytest.raises(UserError, match=r"there is no recipe 'gone'"):

@@ -193,6 +193,9 @@ def test_the_command_writes_what_it_says(extractor, folder, tmp_path, capsys):
         assert str(stored["model_hash"]) == content_hash(*load_network(str(model)))
     said = capsys.readouterr().err
     assert "3b.png" in said and "5b.png" in said and "2 of 10 images could not be read" in said
+    assert (
+        run_verb(main, [*arguments, "--images", str(folder / "0.png"), str(folder / "3b.png")]) == 1
+    )  # asked for by name
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,9 @@ def test_models_are_listed(capsys):
 
 def test_without_a_model_the_embedded_one_scores_from_0_to_100(images, meter, tmp_path):
     assert run_verb(score.main, [str(images), "--out", str(tmp_path / "s.csv")]) == 0
-    header, columns, *rows = read_csv(tmp_path / "s.csv")
-    assert header[0].startswith("# higher is better; 0 to 100 is 0 to 1 of BIQ2021")
+    columns, *rows = read_csv(tmp_path / "s.csv")
+    about = json.loads((tmp_path / "s.csv.json").read_text())
+    assert about["about"].startswith("higher is better; 0 to 100 is 0 to 1 of BIQ2021")
     assert columns == ["path", "score", "deviation", "raw"]
     shown, raw = (np.array([float(row[i]) for row in rows]) for i in (1, 3))
     np.testing.assert_allclose(shown, np.clip(100 * raw, 0, 100), rtol=1e-4)

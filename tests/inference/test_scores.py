@@ -61,8 +61,9 @@ def expected(place):
 def test_csv_holds_every_file_in_order(place, tmp_path, capsys):
     out = tmp_path / "scores.csv"
     run(place, place / "images", "--out", out)
-    header, columns, *rows = read_csv(out)
-    assert header[0].startswith("# higher is better; scores of MINE range from 1 to 5")
+    columns, *rows = read_csv(out)
+    about = json.loads((tmp_path / "scores.csv.json").read_text())
+    assert about["about"].startswith("higher is better; scores of MINE range from 1 to 5") and about["range"] == [1, 5]
     assert columns == ["path", "score", "deviation"]
     good, features = expected(place)
     probe = load_probe(place / "probe.npz")
@@ -73,7 +74,18 @@ def test_csv_holds_every_file_in_order(place, tmp_path, capsys):
     assert [row[0] for row in scored] == [str(path) for path in good] and scored[0][2] == "0.25"
     assert [row for row in rows if not row[1]] == [[str(place / "images" / "2b.png"), "", ""]]
     error = capsys.readouterr().err
-    assert "2b.png" in error and "1 of 6 images" in error and list(tmp_path.iterdir()) == [out]
+    assert (
+        "2b.png" in error
+        and "1 of 6 images" in error
+        and set(tmp_path.iterdir()) == {out, tmp_path / "scores.csv.json"}
+    )
+
+
+def test_exit_code_1_says_that_an_image_asked_for_by_name_is_missing(place, tmp_path, capsys):
+    broken, good = place / "images" / "2b.png", sorted((place / "images").glob("*photo.png"))[0]
+    run(place, place / "images", "--out", tmp_path / "s.csv", code=0)
+    run(place, broken, good, "--out", tmp_path / "s.csv", code=1)
+    assert len(read_csv(tmp_path / "s.csv")) == 3 and "1 of 2 images could not be read" in capsys.readouterr().err
 
 
 def test_json_lines_say_the_same(place, tmp_path):
@@ -81,7 +93,7 @@ def test_json_lines_say_the_same(place, tmp_path):
     run(place, place / "images", "--out", tmp_path / "s.jsonl")
     first, *lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert first["header"]["direction"] == "higher is better" and first["header"]["range"] == [1, 5]
-    for line, row in zip(lines, read_csv(tmp_path / "s.csv")[2:], strict=True):
+    for line, row in zip(lines, read_csv(tmp_path / "s.csv")[1:], strict=True):
         assert line["path"] == row[0] and (line["score"] is None) == (row[1] == "")
         assert line["score"] is None or line["score"] == pytest.approx(float(row[1]), rel=1e-5)
     errors = {line["path"]: line["error"] for line in lines if "error" in line}
@@ -91,8 +103,10 @@ def test_json_lines_say_the_same(place, tmp_path):
 def test_without_out_the_csv_goes_to_stdout_and_flags_may_come_last(place, capsys):
     line = [str(place / "images" / "0*.png"), "--model", str(place / "model"), "--probe", str(place / "probe.npz")]
     assert run_verb(score.main, line) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and lines[1] == "path,score,deviation" and lines[2].startswith('"')
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert len(lines) == 2 and lines[0] == "path,score,deviation" and lines[1].startswith('"')
+    assert said.err.startswith("higher is better; scores of MINE")
 
 
 def test_each_image_has_a_deviation_of_its_own(place, tmp_path):
@@ -103,9 +117,9 @@ def test_each_image_has_a_deviation_of_its_own(place, tmp_path):
     sure.save(tmp_path / "sure.npz")
     run(place, place / "images", "--out", tmp_path / "s.csv", probe=tmp_path / "sure.npz")
     run(place, place / "images", "--out", tmp_path / "s.jsonl", probe=tmp_path / "sure.npz")
-    header, _, *rows = read_csv(tmp_path / "s.csv")
+    _, *rows = read_csv(tmp_path / "s.csv")
     wanted = sure.deviations(features)
-    assert "each image's own score" in ",".join(header) and len(set(wanted.round(6))) == len(good)
+    assert "each image's own score" in (tmp_path / "s.csv.json").read_text() and len(set(wanted.round(6))) == len(good)
     np.testing.assert_allclose([float(row[2]) for row in rows if row[1]], wanted, rtol=1e-3)
     lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()[1:]]
     np.testing.assert_allclose([line["deviation"] for line in lines if line["score"] is not None], wanted, rtol=1e-4)
@@ -119,7 +133,7 @@ def test_a_probe_of_small_images_makes_images_small(place, tmp_path):
     extractor = Extractor(*load_network(str(place / "model")))
     image = to_shorter_side(np.asarray(Image.open(place / "images" / "3, photo.png")), 32)
     wanted = small.predict(extractor.features([image]))[0]
-    assert float(read_csv(tmp_path / "s.csv")[2][1]) == pytest.approx(wanted, rel=1e-4)
+    assert float(read_csv(tmp_path / "s.csv")[1][1]) == pytest.approx(wanted, rel=1e-4)
     with pytest.raises(UserError, match="shorter side of 32"):
         scores.check_fit(extractor, small, False)
 
@@ -127,11 +141,12 @@ def test_a_probe_of_small_images_makes_images_small(place, tmp_path):
 def test_full_reference_of_an_image_with_itself_is_the_intercept(place, capsys):
     image = place / "images" / "0, photo.png"
     run(place, image, place / "images" / "1, photo.png", "--reference", image, probe="fr.npz")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("# lower is better") and lines[2].endswith(",2.5,0.25")
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert said.err.startswith("lower is better") and lines[1].endswith(",2.5,0.25")
     _, features = expected(place)
     difference = np.abs(features[0] - features[1])[None]
-    assert float(lines[3].rsplit(",", 2)[1]) == pytest.approx(
+    assert float(lines[2].rsplit(",", 2)[1]) == pytest.approx(
         load_probe(place / "fr.npz").predict(difference)[0], rel=1e-4
     )
 

@@ -15,6 +15,7 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, content_hash, load_model, save_model, to_flat
+from contrique_jax.training.load import load_any
 
 MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
 
@@ -160,6 +161,11 @@ def test_weights_that_are_not_numbers(folder: Path, bad: float):
     assert "encoder.conv1.weight" in _refused(folder)
 
 
+def test_a_negative_variance_is_refused(folder: Path):
+    _rewrite_weights(folder, lambda flat: flat["encoder.bn1.running_var"].__setitem__(0, -1))
+    assert "a negative variance in encoder.bn1.running_var" in _refused(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
@@ -172,6 +178,13 @@ def test_weights_that_are_not_numbers(folder: Path, bad: float):
         (lambda d: d["architecture"].update(compute_dtype="int8"), "int8"),
         (lambda d: d["architecture"].update(base_width=0), "base_width"),
         (lambda d: d["architecture"].update(patches=True), "patches"),
+        (lambda d: d["architecture"].update(base_width=10**9), "1000000000, and must be a whole number, 1 to 4096"),
+        (lambda d: d["architecture"].update(base_width=8), "base_width is 8, and encoder.conv1.weight"),
+        (lambda d: d["architecture"].update(projection_dim=10**9), "projection_dim is 1000000000"),
+        (lambda d: d["architecture"].update(encoder="efficientnet_lite0"), "must be 64 for its encoder"),
+        (lambda d: d["architecture"].update(encoder="\x1b[31m"), r"'\x1b[31m'"),
+        (lambda d: d.update(format_version=True), "format version True"),
+        (lambda d: d.update(recipe=["contrique"]), "recipe is ['contrique'], and must be a name"),
     ],
 )
 def test_a_description_that_cannot_be_right(folder: Path, change, part: str):
@@ -179,7 +192,19 @@ def test_a_description_that_cannot_be_right(folder: Path, change, part: str):
     assert part in _refused(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
+def test_what_another_recipe_s_model_claims_takes_no_memory(folder: Path):
+    """Its weights, drawn at that width, would have 200 GB."""
+
+    def change(description):
+        description["recipe"] = "arniqa"
+        description["architecture"].update(encoder="resnet152", base_width=4096, input_scaling="imagenet", patches=1)
+
+    _rewrite_description(folder, change)
+    with pytest.raises(UserError, match="the weights do not fit the architecture"):
+        load_any(str(folder))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000, '{"format_version": 1, "format_version": 1}'])
 def test_a_description_that_is_no_json_object(folder: Path, text: str):
     (folder / DESCRIPTION).write_text(text)
     _refused(folder)

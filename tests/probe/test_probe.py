@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 
 import numpy as np
 import pytest
@@ -78,6 +79,52 @@ def test_a_probe_with_nan_is_refused(probe, change, tmp_path):
     dataclasses.replace(probe, **change).save(tmp_path / "probe.npz")
     with pytest.raises(UserError, match="NaN"):
         load_probe(tmp_path / "probe.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shorter_side": np.array(0)}, "shorter_side is 0, and must be 1 to 65535 pixels"),
+        ({"shorter_side": np.array(3.5)}, r"shorter_side is float64 \[\], and must be one int"),
+        ({"higher_is_better": np.array(1)}, r"higher_is_better is int64 \[\], and must be one bool"),
+        ({"score_low": np.array(5.0)}, "score_low is 5 and score_high 5"),
+        ({"score_low": np.array("1")}, "score_low is <U1"),
+        ({"intercept": np.array([3.5])}, r"intercept is float64 \[1\]"),
+        ({"alpha": np.array(-1.0)}, "below 0"),
+        ({"coefficients": np.full(6, 1e300)}, "a number beyond 1e.30 in coefficients"),
+        ({"coefficients": np.zeros((2, 3))}, r"coefficients are an array \[2, 3\]"),
+        ({"coefficients": np.array(["a"])}, "coefficients are <U1"),
+        ({"coefficients": np.zeros(0)}, "not a row of numbers"),
+        ({"feature_name": np.array("three-scale")}, "feature_name is 'three-scale'"),
+        ({"data_set": np.array("MINE\x1b[31m")}, "holds control characters"),
+        ({"format_version": np.array(True)}, "probe format True is unknown"),
+        ({"model_hash": np.array(b"abc")}, "not of plain numbers or text"),
+    ],
+)
+def test_a_field_that_cannot_be_right_is_named(probe, change, says, tmp_path):
+    path = tmp_path / "probe.npz"
+    probe.save(path)
+    with np.load(path) as stored:
+        np.savez(path, **(dict(stored) | change))
+    with pytest.raises(UserError, match=says) as caught:
+        load_probe(path)
+    assert str(path) in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_a_folder_s_odd_name_does_not_spoil_a_probe(probe, tmp_path):
+    dataclasses.replace(probe, data_set="a\nb").save(tmp_path / "probe.npz")
+    assert load_probe(tmp_path / "probe.npz").data_set == "a\\nb"
+
+
+def test_a_header_is_not_believed(probe, tmp_path):
+    """8 TB in 128 bytes."""
+    probe.save(tmp_path / "whole.npz")
+    with zipfile.ZipFile(tmp_path / "whole.npz") as old, zipfile.ZipFile(tmp_path / "p.npz", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data.replace(b"'shape': (6,), }            ", b"'shape': (1099511627776,), }"))
+    with pytest.raises(UserError, match="promises another size than it has"):
+        load_probe(tmp_path / "p.npz")
 
 
 def test_a_deviation_for_each_image_travels_with_the_probe(sure_probe, features, tmp_path):

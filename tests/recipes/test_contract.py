@@ -20,7 +20,7 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
-from contrique_jax.networks.model_folder import load_model, read_folder
+from contrique_jax.networks.model_folder import load_model, read_description, read_weights
 from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
@@ -248,8 +248,8 @@ def test_a_resumed_run_is_bit_equal(name, uninterrupted, tmp_path, monkeypatch):
     same(resumed.variables, whole.variables)
     assert losses_of(tmp_path) == losses_of(before) and len(losses_of(before)) == config.train.steps
     assert int(train(config, tmp_path, run, pipeline).step) == config.train.steps == len(losses_of(tmp_path))
-    description, variables = read_folder(tmp_path / "model")
-    assert description["recipe"] == name
+    variables = read_weights(tmp_path / "model", whole.variables)
+    assert read_description(tmp_path / "model")["recipe"] == name
     same(variables, {part: whole.variables[part] for part in ("params", "batch_stats")})
     if name != "contrique":
         with pytest.raises(UserError, match=f"a model of the recipe '{name}'"):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -144,3 +145,27 @@ def test_a_disk_without_space_keeps_the_earlier_checkpoint(tmp_path):
     assert "there is no space for it" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "c" / "1").is_dir()
+
+
+def test_of_damaged_checkpoints_the_one_before_is_taken_and_says_so(tmp_path, state, capsys):
+    checkpoints = Checkpoints(tmp_path / "c", keep=3)
+    for step in (1, 2, 3):
+        checkpoints.save(step, replace(state, step=jnp.asarray(step)), TINY)
+    checkpoints.wait()
+    (tmp_path / "c" / "3" / "state" / "manifest.ocdbt").write_bytes(b"")
+    (tmp_path / "c" / "2" / "state" / "_METADATA").write_text("{")
+    step, back = checkpoints.restore_newest(state)
+    assert step == int(back.step) == checkpoints.latest() == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": a damaged checkpoint (")[0] for line in said] == [
+        f"warning: {tmp_path}/c/3", f"warning: {tmp_path}/c/2",
+    ]  # fmt: skip
+    assert "damaged_checkpoint_3, and step 2 is taken" in said[0]
+    assert (tmp_path / "damaged_checkpoint_3" / "state").is_dir() and not (tmp_path / "c" / "3").exists()
+    checkpoints.save(2, state, TINY)  # its place is free
+    checkpoints.wait()
+    for step in (1, 2):
+        (tmp_path / "c" / str(step) / "state" / "manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(UserError, match="there is none before it"):
+        checkpoints.restore_newest(state)
+    checkpoints.close()

@@ -98,14 +98,18 @@ def test_two_processes_killed_and_four_resumed_equal_one(tmp_path, photographs):
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_saves_at_one_step_on_all(tmp_path, photographs):
+@pytest.mark.parametrize(
+    ("further", "number", "expected"),
+    [(["--exit_code_if_unfinished=75"], signal.SIGTERM, [75, 75]), ([], signal.SIGINT, [0, 130])],
+)
+def test_a_signal_to_one_process_saves_at_one_step_on_all(tmp_path, photographs, further, number, expected):
     workdir = tmp_path / "run"
     flags = [*photographs, "--config.train.steps=100000", "--config.train.checkpoint_every=100000"]
-    jobs = start(2, workdir, [*flags, "--exit_code_if_unfinished=75"])
+    jobs = start(2, workdir, [*flags, *further])
     wait_for_step(workdir, 2, jobs)
-    jobs[1].send_signal(signal.SIGTERM)
+    jobs[1].send_signal(number)
     codes, said = finish(jobs)
-    assert codes == [75, 75]
+    assert codes == expected
     (saved,) = (int(place.name) for place in (workdir / "checkpoints").iterdir() if place.name.isdigit())
     assert rows(workdir)[-1]["step"] == saved
     assert f"stopped and saved at step {saved} of 100000" in said[0] and "stopped" not in said[1]

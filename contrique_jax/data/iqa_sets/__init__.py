@@ -2,7 +2,6 @@
 
 from contrique_jax.data.iqa_sets.sets import (
     LOWER_IS_BETTER,
-    OTHER_SEPARATORS,
     SCORE_COLUMNS,
     ScoredImages,
     csv_columns,
@@ -12,7 +11,6 @@ from contrique_jax.data.iqa_sets.sets import (
 
 __all__ = [
     "LOWER_IS_BETTER",
-    "OTHER_SEPARATORS",
     "SCORE_COLUMNS",
     "ScoredImages",
     "csv_columns",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
+from contrique_jax.io.csv_rows import number
 from contrique_jax.io.regular import open_regular
 
 # Photographs of one data set often have one size in bytes; this much of each tells nearly all of them apart.
@@ -51,16 +53,22 @@ class Rating:
     part: str | None = None  # of the official split: train, validation or test
 
 
-def numbers(places: Sequence[Place], texts: Sequence[str], what: str) -> Float[np.ndarray, " n"]:
-    """Texts -> numbers. Raises UserError, naming the place, for one that is empty, no number, NaN or infinite."""
+def numbers(
+    places: Sequence[Place], texts: Sequence[str], what: str, decimal_commas: bool = False
+) -> Float[np.ndarray, " n"]:
+    """Texts -> numbers. Raises UserError, naming the place, for one that is empty, no number, NaN or infinite.
+
+    With `decimal_commas` a comma may stand for the point, in all of them or in none.
+    """
+    with_comma = decimal_commas and any("," in text for text in texts)
     values = []
     for place, text in zip(places, texts, strict=True):
-        try:
-            value = float(text)
-        except ValueError:
-            value = np.nan
+        if with_comma and "." in text:
+            raise UserError(f"{place}: {what} is {text!r} and others have a decimal comma; write all the same way.")
+        value = number(text.replace(",", ".") if with_comma else text)
         if not np.isfinite(value):
-            raise UserError(f"{place}: {what} is {text!r}; give a number or take the row out.")
+            advice = "write numbers with a point" if "," in text else "give a number or take the row out"
+            raise UserError(f"{place}: {what} is {text!r}; {advice}.")
         values.append(value)
     return np.array(values, np.float64)
 
@@ -91,14 +99,49 @@ def no_equal_files(places: Sequence[Place], images: Sequence[Path], groups: Sequ
         )
 
 
+def equal_files_together(
+    places: Sequence[Place], images: Sequence[Path], groups: list[str], keep_apart: bool
+) -> list[str]:
+    """The groups, those of files with the same bytes made one unless they are kept apart. Says on stderr which files those
+    are: a split would test on what it trained on."""
+    same = _equal_sets(images, groups)
+    for rows in same:
+        names = ", ".join(f"{images[i].name} ({places[i].unit} {places[i].number})" for i in rows)
+        print(printable(f"note: {places[rows[0]].path}: the same image: {names}"), file=sys.stderr)
+    if same and keep_apart:
+        print("note: --keep-duplicates-apart: a split may test on an image that it trained on", file=sys.stderr)
+    return groups if keep_apart else merged_groups(groups, [(rows[0], j) for rows in same for j in rows[1:]])
+
+
+def merged_groups(groups: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[str]:
+    """The groups of rows, those of each pair of rows made one, which has the name of the first."""
+    leader: dict[str, str] = {}
+
+    def head(group: str) -> str:
+        while group in leader:
+            group = leader[group]
+        return group
+
+    for i, j in pairs:
+        first, second = head(groups[i]), head(groups[j])
+        if first != second:
+            leader[second] = first
+    return [head(group) for group in groups]
+
+
 def equal_files(images: Sequence[Path], groups: Sequence[str]) -> Iterator[tuple[int, int]]:
     """(i, j), i < j, of files that hold the same bytes and are in different groups; i is the first of its kind."""
+    for rows in _equal_sets(images, groups):
+        yield from ((rows[0], j) for j in rows[1:] if groups[j] != groups[rows[0]])
+
+
+def _equal_sets(images: Sequence[Path], groups: Sequence[str]) -> list[list[int]]:
+    """Rows of files that hold the same bytes, a list for each such file that is in more than one group."""
     alike = [list(range(len(images)))]
     keys: tuple[Callable[[Path], object], ...] = (_size, _sample, _digest)
     for key in keys:  # each costs more than the one before, and is asked of fewer files
         alike = [rows for candidates in alike for rows in _by(key, images, candidates, groups)]
-    for rows in alike:
-        yield from ((rows[0], j) for j in rows[1:] if groups[j] != groups[rows[0]])
+    return alike
 
 
 def shared_files(images: Sequence[Path], others: Sequence[Path]) -> int:

@@ -7,7 +7,7 @@ images/a.png,3.41,indoor,17
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +19,18 @@ from contrique_jax.data.iqa_sets.ratings import (
     Place,
     Rating,
     equal_files,
+    equal_files_together,
+    merged_groups,
     no_equal_files,
     no_image_twice,
     numbers,
     vary,
 )
 from contrique_jax.errors import UserError
-from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.csv_rows import PATHS_ALIKE, SCORES_ALIKE, Table, beside, is_file, located, open_table
 
 SCORE_COLUMNS = ("mos", "dmos", "score")
 LOWER_IS_BETTER = ("dmos",)  # differential scores measure damage
-OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def read_set(name: str, folder: str | Path, *, with_references: bool = False, fi
     if layout.references:
         no_equal_files(places, images, groups)
     else:  # nobody can fix what the authors published, and one group is enough
-        for i, j in equal_files(images, groups):
-            groups = [groups[i] if group == groups[j] else group for group in groups]
+        groups = merged_groups(groups, equal_files(images, groups))
     given = [rating.deviation for rating in ratings if rating.deviation is not None]
     return ScoredImages(
         name=layout.name,
@@ -144,6 +144,7 @@ def read_scores(
     path: str | Path,
     *,
     name: str | None = None,
+    path_column: str | None = None,
     score_column: str | None = None,
     group_column: str | None = None,
     subset_column: str | None = None,
@@ -151,108 +152,109 @@ def read_scores(
     deviation_column: str | None = None,
     lower_is_better: bool = False,
     shorter_side: int | None = None,
+    keep_duplicates_apart: bool = False,
     field: str = "--scores",
 ) -> ScoredImages:
-    """Reads the csv at `path`; file names in it are relative to its folder.
+    """Reads the csv at `path`; file names in it are relative to its folder (`csv_rows.beside` has the one exception).
 
-    Where a column is not named: the score is the one of `mos`, `dmos`, `score` that is there; `group` and `subset` are
-    used if there; without groups the images of one `reference` are a group, and without that each image is its own.
-    `dmos` is lower-is-better. Raises UserError for a file that cannot be read, naming `field`, for missing columns, scores
-    that are no numbers or all equal, deviations that are not above 0, files that do not exist, images listed twice, and
-    equal files in different groups, naming the line.
+    Where a column is not named: images are in `path`, the score is the one of `mos`, `dmos`, `score` that is there; `group`
+    and `subset` are used if there; without groups the images of one `reference` are a group, and without that each image
+    is its own. `dmos` is lower-is-better. Files that hold the same bytes are named on stderr, and their groups become one
+    unless `keep_duplicates_apart`. Raises UserError for a file that cannot be read, naming `field`, for columns that are
+    missing or of one name, scores that are no numbers or all equal, deviations that are not above 0, files that do not
+    exist and images listed twice, naming the line.
     """
     path = Path(path).expanduser()
-    columns, rows = _read_rows(path, field)
-
-    def column(flag: str, wanted: str | None, default: str | None = None) -> list[str] | None:
-        if wanted is not None and wanted not in columns:
-            raise UserError(f"{path}: there is no column {wanted!r} for {flag} (columns found: {', '.join(columns)}).")
-        chosen = wanted if wanted is not None else (default if default in columns else None)
-        return None if chosen is None else [row[chosen] for _, row in rows]
-
-    names = column("the images", "path")
-    found = [candidate for candidate in SCORE_COLUMNS if candidate in columns]
-    if score_column is None and len(found) != 1:
-        what = f"several columns of scores ({', '.join(found)})" if found else "no column of scores"
-        raise UserError(f"{path}: {what}; name one with --score-column (columns found: {', '.join(columns)}).")
-    chosen = score_column or found[0]
+    table = open_table(path, field)
+    chosen = score_column or _score_column(table)
+    images_in = path_column or "path"
+    asked = {  # the column, the flag that chooses it
+        "path": (images_in, "--path-column"),
+        "score": (chosen, "--score-column"),
+        "group": (group_column or "group", "--group-column"),
+        "subset": (subset_column or "subset", "--subset-column"),
+        "reference": (reference_column or "reference", "--reference-column"),
+        "deviation": (deviation_column, "--deviation-column"),
+    }
+    needed = {"path": "path", "score": chosen, "group": group_column, "subset": subset_column}
+    needed |= {"reference": reference_column, "deviation": deviation_column}
+    at = {
+        what: table.column(column, flag, PATHS_ALIKE if what == "path" and not path_column else ())
+        for what, (column, flag) in asked.items()
+        if column is not None and (needed[what] or column in table.columns)
+    }
+    rows = list(table.rows(*at.values()))
+    if not rows:
+        raise UserError(f"{path}: it has no rows; give a header (path, mos) and one row an image.")
     places = [Place(path, line) for line, _ in rows]
-    scores = numbers(places, column("--score-column", chosen) or [], chosen)
+    cells = dict(zip(at, map(list, zip(*(cells for _, cells in rows), strict=True)), strict=True))
+    decimal_commas = table.separator == ";"
+    scores = numbers(places, cells["score"], chosen, decimal_commas)
     vary(path, scores, chosen)
-    opinions = column("--deviation-column", deviation_column)
-    references = column("--reference-column", reference_column)
-    if references is not None and group_column is None:
-        groups: list[str] | None = references
-    else:
-        groups = column("--group-column", group_column, "group") or column("", None, "reference")
-    images = _files(places, names or [], "path")
+    for what in ("group", "subset"):
+        if "" in cells.get(what, []):
+            raise UserError(f"{places[cells[what].index('')]}: the column {asked[what][0]!r} is empty; fill it in.")
+    folder = beside(path, cells["path"])
+    images = _files(places, cells["path"], images_in, folder)
     no_image_twice(places, images)
-    dataset = ScoredImages(
+    references = cells["reference"] if reference_column is not None else None
+    order = ("reference", "group") if references and group_column is None else ("group", "reference")
+    groups = next((cells[what] for what in order if what in cells), None) or [str(image) for image in images]
+    if "" in groups:
+        raise UserError(f"{places[groups.index('')]}: the column 'reference' is empty; fill it in.")
+    return ScoredImages(
         name=name or path.parent.resolve().name or path.stem,
-        folder=path.parent,
+        folder=folder,
         paths=images,
         scores=scores,
-        groups=groups if groups is not None else [str(image) for image in images],
-        subsets=column("--subset-column", subset_column, "subset"),
-        references=None if references is None else _files(places, references, reference_column or ""),
+        groups=equal_files_together(places, images, groups, keep_duplicates_apart),
+        subsets=cells.get("subset"),
+        references=None if references is None else _files(places, references, reference_column or "", folder),
         score_column=chosen,
         higher_is_better=not (lower_is_better or chosen.lower() in LOWER_IS_BETTER),
-        deviations=None if opinions is None else _above_zero(places, opinions, deviation_column or ""),
+        deviations=_above_zero(places, cells["deviation"], deviation_column or "", decimal_commas)
+        if "deviation" in cells
+        else None,
         shorter_side=shorter_side,
     )
-    for what, values in ((group_column or "group", dataset.groups), (subset_column or "subset", dataset.subsets)):
-        empty = next((place for place, value in zip(places, values or [], strict=bool(values)) if not value), None)
-        if empty is not None:
-            raise UserError(f"{empty}: the column {what!r} is empty; fill it in.")
-    no_equal_files(places, images, dataset.groups)
-    return dataset
+
+
+def _score_column(table: Table) -> str:
+    """The one of SCORE_COLUMNS that is there. Raises UserError if there is none, or one more but for letter case."""
+    found = [column for column in table.columns if column.lower() in SCORE_COLUMNS]
+    if len(set(found)) == 1 and found[0] in SCORE_COLUMNS:
+        return found[0]
+    several, similar = list(dict.fromkeys(found)), list(dict.fromkeys(table.alike(SCORES_ALIKE)))
+    if len(several) > 1:
+        what = f"several columns of scores ({', '.join(several)}); name one with --score-column"
+    elif len(similar) == 1:
+        what = f"no column of scores called {' or '.join(SCORE_COLUMNS)}; is it {similar[0]!r}? "
+        what += f"say --score-column {similar[0]!r}"
+    else:
+        what = "no column of scores; name one with --score-column" + ", ".join([""] + similar)
+    raise UserError(f"{table}: {what} ({table.found}).")
 
 
 def csv_columns(path: str | Path, field: str) -> list[str]:
     """The names in the header of a csv. Raises UserError, naming `field`, if it cannot be read."""
-    path = Path(path).expanduser()
-    return _header(path, csv_rows(path, field))
+    return open_table(Path(path).expanduser(), field).columns
 
 
-def _header(path: Path, lines: Iterator[tuple[int, list[str]]]) -> list[str]:
-    columns = [column.strip() for column in next(lines, (0, []))[1]]
-    found = [name for separator, name in OTHER_SEPARATORS.items() if len(columns) == 1 and separator in columns[0]]
-    if found:
-        raise UserError(f"{path}: its columns are separated by {found[0]}; separate the columns by commas.")
-    return columns
-
-
-def _read_rows(path: Path, field: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Column names, and (line number, column -> text) of every row that is not empty."""
-    lines = csv_rows(path, field)
-    columns = _header(path, lines)
-    rows = []
-    for line, cells in lines:
-        if len(cells) != len(columns):
-            raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns; fix the row.")
-        rows.append((line, dict(zip(columns, map(str.strip, cells), strict=True))))
-    if not rows:
-        raise UserError(f"{path}: it has no rows; give a header (path, mos) and one row an image.")
-    return columns, rows
-
-
-def _above_zero(places: list[Place], texts: list[str], column: str) -> Float[np.ndarray, " n"]:
-    values = numbers(places, texts, column)
+def _above_zero(places: list[Place], texts: list[str], column: str, decimal_commas: bool) -> Float[np.ndarray, " n"]:
+    values = numbers(places, texts, column, decimal_commas)
     if (values <= 0).any():
         i = int(np.argmax(values <= 0))
         raise UserError(f"{places[i]}: {column} is {texts[i]!r}; a standard deviation of opinions is above 0.")
     return values
 
 
-def _files(places: list[Place], names: list[str], column: str) -> list[Path]:
+def _files(places: list[Place], names: list[str], column: str, folder: Path) -> list[Path]:
     """Names -> paths, all of which exist."""
-    folder = places[0].path.parent
-    files = [folder / Path(name).expanduser() for name in names]
-    missing = [
-        (place, name) for place, name, file in zip(places, names, files, strict=True) if not name or not file.is_file()
-    ]
+    missing = [(place, name) for place, name in zip(places, names, strict=True) if not is_file(folder, name)]
     if missing:
         place, name = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; paths are relative to the csv.")
-    return files
+        turned = name.replace("\\", "/")
+        advice = "write / for \\" if is_file(folder, turned) else "paths are relative to the csv"
+        raise UserError(f"{place}: {column} {name!r} is no file in {folder}{more}; {advice}.")
+    return [located(folder, name) for name in names]

@@ -6,14 +6,10 @@ A reader gets the table files that its layout names, in that order. It gives sco
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-
+from contrique_jax.data.iqa_sets.matlab import vector
 from contrique_jax.data.iqa_sets.ratings import Place, Rating
 from contrique_jax.data.iqa_sets.xlsx import sheet_rows
 from contrique_jax.distort.bank import BANK
@@ -45,9 +41,9 @@ def live(tables: Sequence[Path]) -> Iterator[Rating]:
     """Copies of the references, which `orgs` marks, are left out, as everywhere."""
     scores_file, names_file = tables
     name = "dmos_new" if scores_file.name == "dmos_realigned.mat" else "dmos"
-    scores, orgs = _matlab(scores_file, name), _matlab(scores_file, "orgs")
-    deviations = _matlab(scores_file, "dmos_std") if name == "dmos_new" else None
-    references = _matlab(names_file, "refnames_all")
+    scores, orgs = vector(scores_file, name), vector(scores_file, "orgs")
+    deviations = vector(scores_file, "dmos_std") if name == "dmos_new" else None
+    references = vector(names_file, "refnames_all")
     images = [(folder, f"img{i}.bmp") for folder, count in LIVE_FOLDERS.items() for i in range(1, count + 1)]
     columns = {name: scores, "orgs": orgs, "refnames_all": references, "dmos_std": deviations}
     _same_length({key: values for key, values in columns.items() if values is not None}, len(images), scores_file)
@@ -136,7 +132,7 @@ def koniq10k(tables: Sequence[Path]) -> Iterator[Rating]:
 def clive(tables: Sequence[Path]) -> Iterator[Rating]:
     """The seven images that taught the observers, t1.bmp to t7.bmp, are left out, as everywhere."""
     variables = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
-    names, scores, deviations = (_matlab(path, name) for path, name in zip(tables, variables, strict=True))
+    names, scores, deviations = (vector(path, name) for path, name in zip(tables, variables, strict=True))
     _same_length(dict(zip(variables, (names, scores, deviations), strict=True)), len(names), tables[0])
     for i, name in enumerate(names):
         if not re.fullmatch(r"t[1-7]\.bmp", name.lower()):
@@ -212,21 +208,6 @@ def _words(path: Path) -> list[tuple[Place, list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text ({error}).") from error
     return [(Place(path, i), line.split()) for i, line in enumerate(lines, 1) if line.strip()]
-
-
-def _matlab(path: Path, name: str) -> list[str]:
-    """The vector `name` of a MATLAB file, numbers and cells of text alike as text."""
-    try:
-        found = loadmat(path)
-    except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error, MatReadError) as error:
-        raise UserError(f"{path} cannot be read as a MATLAB file ({error}); unpack it again.") from error
-    if name not in found:
-        known = ", ".join(key for key in found if not key.startswith("__"))
-        raise UserError(f"{path}: there is no variable {name!r} (variables found: {known}).")
-    values = np.ravel(found[name])
-    if values.dtype != object:
-        return [str(value) for value in values.tolist()]
-    return [str(np.ravel(value)[0]).strip() if np.size(value) else "" for value in values]
 
 
 def _same_length(columns: dict[str, Sequence[str]], expected: int, path: Path) -> None:

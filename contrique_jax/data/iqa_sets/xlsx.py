@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,11 +15,8 @@ from contrique_jax.errors import UserError
 
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-# what damaged archives and documents raise; RuntimeError: one that is encrypted
-_DAMAGED = (
-    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError),
-    *(ElementTree.ParseError, LookupError, ValueError, StopIteration),
-)
+MOST_BYTES = 1 << 23  # of a part; SPAQ's sheet has 3 MB
+MOST_COLUMNS = 16_384  # which Excel has
 _CELL = re.compile(r"([A-Z]+)[0-9]+")
 
 
@@ -36,27 +32,36 @@ def sheet_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[int, list
             if sheet is not None and sheet not in sheets:
                 raise UserError(f"{path}: there is no sheet {sheet!r} (sheets found: {', '.join(sheets)}).")
             part = sheets[sheet] if sheet is not None else next(iter(sheets.values()))
-            rows = ElementTree.fromstring(book.read(part)).iter(f"{_MAIN}row")
+            rows = _parsed(book, part).iter(f"{_MAIN}row")
             found = [(int(row.get("r", i)), _cells(row, strings)) for i, row in enumerate(rows, 1)]
-    except _DAMAGED as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged archives and documents raise nearly anything
         raise UserError(f"{path} cannot be read as an Excel workbook ({error}); unpack it again.") from error
     yield from (row for row in found if any(row[1]))
+
+
+def _parsed(book: zipfile.ZipFile, part: str) -> ElementTree.Element:
+    """Raises ValueError for a part that would unpack to more than MOST_BYTES."""
+    if book.getinfo(part).file_size > MOST_BYTES:
+        raise ValueError(f"{part} holds more than {MOST_BYTES >> 20} MiB")
+    return ElementTree.fromstring(book.read(part))
 
 
 def _shared_strings(book: zipfile.ZipFile) -> list[str]:
     name = "xl/sharedStrings.xml"
     if name not in book.namelist():
         return []
-    root = ElementTree.fromstring(book.read(name))
+    root = _parsed(book, name)
     return ["".join(text.text or "" for text in item.iter(f"{_MAIN}t")) for item in root.iter(f"{_MAIN}si")]
 
 
 def _sheets(book: zipfile.ZipFile) -> dict[str, str]:
     """Sheet name -> the part of the archive that holds it, in the workbook's order."""
-    links = ElementTree.fromstring(book.read("xl/_rels/workbook.xml.rels"))
+    links = _parsed(book, "xl/_rels/workbook.xml.rels")
     targets = {link.get("Id"): link.get("Target", "") for link in links}
     found = {}
-    for item in ElementTree.fromstring(book.read("xl/workbook.xml")).iter(f"{_MAIN}sheet"):
+    for item in _parsed(book, "xl/workbook.xml").iter(f"{_MAIN}sheet"):
         target = targets[item.get(_LINK)]
         found[item.get("name", "")] = target.lstrip("/") if target.startswith("/") else f"xl/{target}"
     return found
@@ -68,6 +73,8 @@ def _cells(row: ElementTree.Element, strings: list[str]) -> list[str]:
     for cell in row.iter(f"{_MAIN}c"):
         match = _CELL.fullmatch(cell.get("r", ""))
         column = _column_number(match[1]) if match else len(values)
+        if column >= MOST_COLUMNS:
+            raise ValueError(f"a cell in column {column + 1}")
         values += [""] * (column + 1 - len(values))
         values[column] = _text(cell, strings)
     return values
@@ -87,5 +94,11 @@ def _text(cell: ElementTree.Element, strings: list[str]) -> str:
         return "".join(text.text or "" for text in cell.iter(f"{_MAIN}t")).strip()
     value = cell.findtext(f"{_MAIN}v") or ""
     if kind == "s" and value:
-        return strings[int(value)].strip()
+        return strings[_index(value)].strip()
     return value.removesuffix(".0") if kind == "n" else value.strip()
+
+
+def _index(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"the number {text!r} of a text")
+    return int(text)

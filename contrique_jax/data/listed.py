@@ -1,0 +1,62 @@
+"""Images as a command line names them: files, folders and globs, tables and lists of paths, a list on stdin."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from contrique_jax.data.image_files import LeftOut, Listing, find_images
+from contrique_jax.errors import UserError
+from contrique_jax.io.csv_rows import beside, table_paths
+from contrique_jax.io.regular import read_bytes
+
+STDIN, TABLES, LISTS = "-", (".csv", ".tsv"), (".txt", ".lst")
+
+
+def find_listed(paths: Sequence[str], path_column: str | None = None) -> Listing:
+    """As `find_images`; of a csv those of its column `path` or `path_column`, of a text file one a line, and of `-` the same
+    from stdin (a line, or what `find -print0` writes). What lists name is taken whether or not it is there; relative names
+    in files start beside them. Each file once.
+
+    Raises UserError if a path matches no image and for a list that cannot be read or is empty.
+    """
+    found: dict[str, Path] = {}
+    named, left_out = set(), LeftOut()
+    for path in paths:
+        listed = _listed(path, path_column)
+        listing = find_images([path], left_out) if listed is None else Listing(listed, set(listed), left_out)
+        for image in listing.files:
+            first = found.setdefault(os.path.abspath(image), image)
+            if image in listing.named:
+                named.add(first)
+    return Listing(list(found.values()), named, left_out)
+
+
+def _listed(path: str, path_column: str | None) -> list[Path] | None:
+    """What a list names; None if `path` is none."""
+    suffix = Path(path).suffix.lower()
+    if path == STDIN:
+        if sys.stdin.isatty():
+            raise UserError("-: paths are read from stdin, which is this terminal; pipe a list into it.")
+        return [Path(name) for name in _lines(sys.stdin.buffer.read(), "-")]
+    file = Path(path).expanduser()
+    if os.path.isdir(file) or suffix not in (*TABLES, *LISTS):
+        return None
+    if suffix in TABLES:
+        return table_paths(file, "PATH", path_column)
+    try:
+        names = _lines(read_bytes(file), path)
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
+    folder = beside(file, names)
+    return [folder / Path(name).expanduser() for name in names]
+
+
+def _lines(data: bytes, path: str) -> list[str]:
+    pieces = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    names = [os.fsdecode(piece) for piece in pieces if piece.strip()]
+    if not names:
+        raise UserError(f"{path}: it lists no images; write one path a line.")
+    return names
