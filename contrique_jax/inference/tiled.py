@@ -175,6 +175,8 @@ def _weights(variables: Variables, piece: Piece) -> tuple[Any, Any]:
 
 def _channels(params: Any) -> int:
     """Of the map that a piece makes."""
+    if "layer1" in params:  # the start of a ResNet goes on to its first block
+        return _channels(params["layer1"]["0"])
     if "blocks" in params:  # the start of an EfficientNet-Lite0 goes on to its first stage
         return int(params["blocks"]["0"]["0"]["conv_pw"]["weight"].shape[-1])
     last = next(name for name in ("conv_pwl", "conv3", "conv2", "conv1") if name in params)
