@@ -360,6 +360,6 @@ def test_no_system_is_known_outside_its_recipe():
             parts = set(name.split(".")) - {"contrique_jax"}
             assert not parts & set(SYSTEMS), f"{module} imports {name}"
         words = MODULES[module].read_text(encoding="utf-8").replace("contrique_jax", "").replace("contrique-jax", "")
-        found = [s for s in SYSTEMS[:8] if s in words.lower().replace("configs/contrique_resnet50", "")]
+        found = [s for s in SYSTEMS[:8] if s in words.lower().replace("contrique_resnet50", "")]
         allowed = ["contrique"] if module in ("plan", "planning.topology", "training.load") else []
         assert found in ([], allowed), f"{module} names {found}"
