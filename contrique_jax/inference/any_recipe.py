@@ -32,10 +32,9 @@ class RecipeExtractor(Extractor):
         self.config, self.sign, self.recipe = config, sign, recipe_named(config.recipe)
         self.scales = 1 if self.recipe.gives == "score" else 2
         self.model, self.variables = config.model, jax.device_put(variables)
-        self.model_hash = _name_of(variables)
+        self.model_hash = _name_of(variables, getattr(config.model, "features", "pooled"))
         self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
         self._workers, self._windows = workers or available_cores(), False
-        self._constants = self.recipe.constants(config)
         one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
         self.width = self.scales * jax.eval_shape(self._applied, variables, one).shape[1]
 
@@ -49,7 +48,7 @@ class RecipeExtractor(Extractor):
         return self.scales == 1
 
     def _applied(self, variables: Any, images: Array, valid: Array | None = None) -> Float[Array, "n d"]:
-        found = self.recipe.apply(self.config, variables, self._constants, images, valid, None)
+        found = self.recipe.apply(self.config, variables, {}, images, valid, None)
         return self.sign * (found[:, None] if self.gives_scores else found)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
@@ -97,9 +96,9 @@ def open_extractor(spec: str, *, windows: bool = False, **limits: Any) -> Extrac
     return extractor.with_maps() if windows else extractor
 
 
-def _name_of(variables: dict[str, Any]) -> str:
-    """Twelve hexadecimal digits that name these weights."""
-    digest = hashlib.sha256()
+def _name_of(variables: dict[str, Any], features: str) -> str:
+    """Twelve hexadecimal digits that name these weights, and which features are taken of them."""
+    digest = hashlib.sha256(b"" if features == "pooled" else features.encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(np.asarray(leaf, np.float32)).data)

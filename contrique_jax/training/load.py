@@ -47,6 +47,10 @@ def load_any(spec: str) -> tuple[Config, Variables]:
         config.model.validate()
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error}).") from error
+    try:
+        recipe_named(name).check(config.model, variables)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     return config, variables
 
 

@@ -22,6 +22,7 @@ from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
+from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
@@ -51,7 +52,16 @@ def tiny_arniqa() -> ArniqaConfig:
     return config
 
 
-TINY = {"contrique": tiny_config.get_config, "arniqa": tiny_arniqa}
+def tiny_head() -> HeadConfig:
+    kept = {"pristine": "scenes:24", "authentic": "scenes:24", "height": 64, "width": 96, "view_size": 32, "views": 2}
+    config = HeadConfig(
+        data=HeadData(**kept, augment_on="host", batch_size=16, loader="threads", type_weights=tiny_config.FEW_TYPES)
+    )
+    config.model = HeadModel("random", "", "resnet18", 4, "unit", hidden_width=24, head_width=16, projection_dim=8)
+    return config
+
+
+TINY = {"contrique": tiny_config.get_config, "contrique_head": tiny_head, "arniqa": tiny_arniqa}
 
 
 @pytest.fixture(params=[*RECIPES, "toy"])
@@ -233,7 +243,9 @@ def test_a_resumed_run_is_bit_equal(name, tmp_path, monkeypatch):
     assert (tmp_path / "cut" / "metrics.jsonl").read_text() == texts[1]
     description, variables = read_folder(tmp_path / "whole" / "model")
     assert description["recipe"] == name
-    same(variables, {part: whole.variables[part] for part in ("params", "batch_stats")})
+    model, kept = recipe_of(config).finished(config, whole.variables, whole.constants)
+    same(variables, kept)
+    recipe_of(config).check(model, variables)
     if name != "contrique":
         with pytest.raises(UserError, match=f"a model of the recipe '{name}'"):
             load_model(tmp_path / "whole" / "model")
@@ -250,7 +262,8 @@ def test_plan_compiles_it(name):
 def test_padding_changes_nothing(name):
     """A batch padded at the bottom and right gives each image what it gives alone."""
     config, recipe = tiny(name), recipe_named(name)
-    variables, constants = recipe.init(config, 0), recipe.constants(config)
+    constants = recipe.constants(config)
+    _, variables = recipe.finished(config, recipe.init(config, 0), constants)
     image = np.random.default_rng(SEED_OF_NOISE).random((1, 48, 64, 3)).astype(np.float32)
     padded = np.zeros((1, 64, 96, 3), np.float32)
     padded[:, :48, :64] = image
