@@ -212,7 +212,12 @@ def apply(
     reference: Array | None = None,
 ) -> Float[Array, "n d"]:
     statistics = encoder.encode(config.model.of_trunk, _trunk_of(variables), stack, valid)
-    return head.features(_widths(config.model), variables, statistics, config.model.features)
+    return of_statistics(config.model, variables, statistics)
+
+
+def of_statistics(model: HeadModel, variables: Variables, statistics: Float[Array, "n i"]) -> Float[Array, "n d"]:
+    """What `apply` gives, of the trunk's statistics at one size."""
+    return head.features(_widths(model), variables, statistics, model.features)
 
 
 def _widths(model: HeadModel) -> head.Widths:

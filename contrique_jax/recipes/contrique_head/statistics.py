@@ -149,7 +149,7 @@ class _Describer:
         if self.ready and self.source.classes is not None:
             class_id = np.full(self.views, self.source.classes[read])
         if not self.config.data.colours:
-            views = views._replace(colour=np.full((self.views, 2), COLOURS.index("none"), np.int32))
+            views = views._replace(colour=np.full_like(views.colour, COLOURS.index("none")))
         known = self._known(content)
         draws = Draws(np.zeros(self.views, int), class_id, keys, views)
         one = _One(self.source.name, stack, class_id[:1] if self.ready else None)
