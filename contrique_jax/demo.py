@@ -114,7 +114,7 @@ def train(run: Path, *flags: str) -> None:
     """Trains the demo's head, or goes on where it was."""
     from contrique_jax import main as training
 
-    line = [f"--config={Path(demo_unseen.__file__)}", f"--workdir={run}", *flags]
+    line = [f"--config={Path(demo_unseen.__file__)}", f"--workdir={run}", "--distributed=off", *flags]
     print(f"contrique-jax train {' '.join(line)}", flush=True)
     training.main(line)
 
@@ -134,13 +134,16 @@ def frozen(told: Unseen) -> dict[str, Float[np.ndarray, "n d"]]:
 
 def of_head(run: Path, stages: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     """The trained head's features from those of the network that it stands on, at both sizes."""
+    import jax.numpy as jnp
+
+    from contrique_jax.recipes.contrique_head.config import HeadModel
     from contrique_jax.recipes.contrique_head.recipe import of_statistics
     from contrique_jax.training.load import load_any
 
     config, variables = load_any(str(run))
-    return np.concatenate(
-        [np.asarray(of_statistics(config.model, variables, half)) for half in np.split(stages, 2, axis=1)], axis=1
-    )
+    assert isinstance(config.model, HeadModel)
+    found = [of_statistics(config.model, variables, jnp.asarray(half)) for half in np.split(stages, 2, axis=1)]
+    return np.concatenate([np.asarray(each) for each in found], axis=1)
 
 
 def print_table(found: dict[str, dict[str, float]]) -> None:

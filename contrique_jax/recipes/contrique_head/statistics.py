@@ -149,7 +149,8 @@ class _Describer:
         if self.ready and self.source.classes is not None:
             class_id = np.full(self.views, self.source.classes[read])
         if not self.config.data.colours:
-            views = views._replace(colour=np.full_like(views.colour, COLOURS.index("none")))
+            plain = np.full_like(views.colour, COLOURS.index("none"))
+            views = views._replace(colour=plain)  # type: ignore[arg-type]
         known = self._known(content)
         draws = Draws(np.zeros(self.views, int), class_id, keys, views)
         one = _One(self.source.name, stack, class_id[:1] if self.ready else None)
