@@ -1,8 +1,8 @@
-"""The demo's training alone: a narrow ResNet-18 on small procedural scenes, a few minutes on two cores, no data to fetch.
+"""The demo's training alone: a head on the embedded network, on small procedural scenes; a minute on two cores.
 
 python -m contrique_jax.main --config configs/demo.py --workdir demo_out/run
 """
 
-from contrique_jax.demo import get_config
+from contrique_jax.demo_unseen import get_config
 
 __all__ = ["get_config"]

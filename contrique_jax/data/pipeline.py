@@ -38,6 +38,10 @@ class RowRecipe(Protocol):
     def roles(self) -> tuple[str, ...]:
         """The fields of config.data that are sources."""
 
+    def prepared(self, config: Any, sources: Sources, broken: BrokenLog) -> Sources:
+        """The sources as the functions below take them: what costs much and is the same in every epoch is done here, once
+        before the first step. Most recipes hand them on."""
+
     # pure functions of (seed, step, row), so that a run resumes exactly on any number of hosts
 
     def draw(self, config: Any, sources: Sources, step: int, rows: range) -> tuple[Tree, ...]:
@@ -64,6 +68,7 @@ class Pipeline:
     def __init__(self, config: Config, recipe: RowRecipe, sources: Sources, *, rows: range, broken: BrokenLog):
         """`rows`: this process's share of the global batch, a multiple of the roles. Raises UserError if a
         source cannot fill its share of a batch or the loader is not installed."""
+        sources = recipe.prepared(config, sources, broken)
         self.config, self.recipe, self.sources, self.rows, self.broken = config, recipe, sources, rows, broken
         self.counts = {role: len(source) for role, source in sources.items()}
         check_sizes(self.counts, config.data.batch_size)

@@ -31,7 +31,7 @@ class RecipeExtractor(Extractor):
         self.config, self.sign, self.recipe = config, sign, recipe_named(config.recipe)
         self.scales = 1 if self.recipe.gives == "score" else 2
         self.model, self.variables = config.model, jax.device_put(variables)
-        self.model_hash = _name_of(variables)
+        self.model_hash = _name_of(variables, getattr(config.model, "features", "pooled"))
         self.shorter_side, self.memory = shorter_side, memory
         self._workers, self._windows = workers or available_cores(), False
         self.max_megapixels, size = limits(max_megapixels, memory, None, variables)
@@ -50,7 +50,7 @@ class RecipeExtractor(Extractor):
         return self.scales == 1
 
     def _applied(self, variables: Any, images: Array, valid: Array | None = None) -> Float[Array, "n d"]:
-        found = self.recipe.apply(self.config, variables, self._constants, images, valid, None)
+        found = self.recipe.apply(self.config, variables, {}, images, valid, None)
         return self.sign * (found[:, None] if self.gives_scores else found)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
@@ -103,9 +103,9 @@ def open_extractor(spec: str, *, windows: bool = False, **limits: Any) -> Extrac
     return extractor.with_maps() if windows else extractor
 
 
-def _name_of(variables: dict[str, Any]) -> str:
-    """Twelve hexadecimal digits that name these weights."""
-    digest = hashlib.sha256()
+def _name_of(variables: dict[str, Any], features: str) -> str:
+    """Twelve hexadecimal digits that name these weights, and which features are taken of them."""
+    digest = hashlib.sha256(b"" if features == "pooled" else features.encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(np.asarray(leaf, np.float32)).data)

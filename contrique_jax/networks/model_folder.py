@@ -99,7 +99,8 @@ def save_model(
     """Writes a model folder: beside it first, then renamed, so that a reader never meets half a file.
 
     `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. With `half_kernels`
-    the kernels of convolutions are rounded to float16, which halves the file. Other files in an existing folder are left
+    the kernels of convolutions are rounded to float16, which halves the file; those that float16 holds exactly, as a frozen
+    trunk's, are stored so in any case. Other files in an existing folder are left
     alone. Raises UserError if the place cannot be written.
     """
     folder = Path(os.path.abspath(folder))
@@ -112,8 +113,7 @@ def save_model(
         "licence": licence,
     }
     flat = to_flat(variables)
-    if half_kernels:
-        flat = {name: array.astype(np.float16) if array.ndim == 4 else array for name, array in flat.items()}
+    flat = {name: _packed(array, half_kernels) if array.ndim == 4 else array for name, array in flat.items()}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file stands where the model folder should be; remove it or choose another name.")
@@ -134,6 +134,12 @@ def save_model(
         raise UserError(sentence) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _packed(kernel: np.ndarray, rounded: bool) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = kernel.astype(np.float16)
+    return half if rounded or np.array_equal(half, kernel) else kernel
 
 
 def preprocessing(model: Any) -> dict[str, Any]:

@@ -11,35 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.networks.encoder import Variables, encoder_of, feature_width, scaled
-from contrique_jax.networks.layers import Statistics, decayed, drawn, kaiming_uniform, parameter
+from contrique_jax.networks.layers import BiasedLinear, Statistics, decayed, drawn
 from contrique_jax.networks.pooling import global_mean, normalise
-
-
-class BiasedLinear(nnx.Module):
-    """x @ weight + bias, computed in `dtype`, returned in float32; both drawn as torch's."""
-
-    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype):
-        self.dtype = dtype
-        self.weight = parameter((inputs, outputs), kaiming_uniform)
-        self.bias = parameter((outputs,), functools.partial(_like_torch, inputs), decays=False)
-
-    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
-        precision = lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
-        weight = self.weight[...].astype(self.dtype)
-        product = jnp.dot(x.astype(self.dtype), weight, precision=precision, preferred_element_type=jnp.float32)
-        return product + self.bias[...]
-
-
-def _like_torch(inputs: int, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    bound = 1 / np.sqrt(inputs)
-    return generator.uniform(-bound, bound, shape).astype(np.float32)
 
 
 class PairProjector(nnx.Module):

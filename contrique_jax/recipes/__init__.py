@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # name, as config.json and model.json carry it -> module, imported on demand
 RECIPES = {
     "contrique": "contrique_jax.recipes.contrique.recipe",
+    "contrique_head": "contrique_jax.recipes.contrique_head.recipe",
     "arniqa": "contrique_jax.recipes.arniqa.recipe",
 }
 

@@ -82,6 +82,13 @@ class Recipe(RowRecipe, Protocol):
 
     # inference
 
+    def finished(self, config: Any, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
+        """What a model folder holds after training: the architecture, and "params" and "batch_stats" with all that `apply`
+        needs, a frozen trunk too."""
+
+    def check(self, model: Any, variables: Variables) -> None:
+        """Raises UserError, without the file's name, if a model folder's weights are not what its architecture says."""
+
     def score_range(self, config: Any) -> tuple[float, float, bool]:
         """Only of a recipe that gives scores: the ends of their scale, and whether higher is better."""
 
@@ -94,7 +101,7 @@ class Recipe(RowRecipe, Protocol):
         valid: Array | None,
         reference: Array | None,
     ) -> Float[Array, "..."]:
-        """Images [n, h, w, 3] of the sizes `valid` [n, 2] -> features [n, d], or scores [n]."""
+        """With `finished` variables: images [n, h, w, 3] of the sizes `valid` [n, 2] -> features [n, d], or scores [n]."""
 
 
 def row_keys(seed: int, step: Array, rows: int) -> UInt32[Array, "n 2"]:
@@ -108,6 +115,20 @@ def all_rows(x: Float[Array, "n *rest"], axis: str) -> Float[Array, "m *rest"]:
     place = lax.axis_index(axis) * len(x)
     whole = jnp.zeros((len(x) * lax.axis_size(axis), *x.shape[1:]), x.dtype)
     return lax.psum(lax.dynamic_update_slice_in_dim(whole, x, place, 0), axis)
+
+
+def check_shapes(shapes: Variables, variables: Variables) -> None:
+    """Raises UserError if weights lack an array, have one too many or one of another shape."""
+
+    def named(tree: Variables) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path({part: tree[part] for part in ("params", "batch_stats")})
+        return {jax.tree_util.keystr(path[1:], simple=True, separator="."): leaf.shape for path, leaf in leaves}
+
+    ours, theirs = named(shapes), named(variables)
+    wrong = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"the weights do not fit the architecture: {', '.join(wrong[:3])}{more}; save the model again.")
 
 
 def check_same_encoder(config: Any, model: Any) -> None:

@@ -58,6 +58,10 @@ def load_any(spec: str) -> tuple[Config, Variables]:
     except UserError as error:
         raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error})") from error
     variables = read_weights(folder, recipe.variable_shapes(config))
+    try:
+        recipe.check(config.model, variables)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     return config, variables
 
 

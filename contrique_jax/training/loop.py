@@ -167,12 +167,12 @@ def _metrics(workdir: Path, first: int, steps: int, config: Config) -> AbstractC
 
 
 def _save_model(config: Config, run: Workdir, state: TrainState, steps: int) -> None:
-    variables = {name: jax.device_get(state.variables.get(name, {})) for name in ("params", "batch_stats")}
+    model, variables = recipe_of(config).finished(config, *jax.device_get((state.variables, state.constants)))
     provenance: dict[str, object] = {"steps": steps, "seed": config.train.seed}
     provenance |= {role: getattr(config.data, role) for role in recipe_of(config).roles}
     provenance |= {"broken_images": len(run.broken_images())}
     provenance |= {"init_from": config.train.init_from} if config.train.init_from else {}
-    save_model(run.folder / "model", config.model, variables, provenance=provenance, recipe=config.recipe)
+    save_model(run.folder / "model", model, variables, provenance=provenance, recipe=config.recipe)
 
 
 if __name__ == "__main__":

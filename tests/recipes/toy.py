@@ -9,7 +9,7 @@ import numpy as np
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
 from contrique_jax.networks.pooling import normalise
-from contrique_jax.recipes.recipe import all_rows
+from contrique_jax.recipes.recipe import all_rows, check_shapes
 from tests.recipes.toy_config import ToyConfig as Config
 
 __all__ = ["Config"]
@@ -109,6 +109,18 @@ def decays(config, variables):
 
 def score_range(config):
     return -1.0, 1.0, True
+
+
+def prepared(config, sources, broken):
+    return sources
+
+
+def finished(config, variables, constants):
+    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
+
+
+def check(model, variables):
+    check_shapes(init(ToyConfig(model=model), 0), variables)
 
 
 def apply(config, variables, constants, stack, valid, reference=None):

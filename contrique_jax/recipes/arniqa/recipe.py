@@ -27,7 +27,7 @@ from contrique_jax.networks.layers import Statistics
 from contrique_jax.recipes.arniqa.chain import Chain, degrade, degrade_many, draw_chain
 from contrique_jax.recipes.arniqa.config import ArniqaConfig as Config
 from contrique_jax.recipes.arniqa.groups import TYPES
-from contrique_jax.recipes.recipe import Variables, check_same_encoder
+from contrique_jax.recipes.recipe import Variables, check_same_encoder, check_shapes
 
 name = "arniqa"
 roles = ("pristine",)
@@ -61,6 +61,10 @@ def canvas(config: Config) -> tuple[int, int]:
 
 def describe(config: Config, sources: Sources) -> str:
     return f"{len(sources['pristine'])} pristine images"
+
+
+def prepared(config: Config, sources: Sources, broken: BrokenLog) -> Sources:
+    return sources
 
 
 def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[Draws]:
@@ -192,6 +196,14 @@ def decays(config: Config, variables: Variables) -> Tree:
     if config.optim.decay_mask == "no_norm":
         return pair_projector.decays(config.model)
     return jax.tree.map(lambda leaf: True, variables["params"])
+
+
+def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
+    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
+
+
+def check(model: Any, variables: Variables) -> None:
+    check_shapes(jax.eval_shape(lambda: pair_projector.init(model, 0)), variables)
 
 
 def apply(

@@ -60,10 +60,11 @@ def _choices(
     return jax.vmap(row)(rows)
 
 
-def draw(data: DataConfig, seed: int, counts: tuple[int, int], step: int, rows: range) -> tuple[Draws, Draws]:
-    """(synthetic, authentic) choices for these rows of 0-based `step`; `counts`: images of the two sources."""
+def for_rows(
+    data: DataConfig, seed: int, step: int, numbers: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " n"], UInt32[np.ndarray, "n 2"], ViewDraw]:
+    """Classes, what distortions draw from, and views (fields [n, 2]) of these rows of a step."""
     types, shares = type_table(data.type_weights)
-    numbers = np.arange(rows.start, rows.stop, dtype=np.int32)
     # on the host's processor, whatever the training devices are
     with jax.default_device(host_device()):
         chosen = _choices(
@@ -72,6 +73,13 @@ def draw(data: DataConfig, seed: int, counts: tuple[int, int], step: int, rows: 
         class_id, key, views = jax.tree.map(np.asarray, chosen)
     if data.merge_identity_classes:
         class_id = np.where(np.isin(class_id, bank.IDENTITIES), np.int32(bank.PRISTINE), class_id)
+    return class_id, key, views
+
+
+def draw(data: DataConfig, seed: int, counts: tuple[int, int], step: int, rows: range) -> tuple[Draws, Draws]:
+    """(synthetic, authentic) choices for these rows of 0-based `step`; `counts`: images of the two sources."""
+    numbers = np.arange(rows.start, rows.stop, dtype=np.int32)
+    class_id, key, views = for_rows(data, seed, step, numbers)
     halves = []
     for role in (0, 1):
         mine = numbers % 2 == role

@@ -26,7 +26,7 @@ from contrique_jax.recipes.contrique.batches import (
     load_crops,
     synthetic_views,
 )
-from contrique_jax.recipes.recipe import Variables, check_same_encoder
+from contrique_jax.recipes.recipe import Variables, check_same_encoder, check_shapes
 
 name = "contrique"
 roles = ("pristine", "authentic")
@@ -47,6 +47,10 @@ def _ready(sources: Sources | None) -> bool:
 def describe(config: Config, sources: Sources) -> str:
     kind = "ready distorted" if _ready(sources) else "pristine"
     return f"{len(sources['pristine'])} {kind} and {len(sources['authentic'])} authentic images"
+
+
+def prepared(config: Config, sources: Sources, broken: BrokenLog) -> Sources:
+    return sources
 
 
 def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[order.Draws, order.Draws]:
@@ -162,6 +166,14 @@ def decays(config: Config, variables: Variables) -> Tree:
         return config.optim.decay_mask == "all" or not (module.startswith("bn") and parent != "encoder")
 
     return jax.tree_util.tree_map_with_path(touched, variables["params"])
+
+
+def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
+    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
+
+
+def check(model: Any, variables: Variables) -> None:
+    check_shapes(encoder.variable_shapes(model), variables)
 
 
 def apply(

@@ -1,0 +1,90 @@
+"""The head's config. Annotations are types and not strings: the flags read them."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from contrique_jax.config import (
+    ENCODERS,
+    INPUT_SCALINGS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    require,
+)
+
+FEATURES = ("head", "stages", "stages+head")
+
+
+@dataclass
+class HeadData(DataConfig):
+    """CONTRIQUE's photographs and views, of which each photograph has a fixed number."""
+
+    pristine: str = "scenes:200"
+    authentic: str = "scenes:200"
+    augment_on: str = "device"  # rows are a few numbers, which cost nothing to finish
+    view_size: int = 192  # half of a 384 x 512 photograph then needs no black border
+    views: int = (
+        8  # of each photograph, whose statistics are computed once; each under a distortion and crops of its own
+    )
+    colours: bool = False  # True: views in the paper's five colour spaces; False: as they are
+
+    def validate(self) -> None:
+        super().validate()
+        require(self.views >= 1, "data.views", self.views, "at least 1")
+
+
+@dataclass
+class HeadModel:
+    """A frozen trunk and a head on the mean and deviation of its stages' last maps."""
+
+    # the network that stays as it is: an embedded model's name, a model folder, a run's workdir, or "random"
+    trunk: str = "lite0"
+    trunk_hash: str = ""  # of a finished model: which weights that were; a run leaves it empty
+    encoder: str = "efficientnet_lite0"  # of the trunk, as are base_width and input_scaling
+    base_width: int = 64
+    input_scaling: str = "centred"
+    hidden_width: int = 1024
+    head_width: int = 512  # the head's features of one size of an image
+    projection_dim: int = 128
+    # of the finished model: "head", "stages" (the trunk's, standardised), or both side by side, "stages+head"
+    features: str = "head"
+
+    def validate(self) -> None:
+        require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
+        require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
+        require(
+            self.input_scaling in INPUT_SCALINGS, "model.input_scaling", self.input_scaling,
+            f"one of {', '.join(INPUT_SCALINGS)}",
+        )  # fmt: skip
+        require(self.features in FEATURES, "model.features", self.features, f"one of {', '.join(FEATURES)}")
+        for name in ("hidden_width", "head_width", "projection_dim"):
+            require(getattr(self, name) >= 2, f"model.{name}", getattr(self, name), "at least 2")
+
+    @property
+    def of_trunk(self) -> ModelConfig:
+        """The trunk as an encoder without a projector."""
+        return ModelConfig(
+            encoder=self.encoder, base_width=self.base_width, input_scaling=self.input_scaling, features="stages",
+            patches=1, projection_dim=0, compute_dtype="float32",
+        )  # fmt: skip
+
+
+@dataclass
+class HeadConfig(Config):
+    """Everything that a run depends on."""
+
+    recipe: ClassVar[str] = "contrique_head"
+    rows_together: ClassVar[int] = 2
+
+    data: HeadData = field(default_factory=HeadData)
+    model: HeadModel = field(default_factory=HeadModel)  # type: ignore[assignment]
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(optimiser="adamw", learning_rate=1e-3, weight_decay=1e-2)
+    )
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=60))
+
+    def validate(self) -> None:
+        self.validate_parts()
+        require(self.optim.decay_mask == "no_norm", "optim.decay_mask", self.optim.decay_mask, "no_norm in this recipe")

@@ -1,0 +1,233 @@
+"""CONTRIQUE with a frozen trunk: a small head learns on the statistics of its stages, which are computed once.
+
+Classes and loss are CONTRIQUE's. A photograph has a fixed number of views, each a full-size and a half-size crop; a record
+is a view. An authentic photograph is a class of its own, of all its views in the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float16, Int
+
+from contrique_jax.data.broken import BrokenLog
+from contrique_jax.data.order import records
+from contrique_jax.data.pipeline import Sources, Tree, in_turn
+from contrique_jax.distort.bank import NUM_CLASSES
+from contrique_jax.errors import UserError
+from contrique_jax.losses.nt_xent import nt_xent_of_patches
+from contrique_jax.networks import encoder, head
+from contrique_jax.networks.model_folder import DESCRIPTION, content_hash, embedded_folder, load_model
+from contrique_jax.recipes.contrique_head.config import HeadConfig as Config
+from contrique_jax.recipes.contrique_head.config import HeadModel
+from contrique_jax.recipes.contrique_head.statistics import Described, described
+from contrique_jax.recipes.recipe import Variables, check_shapes
+
+name = "contrique_head"
+roles = ("pristine", "authentic")
+rows_together = 2
+gives = "features"
+takes_reference = False
+
+
+class Draws(NamedTuple):
+    """The choices for n rows of one role."""
+
+    record: Int[np.ndarray, " n"]
+    class_id: Int[np.ndarray, " n"]
+
+
+class Rows(NamedTuple):
+    """Views of photographs; of one row, without the axis n."""
+
+    vectors: Float16[Array, "n 2 d"]
+    classes: Int[Array, " n"]
+
+
+def canvas(config: Config) -> tuple[int, int]:
+    return config.data.height, config.data.width
+
+
+def describe(config: Config, sources: Sources) -> str:
+    counts = {role: len(source) // config.data.views for role, source in sources.items()}
+    said = " and ".join(f"{count} {role}" for role, count in counts.items())
+    return f"a head on {config.model.trunk}, {said} photographs in {config.data.views} views each"
+
+
+def prepared(config: Config, sources: Sources, broken: BrokenLog) -> Sources:
+    return described(config, sources, constants(config), broken)
+
+
+def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[Draws, Draws]:
+    numbers, share, found = np.arange(rows.start, rows.stop), config.data.batch_size // 2, []
+    for role, key in enumerate(roles):
+        every, classes = records(config.train.seed, step, role, len(sources[key]), share), sources[key].classes
+        if classes is None:
+            # the place in the batch of the photograph's first view
+            _, first, which = np.unique(every // config.data.views, return_index=True, return_inverse=True)
+            own = NUM_CLASSES + first[which]
+        else:
+            own = classes[every]
+        mine = numbers[numbers % 2 == role] // 2
+        found.append(Draws(every[mine], own[mine].astype(np.int32)))
+    return found[0], found[1]
+
+
+def load(config: Config, sources: Sources, role: int, draws: Draws, row: int, broken: BrokenLog) -> Rows:
+    source = sources[roles[role]]
+    assert isinstance(source, Described)
+    return Rows(source.vectors[draws.record[row]], draws.class_id[row])
+
+
+def example_shapes(config: Config, sources: Sources | None = None) -> tuple[Rows, Rows]:
+    vectors = jax.ShapeDtypeStruct((2, _widths(config.model).inputs), np.float16)
+    return 2 * (Rows(vectors, jax.ShapeDtypeStruct((), np.int32)),)  # type: ignore[arg-type,return-value]
+
+
+def finish_row(config: Config, role: int, example: Rows) -> Rows:
+    return example
+
+
+def finish(config: Config, examples: tuple[Rows, ...]) -> Rows:
+    return Rows(*(in_turn(parts, jnp.stack) for parts in zip(*examples, strict=True)))
+
+
+def init(config: Config, seed: int) -> Variables:
+    return head.init(_widths(config.model), seed)
+
+
+def variable_shapes(config: Config) -> Variables:
+    return _shapes(config.model)
+
+
+def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
+    """The head and its projector, of a head of the same widths on the same trunk."""
+    spec = config.train.init_from
+    if not isinstance(model, HeadModel):
+        raise UserError(
+            f"config.train.init_from={spec}: is no head; name a head's model, or {spec} as config.model.trunk."
+        )
+    trunk = content_hash(config.model.of_trunk, constants(config))
+    if model.trunk_hash != trunk:
+        raise UserError(
+            f"config.train.init_from={spec}: its trunk is {model.trunk_hash} and config.model.trunk={config.model.trunk} is "
+            f"{trunk}; name a head on the same trunk."
+        )
+    if _widths(model) != _widths(config.model):
+        raise UserError(
+            f"config.train.init_from={spec}: its widths are {_widths(model)}; take the same or draw a new head."
+        )
+    return {part: {key: theirs[part][key] for key in drawn[part]} for part in drawn}, "its head and its projector"
+
+
+def constants(config: Config) -> Tree:
+    """The trunk."""
+    return _trunk(config.model.trunk, config.model.encoder, config.model.base_width, config.model.input_scaling)
+
+
+@functools.lru_cache(maxsize=2)
+def _trunk(spec: str, *architecture: Any) -> Variables:
+    """Weights of the encoder alone, on the host. Raises UserError if there is none or it is another encoder."""
+    fields = ("encoder", "base_width", "input_scaling")
+    if spec == "random":
+        return encoder.init_model(HeadModel(**dict(zip(fields, architecture, strict=True))).of_trunk, 0)
+    path = Path(spec).expanduser()
+    folder = next((at for at in (path, path / "model") if (at / DESCRIPTION).is_file()), None) or embedded_folder(spec)
+    if folder is None:
+        raise UserError(
+            f"config.model.trunk={spec}: there is no such model; give a model folder, a run's workdir, a name of "
+            "`contrique-jax models` or random."
+        )
+    model, variables = load_model(folder)
+    for field, ours in zip(fields, architecture, strict=True):
+        if getattr(model, field) != ours:
+            raise UserError(
+                f"config.model.trunk={spec}: its {field} is {getattr(model, field)!r} and config.model.{field} is {ours!r}; "
+                f"set --config.model.{field}={getattr(model, field)} or name another trunk."
+            )
+    return _trunk_of(variables)
+
+
+def _trunk_of(variables: Variables) -> Variables:
+    return {part: {"encoder": variables[part]["encoder"]} for part in ("params", "batch_stats")}
+
+
+def forward(
+    config: Config, variables: Variables, constants: Tree, batch: Rows, keys: Array, axis: str | None
+) -> tuple[Float[Array, "n 2 p"], Variables]:
+    """Projections of both crops."""
+    z, stats = head.project(_widths(config.model), variables, batch[0], axis)
+    return z, {"batch_stats": stats}
+
+
+def objective(
+    config: Config, variables: Variables, outputs: Float[Array, "n 2 p"], batch: Rows, axis: str
+) -> tuple[Float[Array, ""], Variables, dict[str, Array]]:
+    """Multi-positive NT-Xent; views of an authentic photograph may lie on any device."""
+    classes = NUM_CLASSES + config.data.batch_size // 2
+    loss = nt_xent_of_patches(
+        outputs.swapaxes(0, 1)[:, :, None],
+        batch[1],
+        num_classes=classes,
+        shared_classes=classes,
+        temperature=config.loss.temperature,
+        block_size=config.loss.block_size,
+        axis=axis,
+    )
+    return loss, {}, {}
+
+
+def after_update(config: Config, variables: Variables) -> Variables:
+    return variables
+
+
+def decays(config: Config, variables: Variables) -> Tree:
+    return head.decays(_widths(config.model))
+
+
+def finished(config: Config, variables: Variables, constants: Tree) -> tuple[HeadModel, Variables]:
+    """Trunk, head and projector; the trunk's weights are named by their hash."""
+    model = dataclasses.replace(config.model, trunk_hash=content_hash(config.model.of_trunk, constants))
+    return model, {part: constants[part] | variables[part] for part in ("params", "batch_stats")}
+
+
+def check(model: HeadModel, variables: Variables) -> None:
+    check_shapes(_shapes(model), variables)
+    found = content_hash(model.of_trunk, _trunk_of(variables))
+    if found != model.trunk_hash:
+        raise UserError(
+            f"the trunk's weights are {found} and the head was trained on {model.trunk_hash}; copy the model again."
+        )
+
+
+def apply(
+    config: Config,
+    variables: Variables,
+    constants: Tree,
+    stack: Float[Array, "n h w 3"],
+    valid: Array | None,
+    reference: Array | None = None,
+) -> Float[Array, "n d"]:
+    statistics = encoder.encode(config.model.of_trunk, _trunk_of(variables), stack, valid)
+    return of_statistics(config.model, variables, statistics)
+
+
+def of_statistics(model: HeadModel, variables: Variables, statistics: Float[Array, "n i"]) -> Float[Array, "n d"]:
+    """What `apply` gives, of the trunk's statistics at one size."""
+    return head.features(_widths(model), variables, statistics, model.features)
+
+
+def _shapes(model: HeadModel) -> Variables:
+    drawn, trunk = jax.eval_shape(lambda: head.init(_widths(model), 0)), encoder.variable_shapes(model.of_trunk)
+    return {part: drawn[part] | _trunk_of(trunk)[part] for part in drawn}
+
+
+def _widths(model: HeadModel) -> head.Widths:
+    inputs = encoder.feature_width(model.of_trunk)
+    return head.Widths(inputs, model.hidden_width, model.head_width, model.projection_dim)
