@@ -71,7 +71,7 @@ def main() -> None:
     splits = make_splits(images.groups, 10, 0)
     base = None
     for name, x in candidates(options.run, found.features).items():
-        result = evaluate_features(x, images.scores, splits, images.subsets, choose="validation", groups=images.groups)
+        result = evaluate_features(x, images.scores, splits, images.subsets, groups=images.groups)
         srocc = result.values("srocc")
         base = srocc if base is None else base
         parts = [f"{kind} {np.median(result.values('srocc', kind)):.3f}" for kind in sorted(set(images.subsets or ()))]

@@ -113,7 +113,7 @@ def main() -> None:
     factor = 1 / (np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf) * root)
     x = (features - mean) * factor
     splits = make_splits(kept.groups, 10, 0)
-    found = evaluate_features(x, kept.scores, splits, kept.subsets, choose="validation", groups=kept.groups)
+    found = evaluate_features(x, kept.scores, splits, kept.subsets, choose_alpha_by="validation", groups=kept.groups)
     said = median_intervals(ModelResult(network.name, described.model_hash, x, found), kept)
     medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in said.items())
     parts = ", ".join(

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from contrique_jax import demo_unseen
+from contrique_jax import demo_picture, demo_unseen
+from contrique_jax.demo_picture import Graded, Local
 from contrique_jax.errors import Parser, UserError, run_verb
 
 if TYPE_CHECKING:
     from contrique_jax.demo_unseen import Unseen
     from contrique_jax.inference.meter import Model
-    from contrique_jax.inference.scores import Reason
 
 SIDES = 384, 512
 FAULTS = (1, 9, 10, 11)  # of the bank: Gaussian blur, JPEG2000, JPEG, white noise; a scene each
@@ -53,26 +53,6 @@ SHORT = Extent(
         "--config.data.batch_size=32", "--config.train.steps=6", "--config.train.checkpoint_every=3",
     ),
 )  # fmt: skip
-
-
-class Graded(NamedTuple):
-    """A scene under a fault, and what the model says of it."""
-
-    image: UInt8[np.ndarray, "h w 3"]
-    fault: str
-    grade: int  # 0 none .. 5
-    score: float
-    reasons: list[Reason]
-
-
-class Local(NamedTuple):
-    """A scene with a fault in one half, and the model's map of it."""
-
-    image: UInt8[np.ndarray, "h w 3"]
-    fault: str
-    map: Float[np.ndarray, "g g"]
-    overlay: UInt8[np.ndarray, "h w 3"]
-    found: bool  # whether the worst window is in that half
 
 
 def graded(model: Model) -> list[Graded]:
@@ -173,7 +153,6 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--out {out}: {error.strerror}; choose another folder.") from error
     start = time.monotonic()
 
-    from contrique_jax import demo_picture
     from contrique_jax.inference.meter import load
     from contrique_jax.io.machine import use_compilation_cache
 

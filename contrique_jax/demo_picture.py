@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 if TYPE_CHECKING:
-    from contrique_jax.demo import Graded, Local
+    from contrique_jax.inference.scores import Reason
 
 BLUE, SAND, GREY, LIGHT = "#1f5f8b", "#e0a458", "#9aa5ad", "#c9d6e3"
+
+
+class Graded(NamedTuple):
+    """A scene under a fault, and what the model says of it."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    fault: str
+    grade: int  # 0 none .. 5
+    score: float
+    reasons: list[Reason]
+
+
+class Local(NamedTuple):
+    """A scene with a fault in one half, and the model's map of it."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    fault: str
+    map: Float[np.ndarray, "g g"]
+    overlay: UInt8[np.ndarray, "h w 3"]
+    found: bool  # whether the worst window is in that half
 
 
 def draw(

@@ -120,7 +120,7 @@ def finished(config, variables, constants):
 
 
 def check(model, variables):
-    check_shapes(init(ToyConfig(model=model), 0), variables)
+    check_shapes(init(Config(model=model), 0), variables)
 
 
 def apply(config, variables, constants, stack, valid, reference=None):
