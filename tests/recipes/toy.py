@@ -64,7 +64,8 @@ def init(config, seed):
 
 
 def variable_shapes(config):
-    return init(config, 0)
+    drawn = init(config, 0)
+    return {part: drawn[part] for part in ("params", "batch_stats")}
 
 
 def take_over(config, drawn, model, theirs):
@@ -120,7 +121,7 @@ def finished(config, variables, constants):
 
 
 def check(model, variables):
-    check_shapes(init(Config(model=model), 0), variables)
+    check_shapes(variable_shapes(Config(model=model)), variables)
 
 
 def apply(config, variables, constants, stack, valid, reference=None):
