@@ -13,8 +13,8 @@ from contrique_jax.config import FEATURES, INPUT_SCALINGS, ModelConfig
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
 from contrique_jax.errors import UserError, printable
+from contrique_jax.networks.description import DESCRIPTION, check_sizes
 from contrique_jax.networks.model_folder import (
-    DESCRIPTION,
     NO_LICENCE,
     content_hash,
     flat_shapes,
@@ -108,6 +108,7 @@ def adopt(
         names = our_names(tensors, family)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
         model = architecture(flat, input_scaling or _scaling(family, tensors), features)
+        check_sizes(model)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     wanted = flat_shapes(model)

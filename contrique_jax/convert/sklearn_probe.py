@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_skops(path: Path) -> dict[str, Any]:
     skops = _skops(path)
     try:
-        open_regular(path).close()
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
+                raise ValueError(f"it would unpack to more than {MOST_BYTES >> 20} MiB")
         held = vars(skops.load(path))
         numbers = {"intercept_": float(np.squeeze(held["intercept_"])), "alpha": float(held["alpha"])}
         coefficients = np.array(held["coef_"], np.float64)

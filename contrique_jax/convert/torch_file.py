@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from contrique_jax.convert.pickled_tuples import endless_tuples
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import atomic_write
 from contrique_jax.io.regular import open_regular
@@ -21,6 +22,7 @@ from contrique_jax.io.regular import open_regular
 SUFFIXES = (".tar", ".pth", ".pt")
 # where training programs put the weights, in a dict with the optimiser, the epoch and so on
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+MOST_PICKLED = 1 << 26  # bytes of the pickles before the numbers, in the format before 1.6
 _ADDED = ("module.", "_orig_mod.")  # in front of every name, by DistributedDataParallel and torch.compile
 
 
@@ -83,6 +85,7 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     _check_sums(path)
+    _check_tuples(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # inert flags of a run
             warnings.simplefilter("ignore")
@@ -123,6 +126,22 @@ def _check_sums(path: Path) -> None:
         raise UserError(f"{path}: it would unpack to {unpacked / 1e9:.1f} GB; save it again with torch.save.")
     if damaged is not None:
         raise UserError(f"{path}: damaged (the check sum of {damaged} is wrong); copy it again.")
+
+
+def _check_tuples(path: Path) -> None:
+    """Raises UserError for a file that torch.load would read for hours."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                streams = [io.BytesIO(parts.read(name)) for name in parts.namelist() if name.endswith(".pkl")]
+        else:
+            with open_regular(path) as file:
+                streams = [io.BytesIO(file.read(MOST_PICKLED))]
+    except Exception:  # cut off or damaged in any way, which torch.load says
+        return
+    # the format before 1.6 has several pickles one after the other
+    if any(endless_tuples(stream) for stream in streams for _ in range(5)):
+        raise UserError(f"{path}: tuples in tuples without end, as no state dict has; save model.state_dict().")
 
 
 def _bare(name: str) -> str:

@@ -26,7 +26,7 @@ FEWEST_GROUPS = 5
 FEWEST_IMAGES = 3  # on every side of every split: fewer have no rank correlation worth the name
 SIDES = ("train", "validation", "test")
 FILE_FORMAT, FILE_VERSION = "contrique_jax splits", 1
-MOST_BYTES = 1 << 26  # of a file of splits
+MOST_BYTES = 1 << 25  # of a file of splits
 
 Rows = Int[np.ndarray, " rows"]
 

@@ -79,6 +79,14 @@ def stored_architecture(stored: Any, kind: type[Architecture], path: Path) -> Ar
     return kind(**stored)
 
 
+def check_sizes(model: ModelConfig) -> None:
+    """Raises UserError if a network of sizes that somebody's arrays have cannot be laid out."""
+    for name, least in (("base_width", 1), ("projection_dim", 0)):
+        value, most = getattr(model, name), MOST.get(name, MOST_OF_ANY)
+        if not least <= value <= most:
+            raise UserError(f"its arrays are of a {name} of {value}, and it must be {least} to {most}.")
+
+
 def some(names: Iterable[str], limit: int = 4) -> str:
     """The first few names, and how many more there are."""
     ordered = sorted(names)

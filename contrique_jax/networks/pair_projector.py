@@ -63,6 +63,12 @@ def init(model: ModelConfig, seed: int) -> Variables:
     return {"params": drawn(params, seed), "batch_stats": drawn(batch_stats, seed)}
 
 
+def variable_shapes(model: ModelConfig) -> Variables:
+    """`Variables` with `jax.ShapeDtypeStruct` for arrays."""
+    _, params, batch_stats = _skeleton(dataclasses.astuple(model))
+    return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
+
+
 def decays(model: ModelConfig) -> dict[str, Any]:
     """A tree of booleans like the parameters: which of them weight decay touches if it spares norms and biases."""
     return decayed(_skeleton(dataclasses.astuple(model))[1])

@@ -42,6 +42,10 @@ class Recipe(RowRecipe, Protocol):
     def init(self, config: Any, seed: int) -> Variables:
         """Fresh variables on the host, float32."""
 
+    def variable_shapes(self, config: Any) -> Variables:
+        """The shapes of a model folder's collections, params and batch_stats, without memory for any: what a stranger's file
+        describes may be of any size."""
+
     def take_over(self, config: Any, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
         """The variables of a run that starts from another model (`train.init_from`), and what was taken, in words.
         Raises UserError if that model does not fit."""

@@ -8,8 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import jax
-
 from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
@@ -23,13 +21,20 @@ from contrique_jax.networks.model_folder import (
     read_weights,
     stored_architecture,
 )
-from contrique_jax.recipes import recipe_named
+from contrique_jax.recipes import RECIPES, recipe_named
 
 
 def recipe_behind(spec: str) -> str:
-    """The recipe of the model that --model names; of what is no model folder, CONTRIQUE's."""
+    """The recipe of the model that --model names; of what is no model folder, CONTRIQUE's. Raises UserError for one
+    that is not known."""
     folder = None if spec.startswith("random:") else model_folder(spec)
-    return Config.recipe if folder is None else str(read_description(folder).get("recipe", Config.recipe))
+    if folder is None:
+        return Config.recipe
+    name = str(read_description(folder).get("recipe", Config.recipe))
+    if name not in RECIPES:
+        known = ", ".join(sorted(RECIPES))
+        raise UserError(f"{folder / DESCRIPTION}: there is no recipe {name!r} (known: {known}); update the program.")
+    return name
 
 
 def load_any(spec: str) -> tuple[Config, Variables]:
@@ -52,7 +57,7 @@ def load_any(spec: str) -> tuple[Config, Variables]:
         config.model.validate()
     except UserError as error:
         raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error})") from error
-    variables = read_weights(folder, jax.eval_shape(lambda: recipe.init(config, 0)))
+    variables = read_weights(folder, recipe.variable_shapes(config))
     return config, variables
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_files_that_are_no_checkpoint(original, tmp_path, capsys):
         said = capsys.readouterr().err
         assert says in said and f"{name}.pth" in said and said.count("\n") == 1, said
     assert not list(tmp_path.glob("model*")) and not list(tmp_path.glob(".*"))
+
+
+def test_a_key_whose_hash_never_ends_is_refused(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/data.pkl", b"\x80\x02})" + b"q\x00h\x00\x86" * 60 + b"K\x01s.")
+    (tmp_path / "old.pth").write_bytes(
+        b"\x80\x02})" + b"q\x00(" + b"h\x00" * 50 + b"tq\x00(" + b"h\x00" * 5000 + b"tK\x01s."
+    )
+    for name in ("zip.pth", "old.pth"):
+        run(from_torch, tmp_path / name, tmp_path / "model", code=2)
+        assert "tuples in tuples without end" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part, arrays", [("encoder.6.1.", 10), ("projector.1.", 4), ("projector.3.", 1)])

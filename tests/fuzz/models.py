@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from contrique_jax.config import Config, ModelConfig
+from contrique_jax.convert.from_torch import adopt
 from contrique_jax.convert.torch_file import read_state_dict
 from contrique_jax.errors import UserError
 from contrique_jax.io.json_files import read_json
@@ -19,6 +20,7 @@ from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
 from tests.fuzz.foreign_files import changed_bytes, changed_json, changed_zip
 from tests.fuzz.reader import Reader
 
+ENCODER = ModelConfig("resnet18", base_width=4, projection_dim=0)
 MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
 
 
@@ -83,7 +85,9 @@ def checkpoint(folder: Path) -> Reader:
 
 def pytorch(folder: Path) -> Reader:
     torch = pytest.importorskip("torch")
-    state = {"encoder.conv1.weight": torch.ones(4, 3, 7, 7), "encoder.bn1.weight": torch.ones(4, dtype=torch.float16)}
+    flat = {name.removeprefix("encoder."): array for name, array in to_flat(init_model(ENCODER, 1)).items()}
+    state = {name: torch.from_numpy(array.copy()) for name, array in flat.items()}
+    state["bn1.weight"] = state["bn1.weight"].half()
     whole = []
     for zipped in (True, False):
         torch.save({"state_dict": state, "epoch": 3}, folder / "c.pth", _use_new_zipfile_serialization=zipped)
@@ -92,6 +96,7 @@ def pytorch(folder: Path) -> Reader:
     def read(path: Path) -> None:
         tensors, _ = read_state_dict(path)
         assert all(isinstance(array, np.ndarray) for array in tensors.values())
+        adopt(path, tensors, None)
         assert sum(np.isfinite(array).size for array in tensors.values()) < 1e6
 
     return Reader(folder / "c.pth", changed_bytes(whole) | changed_zip(whole[0]), read)

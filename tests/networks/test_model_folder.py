@@ -15,6 +15,7 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, content_hash, load_model, save_model, to_flat
+from contrique_jax.training.load import load_any
 
 MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
 
@@ -189,6 +190,18 @@ def test_a_negative_variance_is_refused(folder: Path):
 def test_a_description_that_cannot_be_right(folder: Path, change, part: str):
     _rewrite_description(folder, change)
     assert part in _refused(folder)
+
+
+def test_what_another_recipe_s_model_claims_takes_no_memory(folder: Path):
+    """Its weights, drawn at that width, would have 200 GB."""
+
+    def change(description):
+        description["recipe"] = "arniqa"
+        description["architecture"].update(encoder="resnet152", base_width=4096, input_scaling="imagenet", patches=1)
+
+    _rewrite_description(folder, change)
+    with pytest.raises(UserError, match="the weights do not fit the architecture"):
+        load_any(str(folder))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000, '{"format_version": 1, "format_version": 1}'])

@@ -15,7 +15,7 @@ from contrique_jax.errors import UserError
 
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-MOST_BYTES = 1 << 24  # of a part; SPAQ's sheet has 2 MB
+MOST_BYTES = 1 << 23  # of a part; SPAQ's sheet has 3 MB
 MOST_COLUMNS = 16_384  # which Excel has
 _CELL = re.compile(r"([A-Z]+)[0-9]+")
 

@@ -134,6 +134,10 @@ def init(config: Config, seed: int) -> Variables:
     return pair_projector.init(config.model, seed)
 
 
+def variable_shapes(config: Config) -> Variables:
+    return pair_projector.variable_shapes(config.model)
+
+
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """The encoder."""
     check_same_encoder(config, model)

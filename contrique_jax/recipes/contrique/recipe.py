@@ -98,6 +98,10 @@ def init(config: Config, seed: int) -> Variables:
     return encoder.init_model(config.model, seed)
 
 
+def variable_shapes(config: Config) -> Variables:
+    return encoder.variable_shapes(config.model)
+
+
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """The encoder; the projector too if all its arrays have the shapes of this config's."""
     check_same_encoder(config, model)
