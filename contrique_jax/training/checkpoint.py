@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from etils import epath
 
 FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted", "disk quota")
+# Orbax looks at the wall clock, which may jump; a process alone waits for nobody
+ALONE_SECONDS = 100 * 365 * 86400
 UNWRITTEN = "a checkpoint could not be written, the earlier ones are untouched: "
 
 
@@ -62,7 +64,9 @@ class Checkpoints:
                     max_to_keep=keep if owner else None,
                     create=owner,
                     enable_async_checkpointing=True,
-                    async_options=ocp.options.AsyncOptions(timeout_secs=wait_seconds),
+                    async_options=ocp.options.AsyncOptions(
+                        timeout_secs=wait_seconds if hosts.is_distributed() else ALONE_SECONDS
+                    ),
                     cleanup_tmp_directories=owner,
                 ),
             )
@@ -245,6 +249,11 @@ class full_disk_as_user_error(AbstractContextManager[None]):
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, TimeoutError):
+            raise UserError(
+                f"{self.folder}: a checkpoint was not written within config.train.wait_seconds, or the clock jumped; the "
+                "earlier ones are untouched; run the same command again."
+            ) from error
         if isinstance(error, Exception) and any(words in str(error).lower() for words in FULL):
             raise UserError(
                 f"{self.folder}: no space left for a checkpoint; the earlier ones are untouched; "
