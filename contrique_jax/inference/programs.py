@@ -59,19 +59,15 @@ class Programs:
         folder = user_cache("programs") if self.about else None
         if folder is None:
             return jax.jit(function).lower(*shapes).compile()
-        platform = jax.default_backend()
+        platform = export.default_export_platform()
         parts = (self.about, key, platform, jax.__version__, importlib.metadata.version("jaxlib"), _code())
         name = hashlib.sha256("\n".join(parts).encode()).digest()
         file = folder / f"{name.hex()[:40]}.jaxprogram"
         traced = _read(file, name)
         if traced is None:
-            traced = export.export(jax.jit(function), platforms=(_platform(platform),))(*shapes)
+            traced = export.export(jax.jit(function), platforms=(platform,))(*shapes)
             _write(file, name, traced)
         return jax.jit(traced.call).lower(*shapes).compile()
-
-
-def _platform(backend: str) -> str:
-    return {"gpu": "cuda"}.get(backend, backend)
 
 
 def _read(file: Path, name: bytes) -> export.Exported | None:

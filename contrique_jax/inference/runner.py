@@ -137,7 +137,7 @@ class Runner:
     def _tile_program(self, piece: Piece, arguments: tuple[Any, ...]) -> Callable[..., Array]:
         assert self.tiled is not None
         # blocks of one shape share a program: the name tells what their shapes do not
-        name = f"{piece.layer.__name__} {piece.steps} {piece.tile}"
+        name = f"{'block' if piece.path else 'start'} {piece.steps} {piece.tile}"
         return self._programs.get(name, functools.partial(run_tile, self.tiled, piece), arguments)
 
     def _whole_program(self, batch: Batch) -> Callable[..., tuple[Array, Array | None]]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.io.machine import trim_heap
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.pooling import LEAST_VARIANCE, WINDOWS, window_shares
 from contrique_jax.networks.tiles import Cut, Piece, cut, fitted, pieces_of, sides_of
@@ -23,7 +24,7 @@ from contrique_jax.networks.tiles import Cut, Piece, cut, fitted, pieces_of, sid
 HostMap = Float[np.ndarray, "h w c"]
 # (piece, its weights, tile, places) -> a tile of its output, which may still be on its way
 Run = Callable[[Piece, tuple[Any, Any], np.ndarray, np.ndarray], Any]
-WAITING = 3  # tiles on their way: more only hold memory
+WAITING = 1  # tiles on their way beside the one that is begun: more only hold memory
 ROWS = 64  # of a map that statistics look at together
 
 
@@ -84,6 +85,7 @@ def _made(model: ModelConfig, piece: Piece, weights: tuple[Any, Any], x: np.ndar
         for column, made in late:
             _put(out, row - piece.tile[0], column, made)
         late = band
+        trim_heap()
     for column, made in late:
         _put(out, (rows - 1) // piece.tile[0] * piece.tile[0], column, made)
     return out
@@ -175,6 +177,8 @@ def _weights(variables: Variables, piece: Piece) -> tuple[Any, Any]:
 
 def _channels(params: Any) -> int:
     """Of the map that a piece makes."""
+    if "layer1" in params:  # the start of a ResNet goes on to its first block
+        return _channels(params["layer1"]["0"])
     if "blocks" in params:  # the start of an EfficientNet-Lite0 goes on to its first stage
         return int(params["blocks"]["0"]["0"]["conv_pw"]["weight"].shape[-1])
     last = next(name for name in ("conv_pwl", "conv3", "conv2", "conv1") if name in params)

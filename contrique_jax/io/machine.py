@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 
 import jax
@@ -54,6 +56,21 @@ def free_memory() -> int:
     except ImportError:  # Windows
         pass
     return max(min(found), 0)
+
+
+def trim_heap() -> None:
+    """Gives freed memory back to the system, which glibc else keeps in a heap of each thread; elsewhere nothing."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows
+        return None
 
 
 def _number(file: str, name: str = "") -> int:

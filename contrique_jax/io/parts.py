@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import sys
@@ -41,6 +42,8 @@ class Parts:
             raise UserError(f"{self.path}: it cannot be written ({error.strerror}); choose another place.") from error
         try:
             self._lock()
+            for cut_off in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # of a process that was killed
+                cut_off.unlink(missing_ok=True)
             self._end = self._read()
             self._file.truncate(self._end)  # a line that was cut off
             if not self._end:

@@ -22,7 +22,7 @@ from contrique_jax.networks.convolution import convolve, depthwise, max_pool_ins
 from contrique_jax.networks.efficientnet import NO_PADS, STAGES, Block, EfficientNetLite0, relu6, same_pads
 from contrique_jax.networks.encoder import encoder_of, scaled
 from contrique_jax.networks.layers import RUNNING, Map
-from contrique_jax.networks.resnet import ARCHITECTURES, BasicBlock, Bottleneck, ResNet
+from contrique_jax.networks.resnet import ARCHITECTURES, BasicBlock, Bottleneck
 
 Step = tuple[int, int]  # kernel and stride of what sees neighbours
 SIDE, FIRST_SIDE = 64, 128  # of a tile of a piece's output, of the first piece's
@@ -60,14 +60,17 @@ def pieces_of(model: ModelConfig) -> list[Piece]:
                 pieces.append(Piece(("blocks", str(i), str(j)), _lite_block, (step,), j == depth - 1))
         return pieces if model.features == "stages" else [*pieces, Piece((), _lite_head, ((1, 1),), True)]
     kind, depths = ARCHITECTURES[model.encoder]
-    pieces = [Piece((), _resnet_start, ((7, 2), (3, 2)), False)]
+    pieces = []
     for i, depth in enumerate(depths):
         for j in range(depth):
             first = (3, 2 if i and j == 0 else 1)
             steps: tuple[Step, ...] = (first,) if kind is Bottleneck else (first, (3, 1))
             layer = _bottleneck if kind is Bottleneck else _basic_block
             pieces.append(Piece((f"layer{i + 1}", str(j)), layer, steps, j == depth - 1))
-    return pieces
+    # the start goes with the first block: the map between them is never kept beside the block's
+    block = pieces[0]
+    start = functools.partial(_resnet_start, block.layer)
+    return [block._replace(path=(), layer=start, steps=((7, 2), (3, 2), *block.steps)), *pieces[1:]]
 
 
 def sides_of(piece: Piece, side: int) -> tuple[int, ...]:
@@ -151,9 +154,10 @@ def _lite_head(encoder: EfficientNetLite0, x: Map, real: Sequence[Map]) -> Map:
     return relu6(encoder.bn2(encoder.conv_head(x), RUNNING))
 
 
-def _resnet_start(encoder: ResNet, x: Map, real: Sequence[Map]) -> Map:
+def _resnet_start(block: Callable[..., Map], encoder: Any, x: Map, real: Sequence[Map]) -> Map:
     out = jax.nn.relu(encoder.bn1(convolve(x, encoder.conv1.weight[...], 2), RUNNING)) * real[1]
-    return max_pool_inside(out)  # zeros beyond the image are no more than what it holds
+    # zeros beyond the image are no more than what it holds
+    return block(getattr(encoder.layer1, "0"), max_pool_inside(out) * real[2], real[2:])
 
 
 def _bottleneck(block: Bottleneck, x: Map, real: Sequence[Map]) -> Map:

@@ -24,6 +24,7 @@ def begun(tmp_path, capsys):
 
 
 def test_the_same_work_goes_on_and_the_partial_file_goes_at_its_end(begun):
+    (begun.parent / ".s.csv.17.part").write_bytes(b"what a killed process leaves")
     with Parts(begun, ABOUT) as parts:
         assert len(parts) == 2 and parts.get("b\udce9") == {"score": None, "why": [["blur", 2.0]]}
         parts.add("c", {"features": packed(np.array([1 / 3, np.pi], np.float32))})
