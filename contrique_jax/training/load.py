@@ -21,13 +21,20 @@ from contrique_jax.networks.model_folder import (
     read_weights,
     stored_architecture,
 )
-from contrique_jax.recipes import recipe_named
+from contrique_jax.recipes import RECIPES, recipe_named
 
 
 def recipe_behind(spec: str) -> str:
-    """The recipe of the model that --model names; of what is no model folder, CONTRIQUE's."""
+    """The recipe of the model that --model names; of what is no model folder, CONTRIQUE's. Raises UserError for one
+    that is not known."""
     folder = None if spec.startswith("random:") else model_folder(spec)
-    return Config.recipe if folder is None else str(read_description(folder).get("recipe", Config.recipe))
+    if folder is None:
+        return Config.recipe
+    name = str(read_description(folder).get("recipe", Config.recipe))
+    if name not in RECIPES:
+        known = ", ".join(sorted(RECIPES))
+        raise UserError(f"{folder / DESCRIPTION}: there is no recipe {name!r} (known: {known}); update the program.")
+    return name
 
 
 def load_any(spec: str) -> tuple[Config, Variables]:

@@ -112,6 +112,11 @@ def test_init_repeats_and_depends_on_the_seed(name):
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True))
     assert {leaf.dtype for leaf in jax.tree.leaves(first)} == {np.dtype("float32")}
     assert jax.tree.structure(recipe.decays(config, first)) == jax.tree.structure(first["params"])
+    promised = recipe.variable_shapes(config)
+    for part in ("params", "batch_stats"):
+        assert jax.tree.map(lambda leaf: leaf.shape, promised[part]) == jax.tree.map(
+            lambda leaf: leaf.shape, first[part]
+        )
 
 
 def test_batches_have_the_shapes_that_plan_is_told(name):

@@ -166,23 +166,18 @@ def read_scores(
     """
     path = Path(path).expanduser()
     table = open_table(path, field)
-    chosen = score_column or _score_column(table)
     images_in = path_column or "path"
-    asked = {  # the column, the flag that chooses it
-        "path": (images_in, "--path-column"),
-        "score": (chosen, "--score-column"),
-        "group": (group_column or "group", "--group-column"),
-        "subset": (subset_column or "subset", "--subset-column"),
-        "reference": (reference_column or "reference", "--reference-column"),
-        "deviation": (deviation_column, "--deviation-column"),
-    }
-    needed = {"path": "path", "score": chosen, "group": group_column, "subset": subset_column}
-    needed |= {"reference": reference_column, "deviation": deviation_column}
-    at = {
-        what: table.column(column, flag, PATHS_ALIKE if what == "path" and not path_column else ())
-        for what, (column, flag) in asked.items()
-        if column is not None and (needed[what] or column in table.columns)
-    }
+    at = {"path": table.column(images_in, "--path-column", () if path_column else PATHS_ALIKE)}
+    chosen = score_column or _score_column(table)
+    for what, given, default in (
+        ("score", chosen, None),
+        ("group", group_column, "group"),
+        ("subset", subset_column, "subset"),
+        ("reference", reference_column, "reference"),
+        ("deviation", deviation_column, None),
+    ):
+        if given or default in table.columns:
+            at[what] = table.column(given or default or "", f"--{what}-column")
     rows = list(table.rows(*at.values()))
     if not rows:
         raise UserError(f"{path}: it has no rows; give a header (path, mos) and one row an image.")
@@ -193,7 +188,8 @@ def read_scores(
     vary(path, scores, chosen)
     for what in ("group", "subset"):
         if "" in cells.get(what, []):
-            raise UserError(f"{places[cells[what].index('')]}: the column {asked[what][0]!r} is empty; fill it in.")
+            column = table.columns[at[what]]
+            raise UserError(f"{places[cells[what].index('')]}: the column {column!r} is empty; fill it in.")
     folder = beside(path, cells["path"])
     images = _files(places, cells["path"], images_in, folder)
     no_image_twice(places, images)
