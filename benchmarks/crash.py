@@ -159,8 +159,8 @@ def jumping_clock(bench: Bench, chance: random.Random) -> str | None:
     (bench.folder / "hidden" / "sitecustomize.py").write_text(CLOCK)
     workdir, way = bench.new(), chance.choice("fbr")
     code, said = bench.run(bench.train(workdir), CLOCK_JUMPS=way)
-    good = not code and losses(workdir) == bench.losses
-    return None if good else f"{way}: ended by {code}, {said[-600:]}"
+    fault = refusal(code, said, "or the clock jumped") if code else None  # in the middle of a save
+    return fault or bench.resumed(workdir)
 
 
 def two_runs_in_one_workdir(bench: Bench, chance: random.Random) -> str | None:
@@ -237,7 +237,12 @@ TRIES: dict[str, tuple[Callable[..., object], str, int, int]] = {
         20,
         2,
     ),
-    "clock": (jumping_clock, "the clock that Python tells jumps by up to a day: losses bit-equal", 3, 1),
+    "clock": (
+        jumping_clock,
+        "Python's clock jumps by up to a day: bit-equal, or one sentence and bit-equal once resumed",
+        3,
+        1,
+    ),
     "two_runs": (
         two_runs_in_one_workdir,
         "two runs on one workdir: one refuses in one sentence, one is bit-equal",

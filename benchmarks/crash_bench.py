@@ -119,7 +119,7 @@ def reach(workdir: Path, step: int, *jobs: subprocess.Popen[str]) -> None:
 
 def refusal(code: int, said: str, *words: str) -> str | None:
     """What is wrong with a command that should have ended by one sentence with these words."""
-    sentence = said.strip().splitlines()[-1] if said.strip() else ""
+    sentence = next((line for line in said.splitlines() if line.startswith("error: ")), "")
     if code == 2 and "Traceback" not in said and any(word in sentence for word in words):
         return None
     return f"it ended by {code}: {said[-600:]}"
