@@ -239,7 +239,7 @@ TRIES: dict[str, tuple[Callable[..., object], str, int, int]] = {
     ),
     "clock": (
         jumping_clock,
-        "Python's clock jumps by up to a day: bit-equal, or one sentence and bit-equal once resumed",
+        "Python's clock jumps by up to a day: one sentence if within a save; bit-equal",
         3,
         1,
     ),
