@@ -33,8 +33,11 @@ class Bench:
         for name in ("clean", "own"):
             (folder / name).mkdir()
             for i in range(PHOTOGRAPHS):
-                pixels = np.random.default_rng([len(name), i]).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).resize((160, 120)).save(folder / name / f"{i:02}.png")
+                chance = np.random.default_rng([len(name), i])
+                smooth = Image.fromarray(chance.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((160, 120))
+                # without flat areas: where values tie under the max-pool, rounding decides on the gradient
+                noisy = 30 + 0.75 * np.asarray(smooth) + chance.normal(0, 6, (120, 160, 3))
+                Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / name / f"{i:02}.png")
         rows = "".join(
             f"{i:02}.png,{5 * i}\n" for i in range(PHOTOGRAPHS)
         )  # of classes: nothing to distort, quick to start
@@ -116,7 +119,7 @@ def reach(workdir: Path, step: int, *jobs: subprocess.Popen[str]) -> None:
 
 def refusal(code: int, said: str, *words: str) -> str | None:
     """What is wrong with a command that should have ended by one sentence with these words."""
-    sentence = said.strip().splitlines()[-1] if said.strip() else ""
+    sentence = next((line for line in said.splitlines() if line.startswith("error: ")), "")
     if code == 2 and "Traceback" not in said and any(word in sentence for word in words):
         return None
     return f"it ended by {code}: {said[-600:]}"

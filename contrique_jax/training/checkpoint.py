@@ -5,13 +5,9 @@ A checkpoint holds plain nested dicts of arrays, so that a new release of Flax o
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import errno
 import json
 import logging
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -24,16 +20,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from contrique_jax.config import Config, ModelConfig, to_json
-from contrique_jax.errors import UserError, disk_message
+from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.networks.description import stored_architecture
 from contrique_jax.networks.encoder import variable_shapes
 from contrique_jax.training import hosts
+from contrique_jax.training.disk_space import full_disk_as_user_error, no_space
 
 if TYPE_CHECKING:
     from etils import epath
 
-FULL = ("no space left", "quota exceeded", "file too large", "resource_exhausted", "disk quota")
+# Orbax looks at the wall clock, which may jump; a process alone waits for nobody
+ALONE_SECONDS = 100 * 365 * 86400
 UNWRITTEN = "a checkpoint could not be written, the earlier ones are untouched: "
 
 
@@ -62,7 +60,9 @@ class Checkpoints:
                     max_to_keep=keep if owner else None,
                     create=owner,
                     enable_async_checkpointing=True,
-                    async_options=ocp.options.AsyncOptions(timeout_secs=wait_seconds),
+                    async_options=ocp.options.AsyncOptions(
+                        timeout_secs=wait_seconds if hosts.is_distributed() else ALONE_SECONDS
+                    ),
                     cleanup_tmp_directories=owner,
                 ),
             )
@@ -85,7 +85,7 @@ class Checkpoints:
         tree = flax.serialization.to_state_dict(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         here = hosts.is_first() and isinstance(self.folder, Path)
-        fault = _no_space(Path(self.folder), round(1.1 * needed)) if here else None
+        fault = no_space(Path(self.folder), round(1.1 * needed)) if here else None
         hosts.agree(f"the checkpoint of step {step}", fault, self._wait_seconds)
         with self._failures(UNWRITTEN):
             self._manager.save(
@@ -200,56 +200,6 @@ def _without_closed_loops(lost: sys.UnraisableHookArgs) -> None:
     """Where one array of a checkpoint cannot be written, TensorStore prints, for each other one, that nobody waits for it."""
     if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(lost)
-
-
-def _no_space(folder: Path, needed: int) -> UserError | None:
-    """What to say if `folder` cannot take `needed` bytes more, because a save that fails half-way is loud."""
-    try:
-        _allocate(folder / ".space", needed)
-    except OSError as error:
-        if disk_message(error, str(folder)) is None:
-            return None  # the save itself will tell
-        return UserError(
-            f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB and there is no space for it ({error.strerror}); "
-            "the earlier ones are untouched; free some space and run the same command again."
-        )
-    return None
-
-
-def _allocate(trial: Path, needed: int) -> None:
-    """Allocates a file for a moment: quotas and limits do not show in the free space. Where a file system cannot allocate
-    ahead, looks at the free space. Raises OSError if there is too little.
-
-    os.posix_fallocate would write every block there, over the network where that is where it lies.
-    """
-    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None) if sys.platform == "linux" else None
-    try:
-        with open(trial, "wb") as file:
-            failed = allocate(file.fileno(), 0, ctypes.c_int64(0), ctypes.c_int64(needed)) if allocate else -1
-            number = ctypes.get_errno() if allocate else errno.EOPNOTSUPP
-    finally:
-        trial.unlink(missing_ok=True)
-    if failed and number in (errno.EOPNOTSUPP, errno.ENOSYS):
-        failed, number = shutil.disk_usage(trial.parent).free < needed, errno.ENOSPC
-    if failed:
-        raise OSError(number, os.strerror(number))
-
-
-class full_disk_as_user_error(AbstractContextManager[None]):
-    """Context: the several ways in which Orbax reports a full disk -> one sentence."""
-
-    def __init__(self, folder: Path | epath.Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and any(words in str(error).lower() for words in FULL):
-            raise UserError(
-                f"{self.folder}: no space left for a checkpoint; the earlier ones are untouched; "
-                "free some space and run the same command again."
-            ) from error
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,8 @@ import pytest
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.encoder import init_model
-from contrique_jax.training.checkpoint import Checkpoints, _no_space, load_for_inference
+from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
+from contrique_jax.training.disk_space import no_space
 from contrique_jax.training.step import init_state
 
 TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
@@ -109,8 +110,8 @@ def test_too_little_space_is_said_before_writing(tmp_path, state, monkeypatch):
 
 def test_the_space_is_asked_for_without_writing_it(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    assert _no_space(tmp_path, 10**6) is None
-    assert "needs" in str(_no_space(tmp_path, 2 * free)) and not list(tmp_path.iterdir())
+    assert no_space(tmp_path, 10**6) is None
+    assert "needs" in str(no_space(tmp_path, 2 * free)) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
