@@ -9,7 +9,6 @@ A seed is one of the head's training (its scenes, distortions, weights, order) a
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +21,20 @@ from contrique_jax.io.machine import use_compilation_cache
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_seeds"), help="folder of the runs, which go on where they were"
+    )
     options = parser.parse_args()
     use_compilation_cache()
     told = unseen(EXTENT.scenes, EXTENT.each)
     same = frozen(told)
     found: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.seeds):
-            run = Path(folder) / str(seed)
-            train(run, f"--config.train.seed={seed}")
-            for name, features in {"trained head": of_head(run, same["frozen stages"]), **same}.items():
-                found.setdefault(name, []).append(measured(features, told, EXTENT.splits, seed))
-            print({name: rows[-1] for name, rows in found.items()}, flush=True)
+    for seed in range(options.seeds):
+        run = options.out / str(seed)
+        train(run, f"--config.train.seed={seed}")
+        for name, features in {"trained head": of_head(run, same["frozen stages"]), **same}.items():
+            found.setdefault(name, []).append(measured(features, told, EXTENT.splits, seed))
+        print({name: rows[-1] for name, rows in found.items()}, flush=True)
     for measure in ("severity", "kind"):
         table = {name: np.array([row[measure] for row in rows]) for name, rows in found.items()}
         head = table["trained head"]

@@ -45,7 +45,7 @@ class Extent(NamedTuple):
     flags: tuple[str, ...] = ()  # of the training
 
 
-EXTENT = Extent(100, 10, 10)
+EXTENT = Extent(60, 10, 10)
 SHORT = Extent(
     20, 25, 2,
     (

@@ -9,7 +9,7 @@ import scipy.linalg
 from jaxtyping import Float, Int, UInt8
 
 from contrique_jax.config import TrainConfig
-from contrique_jax.evaluation.correlation import correlate
+from contrique_jax.evaluation.correlation import rank_correlations
 from contrique_jax.evaluation.protocol import make_splits
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData
 
@@ -110,7 +110,7 @@ def _severity(answer: Float[np.ndarray, "n t"], told: Unseen, rows: Int[np.ndarr
     for kind in np.unique(told.kinds[rows]):
         own = rows[told.kinds[rows] == kind]
         if len(np.unique(told.severity[own])) > 1 and len(own) > 2:
-            ranks.append(correlate(answer[own, 0], told.severity[own]).srocc)
+            ranks.append(rank_correlations(answer[None, own, 0], told.severity[own])[0])
     return float(np.nanmean(ranks)) if ranks else float("nan")
 
 
