@@ -1,9 +1,8 @@
 """A head on the frozen network inside this package, trained on your own photographs in minutes, without an accelerator.
 
 The statistics of eight views of every photograph (a distortion, a full-size and a half-size crop each) are computed once and
-kept in the user's cache; then a head of 1568, 1024 and 512 numbers learns CONTRIQUE's classes from them. It tells kinds and
-degrees of distortion better than the network it stands on, and opinions of photographs worse (docs/results.md); side by
-side, --config.model.features=stages+head, it has both.
+kept in the user's cache; then a head of 1568, 1024 and 512 numbers learns CONTRIQUE's classes from them. A third
+as many numbers as the network's own stand beside these (docs/results.md); --config.model.features=stages+head gives both.
 
   python -m contrique_jax.main --config configs/contrique_head.py --workdir runs/head \\
       --config.data.pristine=PHOTOS/clean --config.data.authentic=PHOTOS/mine

@@ -77,6 +77,11 @@ def gcs() -> Iterator[Server]:
 def compiled_programs_are_released() -> Iterator[None]:
     """After each module: a worker would otherwise hold everything that it has ever compiled, some gigabytes."""
     yield
+    release_memory()
+
+
+def release_memory() -> None:
+    """Compiled programs and what else nobody holds."""
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()

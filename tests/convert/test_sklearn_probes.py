@@ -167,9 +167,10 @@ def test_score_takes_a_converted_probe_and_says_that_no_deviation_is_known(tmp_p
         line = ["--model", str(model), "--probe", str(tmp_path / "p.npz"), str(tmp_path / "a.png")]
         capsys.readouterr()
         assert run_verb(score.main, line) == 0
-        header, columns, row = capsys.readouterr().out.splitlines()
-        assert "deviation: not known" in header and columns == "path,score,deviation"
-        assert ("model not known" in header) == (not tied)
+        out, said = capsys.readouterr()
+        columns, row = out.splitlines()
+        assert "deviation: not known" in said and columns == "path,score,deviation"
+        assert ("model not known" in said) == (not tied)
         _, number, deviation = row.split(",")
         assert float(number) == pytest.approx(expected, rel=1e-5) and deviation == ""
         assert run_verb(score.main, [*line, "--out", str(tmp_path / "s.jsonl")]) == 0

@@ -83,7 +83,7 @@ def test_score_writes_a_picture_and_an_array_for_each_image(place, tmp_path):
     line = [str(place / "a"), str(place / "b"), "--model", str(place / "model"), "--probe", str(place / "p.npz")]
     assert run_verb(score.main, [*line, "--out", str(tmp_path / "plain.csv")]) == 0
     assert run_verb(score.main, [*line, "--out", str(tmp_path / "s.csv"), "--map", str(tmp_path / "new" / "maps")]) == 0
-    rows, plain = read_csv(tmp_path / "s.csv")[2:], read_csv(tmp_path / "plain.csv")[2:]
+    rows, plain = read_csv(tmp_path / "s.csv")[1:], read_csv(tmp_path / "plain.csv")[1:]
     names = [f"scene.png{count}.map.{kind}" for count in ("", "-2") for kind in ("npy", "png")]
     assert sorted(os.listdir(tmp_path / "new" / "maps")) == sorted(names)
     for row, before, count in zip(rows, plain, ("", "-2"), strict=True):

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from contrique_jax.training.loop import train
 from contrique_jax.training.run import claim_workdir
 from contrique_jax.training.step import init_state, make_step
 from tests import tiny_config
+from tests.conftest import release_memory
 from tests.recipes import toy, toy_config
 
 SEED_OF_NOISE = 3
@@ -67,19 +68,27 @@ def tiny_head() -> HeadConfig:
 TINY = {"contrique": tiny_config.get_config, "contrique_head": tiny_head, "arniqa": tiny_arniqa}
 
 
-@pytest.fixture(params=[*RECIPES, "toy"])
-def name(request, monkeypatch) -> str:
-    monkeypatch.setitem(RECIPES, "toy", "tests.recipes.toy")
-    return request.param
+@pytest.fixture(scope="module", params=[*RECIPES, "toy"])
+def name(request) -> Iterator[str]:
+    """A recipe, all of whose tests come together: what they compiled is released before the next one's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "toy", "tests.recipes.toy")
+        yield request.param
+    for kept in (pipeline_for, batches_of):
+        kept.cache_clear()
+    release_memory()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def a_step_is_traced_once():
     """Not once a test: the tests of a recipe ask for the same few steps, and tracing one takes seconds."""
+
     made: dict[tuple, object] = {}
 
     def once(config: Config, run: mesh.Runtime, steps: int):
-        key = json.dumps(as_record(config), default=str), run.devices, steps
+        if made and next(iter(made))[0] != config.recipe:
+            made.clear()  # those of the recipe before
+        key = config.recipe, json.dumps(as_record(config), default=str), run.devices, steps
         if key not in made:
             made[key] = make_step(config, run, steps)
         return made[key]
@@ -325,7 +334,8 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
         claim_workdir(tmp_path, tiny("toy"), {"authentic": 24})
 
 
-def test_a_config_of_a_recipe_that_does_not_exist_is_one_sentence(tmp_path):
+def test_a_config_of_a_recipe_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.delitem(RECIPES, "toy", raising=False)
     file = tmp_path / "config.py"
     file.write_text("from tests.recipes.toy_config import ToyConfig\n\ndef get_config():\n    return ToyConfig()\n")
     with pytest.raises(UserError, match=r"--config: there is no recipe 'toy'"):
