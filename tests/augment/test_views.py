@@ -267,6 +267,7 @@ def same_but_for_rounding(a: np.ndarray, b: np.ndarray) -> None:
     assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-4
 
 
+@pytest.mark.slow
 def test_jit_eager_loop_and_vmap_agree():
     draws = some_draws(5)
     images = np.stack([photograph(96, 160, seed) for seed in range(5)])

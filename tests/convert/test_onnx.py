@@ -34,7 +34,6 @@ def nchw(images):
         ModelConfig("resnet18", base_width=16, projection_dim=8),
         ModelConfig("resnet50", base_width=8, projection_dim=0, input_scaling="imagenet"),
         ModelConfig("resnet18", base_width=8, projection_dim=0, features="stages"),
-        ModelConfig("efficientnet_lite0", projection_dim=0, input_scaling="centred"),
         ModelConfig("efficientnet_lite0", projection_dim=0, input_scaling="centred", features="stages"),
     ],
 )

@@ -102,6 +102,7 @@ def test_the_pure_function_is_the_same_but_for_rounding_the_half_size(extractor,
     np.testing.assert_allclose(found[:, width:], reference[:, width:], atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_pure_function_goes_through_both_sizes(extractor, images):
     image = images[2].astype(np.float32) / 255
     direction = np.random.default_rng(1).normal(size=image.shape).astype(np.float32)

@@ -211,6 +211,7 @@ def test_small_photographs_are_black_at_the_right_and_below():
     assert (crop[:40] == 7).all() and (crop[40:] == 0).all()
 
 
+@pytest.mark.slow
 def test_statistics_of_batch_norm_are_of_one_photographs_crops():
     """A's full and half crops make one batch, B's another: shuffling B changes nothing of A."""
     config = ArniqaConfig()

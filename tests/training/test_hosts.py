@@ -203,6 +203,7 @@ def together(bodies, seconds=60):
     return finish(join_and_do(bodies), seconds)
 
 
+@pytest.mark.slow
 def test_a_first_process_whose_machine_has_stopped_is_waited_for_only_so_long():
     stops = "import os, signal\nhosts.barrier('here', 30)\nos.kill(os.getpid(), signal.SIGSTOP)"
     waits = "hosts.barrier('here', 30)\nwith Watchdog(3) as watch:\n    watch.expect('step 7')\n    time.sleep(100)"
@@ -222,7 +223,7 @@ def test_what_stands_still_ends_all_with_a_sentence():
     assert all("Traceback" not in text for text in said)
 
 
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("failing", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_failure_of_one_process_ends_all_with_its_sentence(failing):
     fails = "with Watchdog(100):\n    raise errors.UserError('the disk is full')"
     waits = "with Watchdog(100):\n    time.sleep(100)"
