@@ -35,7 +35,6 @@ class RecipeExtractor(Extractor):
         self.shorter_side, self.memory = shorter_side, memory
         self._workers, self._windows = workers or available_cores(), False
         self.max_megapixels, size = limits(max_megapixels, memory, None, variables)
-        self._constants = self.recipe.constants(config)
         one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
         self.width = self.scales * jax.eval_shape(self._applied, variables, one).shape[1]
 
@@ -50,7 +49,7 @@ class RecipeExtractor(Extractor):
         return self.scales == 1
 
     def _applied(self, variables: Any, images: Array, valid: Array | None = None) -> Float[Array, "n d"]:
-        found = self.recipe.apply(self.config, variables, {}, images, valid, None)
+        found = self.recipe.apply(self.config, variables, images, valid, None)
         return self.sign * (found[:, None] if self.gives_scores else found)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:

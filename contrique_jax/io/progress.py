@@ -17,11 +17,16 @@ def progress_bar(items: Iterable[Any], total: int, show: bool = True) -> Iterabl
 
 
 def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
-    """work(item) in order, with up to `count` of them running or done ahead of the reader."""
+    """work(item) in order, with up to `count` of them running or done ahead of the reader; what has not begun when that one
+    leaves is not done."""
     running: deque[Future[Any]] = deque()
-    for item in items:
-        running.append(pool.submit(work, item))
-        if len(running) >= count:
+    try:
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) >= count:
+                yield running.popleft().result()
+        while running:
             yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
+from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import RowRecipe, Sources, Tree
 from contrique_jax.errors import UserError
 
@@ -87,7 +88,8 @@ class Recipe(RowRecipe, Protocol):
         needs, a frozen trunk too."""
 
     def check(self, model: Any, variables: Variables) -> None:
-        """Raises UserError, without the file's name, if a model folder's weights are not what its architecture says."""
+        """Raises UserError, without the file's name, if a model folder's weights, whose names and shapes are right, are not
+        those that its architecture is about."""
 
     def score_range(self, config: Any) -> tuple[float, float, bool]:
         """Only of a recipe that gives scores: the ends of their scale, and whether higher is better."""
@@ -96,7 +98,6 @@ class Recipe(RowRecipe, Protocol):
         self,
         config: Any,
         variables: Variables,
-        constants: Tree,
         stack: Array,
         valid: Array | None,
         reference: Array | None,
@@ -117,18 +118,26 @@ def all_rows(x: Float[Array, "n *rest"], axis: str) -> Float[Array, "m *rest"]:
     return lax.psum(lax.dynamic_update_slice_in_dim(whole, x, place, 0), axis)
 
 
-def check_shapes(shapes: Variables, variables: Variables) -> None:
-    """Raises UserError if weights lack an array, have one too many or one of another shape."""
+# what a recipe says that has nothing of its own to say
 
-    def named(tree: Variables) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path({part: tree[part] for part in ("params", "batch_stats")})
-        return {jax.tree_util.keystr(path[1:], simple=True, separator="."): leaf.shape for path, leaf in leaves}
 
-    ours, theirs = named(shapes), named(variables)
-    wrong = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"the weights do not fit the architecture: {', '.join(wrong[:3])}{more}; save the model again.")
+def as_given(config: Any, sources: Sources, broken: BrokenLog) -> Sources:
+    """`prepared` of a recipe that takes its sources as they are."""
+    return sources
+
+
+def as_moved(config: Any, variables: Variables) -> Variables:
+    """`after_update` of a recipe without moving averages."""
+    return variables
+
+
+def as_trained(config: Any, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
+    """`finished` of a recipe whose model is what was trained."""
+    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
+
+
+def nothing_more(model: Any, variables: Variables) -> None:
+    """`check` of a recipe whose weights need no more than the right names and shapes."""
 
 
 def check_same_encoder(config: Any, model: Any) -> None:

@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch):
     for i in range(30):
         pixels = generator.integers(0, 256, (20 + i % 3, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
-        own = float(toy.apply(config, kept, {}, pixels[None, :16, :16].astype(np.float32) / 255, None)[0])
+        own = float(toy.apply(config, kept, pixels[None, :16, :16].astype(np.float32) / 255, None)[0])
         rows.append(f"{i:02}.png,{10 * own + 0.05 * generator.standard_normal():.4f},{'ab'[i % 2]}")
     (tmp_path / "rated.csv").write_text("\n".join(rows) + "\n")
     return tmp_path
@@ -88,7 +88,7 @@ def test_features_of_another_recipe_go_through_a_probe(place, monkeypatch, capsy
     monkeypatch.setattr(
         toy,
         "apply",
-        lambda config, variables, constants, x, valid, reference=None: toy._encoded(variables["params"], _corner(x)),
+        lambda config, variables, x, valid, reference=None: toy._encoded(variables["params"], _corner(x)),
     )
     rated, probe = str(place / "rated.csv"), str(place / "p.npz")
     flags = ["--model", str(place / "model"), "--scores", rated, "--no-control", "--splits", "2", "--probe", probe]

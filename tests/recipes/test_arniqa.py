@@ -85,7 +85,7 @@ def test_the_loss_and_its_gradients_are_the_originals(stored, case, temperature)
 def test_features_and_projections_are_the_originals(shared, stored):
     variables, images = variables_of(shared), stored["eval/images"]
     config = ArniqaConfig(model=WHOLE)
-    features = jax.jit(lambda x: recipe.apply(config, variables, {}, x, None))(images)
+    features = jax.jit(lambda x: recipe.apply(config, variables, x, None))(images)
     z, _ = jax.jit(lambda x: project(WHOLE, variables, x, RUNNING))(images)
     assert np.linalg.norm(features - stored["eval/features"]) <= 1e-4 * np.linalg.norm(stored["eval/features"])
     wanted = stored["eval/projections"]

@@ -308,8 +308,8 @@ def test_padding_changes_nothing(name):
     image = np.random.default_rng(SEED_OF_NOISE).random((1, 48, 64, 3)).astype(np.float32)
     padded = np.zeros((1, 64, 96, 3), np.float32)
     padded[:, :48, :64] = image
-    alone = recipe.apply(config, variables, constants, jnp.asarray(image), None, None)
-    beside = recipe.apply(config, variables, constants, jnp.asarray(padded), jnp.asarray([[48, 64]]), None)
+    alone = recipe.apply(config, variables, jnp.asarray(image), None, None)
+    beside = recipe.apply(config, variables, jnp.asarray(padded), jnp.asarray([[48, 64]]), None)
     np.testing.assert_allclose(beside, alone, rtol=1e-4, atol=1e-5)
     assert alone.ndim == (1 if recipe.gives == "score" else 2)
 

@@ -110,6 +110,9 @@ def test_a_finished_model_is_whole_and_knows_its_trunk(config, tmp_path):
     assert widths["head"].shape[1] == 2 * config.model.head_width
     description = json.loads((tmp_path / "head" / "model.json").read_text())
     assert description["architecture"]["trunk_hash"] == model.trunk_hash != ""
+    moved = dataclasses.replace(model, trunk="where/the/trunk/was")  # its weights are in the folder
+    save_model(tmp_path / "moved", moved, variables, provenance={}, recipe=recipe.name)
+    assert contrique_jax.load(tmp_path / "moved").width == widths["stages+head"].shape[1]
     other = jax.tree.map(lambda leaf: leaf + np.float32(0.001), variables["params"]["encoder"])
     spoilt = variables | {"params": variables["params"] | {"encoder": other}}
     save_model(tmp_path / "spoilt", model, spoilt, provenance={}, recipe=recipe.name)

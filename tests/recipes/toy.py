@@ -9,7 +9,7 @@ import numpy as np
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
 from contrique_jax.networks.pooling import normalise
-from contrique_jax.recipes.recipe import all_rows, check_shapes
+from contrique_jax.recipes.recipe import all_rows, as_given, as_trained, nothing_more
 from tests.recipes.toy_config import ToyConfig as Config
 
 __all__ = ["Config"]
@@ -19,6 +19,7 @@ roles = ("authentic",)
 rows_together = 1
 gives = "score"
 takes_reference = False
+prepared, finished, check = as_given, as_trained, nothing_more
 KEPT = 32  # rows of the queue
 SIDE = 16
 
@@ -112,17 +113,5 @@ def score_range(config):
     return -1.0, 1.0, True
 
 
-def prepared(config, sources, broken):
-    return sources
-
-
-def finished(config, variables, constants):
-    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
-
-
-def check(model, variables):
-    check_shapes(variable_shapes(Config(model=model)), variables)
-
-
-def apply(config, variables, constants, stack, valid, reference=None):
+def apply(config, variables, stack, valid, reference=None):
     return _encoded(variables["params"], stack[:, :SIDE, :SIDE])[:, 0]

@@ -27,13 +27,21 @@ from contrique_jax.networks.layers import Statistics
 from contrique_jax.recipes.arniqa.chain import Chain, degrade, degrade_many, draw_chain
 from contrique_jax.recipes.arniqa.config import ArniqaConfig as Config
 from contrique_jax.recipes.arniqa.groups import TYPES
-from contrique_jax.recipes.recipe import Variables, check_same_encoder, check_shapes
+from contrique_jax.recipes.recipe import (
+    Variables,
+    as_given,
+    as_moved,
+    as_trained,
+    check_same_encoder,
+    nothing_more,
+)
 
 name = "arniqa"
 roles = ("pristine",)
 rows_together = 1
 gives = "features"
 takes_reference = False
+prepared, after_update, finished, check = as_given, as_moved, as_trained, nothing_more
 CROPS = 4  # A full, A half, B full, B half
 
 
@@ -61,10 +69,6 @@ def canvas(config: Config) -> tuple[int, int]:
 
 def describe(config: Config, sources: Sources) -> str:
     return f"{len(sources['pristine'])} pristine images"
-
-
-def prepared(config: Config, sources: Sources, broken: BrokenLog) -> Sources:
-    return sources
 
 
 def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[Draws]:
@@ -187,10 +191,6 @@ def objective(
     return loss, {}, {}
 
 
-def after_update(config: Config, variables: Variables) -> Variables:
-    return variables
-
-
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" neither BatchNorm's nor biases."""
     if config.optim.decay_mask == "no_norm":
@@ -198,18 +198,9 @@ def decays(config: Config, variables: Variables) -> Tree:
     return jax.tree.map(lambda leaf: True, variables["params"])
 
 
-def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
-    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
-
-
-def check(model: Any, variables: Variables) -> None:
-    check_shapes(jax.eval_shape(lambda: pair_projector.init(model, 0)), variables)
-
-
 def apply(
     config: Config,
     variables: Variables,
-    constants: Tree,
     stack: Float[Array, "n h w 3"],
     valid: Array | None,
     reference: Array | None = None,

@@ -26,13 +26,21 @@ from contrique_jax.recipes.contrique.batches import (
     load_crops,
     synthetic_views,
 )
-from contrique_jax.recipes.recipe import Variables, check_same_encoder, check_shapes
+from contrique_jax.recipes.recipe import (
+    Variables,
+    as_given,
+    as_moved,
+    as_trained,
+    check_same_encoder,
+    nothing_more,
+)
 
 name = "contrique"
 roles = ("pristine", "authentic")
 rows_together = 2
 gives = "features"
 takes_reference = False
+prepared, after_update, finished, check = as_given, as_moved, as_trained, nothing_more
 
 
 def canvas(config: Config) -> tuple[int, int]:
@@ -47,10 +55,6 @@ def _ready(sources: Sources | None) -> bool:
 def describe(config: Config, sources: Sources) -> str:
     kind = "ready distorted" if _ready(sources) else "pristine"
     return f"{len(sources['pristine'])} {kind} and {len(sources['authentic'])} authentic images"
-
-
-def prepared(config: Config, sources: Sources, broken: BrokenLog) -> Sources:
-    return sources
 
 
 def draw(config: Config, sources: Sources, step: int, rows: range) -> tuple[order.Draws, order.Draws]:
@@ -150,10 +154,6 @@ def objective(
     return loss, {}, {}
 
 
-def after_update(config: Config, variables: Variables) -> Variables:
-    return variables
-
-
 def decays(config: Config, variables: Variables) -> Tree:
     """By `optim.decay_mask`: "no_norm" spares every BatchNorm. "original" spares what the original's rule (a name that
     contains "bn") meets once its encoder is wrapped in a Sequential: the BatchNorms inside blocks; the stem's, the
@@ -168,18 +168,9 @@ def decays(config: Config, variables: Variables) -> Tree:
     return jax.tree_util.tree_map_with_path(touched, variables["params"])
 
 
-def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
-    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
-
-
-def check(model: Any, variables: Variables) -> None:
-    check_shapes(encoder.variable_shapes(model), variables)
-
-
 def apply(
     config: Config,
     variables: Variables,
-    constants: Tree,
     stack: Float[Array, "n h w 3"],
     valid: Array | None,
     reference: Array | None = None,

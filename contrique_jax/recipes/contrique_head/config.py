@@ -25,9 +25,8 @@ class HeadData(DataConfig):
     authentic: str = "scenes:200"
     augment_on: str = "device"  # rows are a few numbers, which cost nothing to finish
     view_size: int = 192  # half of a 384 x 512 photograph then needs no black border
-    views: int = (
-        8  # of each photograph, whose statistics are computed once; each under a distortion and crops of its own
-    )
+    # of each photograph, whose statistics are computed once; each under a distortion and crops of its own
+    views: int = 8
     colours: bool = False  # True: views in the paper's five colour spaces; False: as they are
 
     def validate(self) -> None:

@@ -27,13 +27,14 @@ from contrique_jax.networks.model_folder import DESCRIPTION, content_hash, embed
 from contrique_jax.recipes.contrique_head.config import HeadConfig as Config
 from contrique_jax.recipes.contrique_head.config import HeadModel
 from contrique_jax.recipes.contrique_head.statistics import Described, described
-from contrique_jax.recipes.recipe import Variables, check_shapes
+from contrique_jax.recipes.recipe import Variables, as_moved
 
 name = "contrique_head"
 roles = ("pristine", "authentic")
 rows_together = 2
 gives = "features"
 takes_reference = False
+after_update = as_moved
 
 
 class Draws(NamedTuple):
@@ -103,7 +104,9 @@ def init(config: Config, seed: int) -> Variables:
 
 
 def variable_shapes(config: Config) -> Variables:
-    return _shapes(config.model)
+    model = config.model
+    drawn, trunk = jax.eval_shape(lambda: head.init(_widths(model), 0)), encoder.variable_shapes(model.of_trunk)
+    return {part: drawn[part] | _trunk_of(trunk)[part] for part in drawn}
 
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
@@ -183,10 +186,6 @@ def objective(
     return loss, {}, {}
 
 
-def after_update(config: Config, variables: Variables) -> Variables:
-    return variables
-
-
 def decays(config: Config, variables: Variables) -> Tree:
     return head.decays(_widths(config.model))
 
@@ -198,7 +197,6 @@ def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Hea
 
 
 def check(model: HeadModel, variables: Variables) -> None:
-    check_shapes(_shapes(model), variables)
     found = content_hash(model.of_trunk, _trunk_of(variables))
     if found != model.trunk_hash:
         raise UserError(
@@ -209,7 +207,6 @@ def check(model: HeadModel, variables: Variables) -> None:
 def apply(
     config: Config,
     variables: Variables,
-    constants: Tree,
     stack: Float[Array, "n h w 3"],
     valid: Array | None,
     reference: Array | None = None,
@@ -221,11 +218,6 @@ def apply(
 def of_statistics(model: HeadModel, variables: Variables, statistics: Float[Array, "n i"]) -> Float[Array, "n d"]:
     """What `apply` gives, of the trunk's statistics at one size."""
     return head.features(_widths(model), variables, statistics, model.features)
-
-
-def _shapes(model: HeadModel) -> Variables:
-    drawn, trunk = jax.eval_shape(lambda: head.init(_widths(model), 0)), encoder.variable_shapes(model.of_trunk)
-    return {part: drawn[part] | _trunk_of(trunk)[part] for part in drawn}
 
 
 def _widths(model: HeadModel) -> head.Widths:

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.io.machine import ONE_THREAD, available_cores, host_device
 from contrique_jax.io.outputs import atomic_write, user_cache
+from contrique_jax.io.progress import ahead
 from contrique_jax.networks import encoder
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.recipes.contrique import order
@@ -125,7 +126,7 @@ class _Describer:
         with ThreadPoolExecutor(workers) as pool, bar:
             log = [broken if first <= number < last else quiet for number in numbers]
             for number, (content, known, own, crops) in zip(
-                numbers, _ahead(pool, self._views, list(zip(numbers, log, strict=True)), 2 * workers), strict=True
+                numbers, ahead(pool, self._views, zip(numbers, log, strict=True), 2 * workers), strict=True
             ):
                 if len(crops):
                     known = np.concatenate([known, self._encoded(crops)]) if len(known) else self._encoded(crops)
@@ -206,17 +207,3 @@ class _Describer:
 def _encoder(trunk: tuple[Any, ...]) -> Callable[..., Float[Array, "n d"]]:
     model = ModelConfig(*trunk)
     return jax.jit(lambda variables, images: encoder.encode(model, variables, images))
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: list[Any], count: int) -> Iterator[Any]:
-    """work(item) in order, with up to `count` of them running or done ahead of the reader."""
-    running = [pool.submit(work, item) for item in items[:count]]
-    try:
-        for item in [*items[count:], *[None] * len(running)]:
-            done = running.pop(0).result()
-            if item is not None:
-                running.append(pool.submit(work, item))
-            yield done
-    finally:
-        for future in running:
-            future.cancel()
