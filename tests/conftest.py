@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.util
 import os
@@ -83,11 +82,11 @@ def compiled_programs_are_released() -> Iterator[None]:
 def release_memory() -> None:
     """Compiled programs and what else nobody holds."""
     if "jax" in sys.modules:
+        from contrique_jax.io.machine import trim_heap
+
         sys.modules["jax"].clear_caches()
         gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed otherwise
-        if trim is not None:
-            trim(0)
+        trim_heap()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from contrique_jax.config import ModelConfig
+from contrique_jax.inference.extractor import Extractor
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import save_model
+from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.training.load import random_weights
 
 TINY = ModelConfig(encoder="resnet18", base_width=16, projection_dim=8, compute_dtype="float32")
@@ -21,6 +23,12 @@ def tiny_model(folder: Path, seed: int | None = None) -> Path:
     weights = random_weights(TINY) if seed is None else init_model(TINY, seed)
     save_model(folder, TINY, weights, provenance={"trained on": "nothing"})
     return folder
+
+
+def probe_of(extractor: Extractor, rng: np.random.Generator) -> Probe:
+    """A probe on that network's features, of scores from 1 to 5."""
+    coefficients = rng.normal(size=extractor.width)
+    return Probe(coefficients, 2.5, 0.1, NO_REFERENCE, extractor.model_hash, "MINE", 1.0, 5.0, True, 0.25)
 
 
 def write_images(folder: Path, count: int = 48, size: int = 64) -> Path:

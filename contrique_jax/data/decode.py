@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from contrique_jax.data.colour_profiles import to_srgb
-from contrique_jax.data.deep_samples import read_tiff, to_bytes
+from contrique_jax.data.deep_samples import ORIENTATION, read_tiff, to_bytes
 from contrique_jax.data.unread_formats import advice, is_raw
 from contrique_jax.errors import BrokenImage
 from contrique_jax.io.regular import read_bytes
@@ -34,7 +34,7 @@ FORMATS = {
 }
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 
-_ORIENTATION, _DNG_VERSION = 0x0112, 0xC612
+_DNG_VERSION = 0xC612
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -136,7 +136,7 @@ def upright(image: Image.Image) -> Image.Image:
     if not {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"} & image.info.keys():
         return image
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF does not make the pixels unreadable
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image

@@ -12,12 +12,9 @@ from jaxtyping import Shaped, UInt8
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION, _PROFILE = 274, 34675  # tags
-INTEGER_TOPS = (
-    255,
-    4095,
-    65535,
-)  # of 8, 12 and 16 bits: whoever fills a sixteenth of a range alone means the smaller one
+ORIENTATION, _PROFILE = 0x0112, 0x8773  # tags, the first of EXIF too
+# of 8, 12 and 16 bits: whoever fills a sixteenth of a range alone means the smaller one
+INTEGER_TOPS = (255, 4095, 65535)
 FLOAT_TOPS = (1, 255, 65535)
 
 
@@ -101,6 +98,6 @@ def read_tiff(data: bytes, max_pixels: int) -> TiffSamples | None:
         samples = page.asarray(maxworkers=1)
         if samples.ndim == 3 and page.axes[0] == "S":  # a plane a channel
             samples = np.moveaxis(samples, 0, -1)
-        tags = {name: page.tags[name].value for name in (_ORIENTATION, _PROFILE) if name in page.tags}
+        tags = {name: page.tags[name].value for name in (ORIENTATION, _PROFILE) if name in page.tags}
     shaped = samples.reshape(*samples.shape[:2], -1)
-    return TiffSamples(shaped, int(tags.get(_ORIENTATION, 1)), tags.get(_PROFILE))
+    return TiffSamples(shaped, int(tags.get(ORIENTATION, 1)), tags.get(_PROFILE))

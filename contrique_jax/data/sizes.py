@@ -10,11 +10,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from contrique_jax.data.decode import read
+from contrique_jax.data.deep_samples import ORIENTATION
 from contrique_jax.errors import BrokenImage
 from contrique_jax.io.regular import open_regular
 
 RGB = UInt8[np.ndarray, "h w 3"]
-ORIENTATION, TURNED = 0x0112, 5  # the tag of EXIF, and its least value that swaps height and width
+TURNED = 5  # the least orientation of EXIF that swaps height and width
 LEAST_SIDE = 256  # a side counts as so long where pixels are limited: in tiles the network computes that much
 
 
@@ -55,9 +56,8 @@ def promised_size(path: Path, max_megapixels: float, shorter_side: int | None) -
                 width, height = height, width
     except Exception:  # whatever is wrong with it is said when it is read
         return None
-    if shorter_side is not None and min(height, width) > shorter_side:
-        long = shorter_side * max(height, width) // min(height, width)
-        height, width = (long, shorter_side) if width <= height else (shorter_side, long)
+    if shorter_side is not None:
+        height, width = with_shorter_side(height, width, shorter_side)
     return limited_size(height, width, max_megapixels)
 
 
@@ -72,8 +72,15 @@ def to_shorter_side(image: RGB, side: int) -> UInt8[np.ndarray, "H W 3"]:
 
     As the authors of SPAQ do: Pillow's antialiased bilinear, the longer side rounded down.
     """
-    h, w = image.shape[:2]
-    if min(h, w) <= side:
+    given = image.shape[0], image.shape[1]
+    height, width = with_shorter_side(*given, side)
+    if (height, width) == given:
         return image
-    size = (side, side * h // w) if w <= h else (side * w // h, side)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def with_shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of an image after `to_shorter_side`."""
+    if min(height, width) <= side:
+        return height, width
+    return (side * height // width, side) if width <= height else (side, side * width // height)

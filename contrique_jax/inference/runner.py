@@ -29,10 +29,8 @@ Encode = Callable[[Any, Array, Array | None], tuple[Array, Array | None]]
 # images with more pixels go in tiles: a whole program of that size would take about a gigabyte
 TILED_FROM = {"cpu": 1 << 21, "other": 1 << 24}
 BATCH_PIXELS = {"cpu": 1, "other": 1 << 23}  # what keeps a GPU busy; a CPU's caches are best filled by one image
-PROGRAM_BYTES, IMAGE_BYTES = (
-    400,
-    12,
-)  # a pixel: of a whole program at most, of what images are read, halved and stacked in
+# a pixel: of a whole program at most, of what images are read, halved and stacked in
+PROGRAM_BYTES, IMAGE_BYTES = 400, 12
 
 
 @dataclass

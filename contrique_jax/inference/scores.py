@@ -127,18 +127,20 @@ class Tally:
     """Counts and extremes of a stream of scores."""
 
     scored: int = 0
-    broken: int = 0
     first_broken: BrokenImage | None = None
     unread: set[Path] = field(default_factory=set)
     reduced: list[Path] = field(default_factory=list)
     lowest: list[tuple[float, str]] = field(default_factory=list)
     highest: list[tuple[float, str]] = field(default_factory=list)
 
+    @property
+    def broken(self) -> int:
+        return len(self.unread)
+
     def add(self, score: Score) -> None:
         if score.reduced:
             self.reduced.append(score.path)
         if score.score is None:
-            self.broken += 1
             self.unread.add(score.path)
             self.first_broken = self.first_broken or score.broken
             return

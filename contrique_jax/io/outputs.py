@@ -54,9 +54,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     Raises UserError if another one is. File systems without locks let everybody in.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if os.name == "nt":  # where no folder can be opened
         yield
         return
     try:
@@ -64,17 +62,25 @@ def only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be opened ({error.strerror}); take another folder.") from error
     try:
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{folder}: another process is writing to it; wait for it or take another folder."
-            ) from error
-        except OSError:
-            pass  # this file system has none
+        if not locked(place):
+            raise UserError(f"{folder}: another process is writing to it; wait for it or take another folder.")
         yield
     finally:
         os.close(place)
+
+
+def locked(place: int) -> bool:
+    """Whether this process has the lock of an open file or folder from now on, until that is closed. File systems without
+    locks, and Windows, give it to everybody."""
+    try:
+        import fcntl
+
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 def write_npz(path: Path, /, **arrays: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io.outputs import locked
 
 FORM = 1  # of the file
 
@@ -41,7 +42,8 @@ class Parts:
         except OSError as error:
             raise UserError(f"{self.path}: it cannot be written ({error.strerror}); choose another place.") from error
         try:
-            self._lock()
+            if not locked(self._file.fileno()):
+                raise UserError(f"{self.path}: another process is at work on it; wait for it, or name another file.")
             for cut_off in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # of a process that was killed
                 cut_off.unlink(missing_ok=True)
             self._end = self._read()
@@ -85,18 +87,6 @@ class Parts:
                 file=sys.stderr,
             )
         self._file.close()
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{self.path}: another process is at work on it; wait for it, or name another file."
-            ) from error
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            pass
 
     def _read(self) -> int:
         """Finds the records -> where the last whole one ends."""

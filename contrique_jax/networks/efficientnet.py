@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from contrique_jax.networks import strips
 from contrique_jax.networks.convolution import convolve, depthwise
+from contrique_jax.networks.depthwise import Pads
 from contrique_jax.networks.layers import (
     RUNNING,
     AtEnd,
@@ -216,19 +217,22 @@ class EfficientNetLite0(nnx.Module):
             maps.append((x, place))
         return maps
 
+    def first(self, x: Map, real: Map, around: Pads = NO_PADS) -> Map:
+        """The stem and the first stage in evaluation, of a part of an image with what the stem sees around it; `real`: ones
+        where its map is inside the image, `around`: zeros for the depthwise convolution."""
+        block: Block = getattr(getattr(self.blocks, "0"), "0")
+        out = relu6(self.bn1(convolve(x, self.conv_stem.weight[...], 2), RUNNING)) * real
+        return block.contracted(depthwise(out, block.conv_dw.weight[...], 1, around), RUNNING)
+
     def _first_in_strips(self, images: Float[Array, "n h w 3"], first: tuple[int, int], valid: Sizes | None) -> Map:
         """The stem and the first stage in evaluation, a few rows at a time; `first`: height and width of their maps."""
-        block: Block = getattr(getattr(self.blocks, "0"), "0")
-        kernel = self.conv_stem.weight[...]
         # a row more of the stem's map above and below, for the depthwise convolution
         part = strips.Part(jnp.pad(_padded(images, 3, 2, valid), ((0, 0), (2, 2), (0, 0), (0, 0))), 2, 7)
         real = inside(jnp.ones((len(images), *first, 1), images.dtype), halved(valid, 2))
         real = jnp.pad(real, ((0, 0), (1, 1), (0, 0), (0, 0)))
 
         def layer(strip: Map, real: Map) -> Map:
-            out = relu6(self.bn1(convolve(strip, kernel, 2), RUNNING)) * real
-            out = depthwise(out, block.conv_dw.weight[...], 1, ((0, 0), (1, 1)))
-            return block.contracted(out, RUNNING)
+            return self.first(strip, real, ((0, 0), (1, 1)))
 
         return strips.by_strips(layer, [part, strips.Part(real, 1, 3)], first[0], STEM // 4)
 

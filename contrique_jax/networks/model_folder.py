@@ -249,14 +249,17 @@ def _shapes_of(variables: Variables) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for tree in (variables["params"], variables["batch_stats"]):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            shape = tuple(leaf.shape)
-            there = tuple(shape[i] for i in (3, 2, 0, 1)) if len(shape) == 4 else shape[::-1]  # as `_to_torch`
-            shapes[".".join(entry.key for entry in path)] = there
+            shapes[".".join(entry.key for entry in path)] = tuple(leaf.shape[i] for i in _torch_axes(leaf.ndim))
     return shapes
 
 
 def _to_torch(array: np.ndarray) -> np.ndarray:
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    return array.transpose(_torch_axes(array.ndim))
+
+
+def _torch_axes(count: int) -> tuple[int, ...]:
+    """Which of so many axes of ours torch has at each place."""
+    return (3, 2, 0, 1) if count == 4 else tuple(reversed(range(count)))
 
 
 def _from_torch(array: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.networks.convolution import convolve, depthwise, max_pool_inside
-from contrique_jax.networks.efficientnet import NO_PADS, STAGES, Block, EfficientNetLite0, relu6, same_pads
+from contrique_jax.networks.convolution import convolve, max_pool_inside
+from contrique_jax.networks.efficientnet import STAGES, Block, EfficientNetLite0, relu6, same_pads
 from contrique_jax.networks.encoder import encoder_of, scaled
 from contrique_jax.networks.layers import RUNNING, Map
 from contrique_jax.networks.resnet import ARCHITECTURES, BasicBlock, Bottleneck
@@ -33,9 +33,8 @@ class Piece(NamedTuple):
     """Layers from one map to the next."""
 
     path: tuple[str, ...]  # of their module in the encoder, () is the encoder itself
-    layer: Callable[
-        [Any, Map, Sequence[Map]], Map
-    ]  # of the module, a tile and ones where the image is, before each step
+    # of the module, a tile and ones where the image is, before each step
+    layer: Callable[[Any, Map, Sequence[Map]], Map]
     steps: tuple[Step, ...]
     ends: bool  # its map is the last of a stage
     tile: tuple[int, int] = (SIDE, SIDE)  # rows and columns that are made at a time
@@ -141,9 +140,7 @@ def _module(model: tuple[Any, ...], path: tuple[str, ...]) -> tuple[nnx.GraphDef
 
 
 def _lite_start(encoder: EfficientNetLite0, x: Map, real: Sequence[Map]) -> Map:
-    block: Block = getattr(getattr(encoder.blocks, "0"), "0")
-    out = relu6(encoder.bn1(convolve(x, encoder.conv_stem.weight[...], 2), RUNNING)) * real[1]
-    return block.contracted(depthwise(out, block.conv_dw.weight[...], 1, NO_PADS), RUNNING)
+    return encoder.first(x, real[1])
 
 
 def _lite_block(block: Block, x: Map, real: Sequence[Map]) -> Map:

@@ -69,17 +69,21 @@ def test_folder_that_is_missing_or_empty(tmp_path):
     assert "no source is given" in complaint("")
 
 
-def test_folder_that_may_not_be_read(tmp_path, monkeypatch):
-    """Root reads everything: the system's answer is given in its place."""
-    save(tmp_path / "closed" / "1.png")
+def close(monkeypatch, name):
+    """Folders of that name may not be listed. Root reads everything: the system's answer is given in its place."""
     scandir = os.scandir
 
     def closed(path):
-        if Path(path).name == "closed":
+        if Path(path).name == name:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
+
+
+def test_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    save(tmp_path / "closed" / "1.png")
+    close(monkeypatch, "closed")
     assert "cannot be listed" in complaint(tmp_path)
 
 
@@ -443,17 +447,9 @@ def test_files_that_are_named_are_told_from_those_in_folders(tmp_path):
 
 
 def test_a_subfolder_that_may_not_be_listed_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
-    """Root reads everything: the system's answer is given in its place."""
     save(tmp_path / "a.png")
     save(tmp_path / "lost+found" / "b.png")
-    scandir = os.scandir
-
-    def closed(path):
-        if Path(path).name == "lost+found":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
+    close(monkeypatch, "lost+found")
     assert len(opened(tmp_path)) == 1
     found = find_images([str(tmp_path)])
     assert len(found.files) == 1

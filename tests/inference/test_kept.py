@@ -10,9 +10,8 @@ from contrique_jax import features, score
 from contrique_jax.errors import run_verb
 from contrique_jax.inference import kept
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.training.load import load_network
-from tests.planted import read_csv, tiny_model
+from tests.planted import probe_of, read_csv, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +28,7 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     for i in range(5):
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
-    coefficients = rng.normal(size=extractor.width)
-    Probe(coefficients, 2.5, 0.1, NO_REFERENCE, extractor.model_hash, "MINE", 1.0, 5.0, True, 0.25).save(
-        folder / "probe.npz"
-    )
+    probe_of(extractor, rng).save(folder / "probe.npz")
     return folder
 
 

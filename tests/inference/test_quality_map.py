@@ -14,9 +14,8 @@ from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.errors import run_verb
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.networks.pooling import WINDOWS, global_statistics, window_means, window_statistics
-from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.training.load import load_network
-from tests.planted import read_csv, tiny_model
+from tests.planted import probe_of, read_csv, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +35,7 @@ def place(tmp_path_factory):
     faulty.paste(scene.crop((200, 160, 320, 256)).filter(ImageFilter.GaussianBlur(4)), (200, 160))
     faulty.save(folder / "b" / "scene.png")
     extractor = Extractor(*load_network(str(tiny_model(folder / "model"))))
-    coefficients = np.random.default_rng(0).normal(size=extractor.width)
-    Probe(coefficients, 2.5, 0.1, NO_REFERENCE, extractor.model_hash, "MINE", 1, 5, True, 0.25).save(folder / "p.npz")
+    probe_of(extractor, np.random.default_rng(0)).save(folder / "p.npz")
     return folder
 
 

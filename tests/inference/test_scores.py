@@ -17,10 +17,10 @@ from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.inference import scores
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
+from contrique_jax.probe import FULL_REFERENCE, load_probe
 from contrique_jax.probe.posterior import Calibration, fit_posterior
 from contrique_jax.training.load import load_network
-from tests.planted import read_csv, tiny_model
+from tests.planted import probe_of, read_csv, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,7 @@ def place(tmp_path_factory):
             folder / "images" / f"{i}, photo.png"
         )
     (folder / "images" / "2b.png").write_bytes(b"nonsense")
-    coefficients = rng.normal(size=extractor.width)
-    probe = Probe(coefficients, 2.5, 0.1, NO_REFERENCE, extractor.model_hash, "MINE", 1.0, 5.0, True, 0.25)
+    probe = probe_of(extractor, rng)
     probe.save(folder / "probe.npz")
     dataclasses.replace(probe, feature_name=FULL_REFERENCE, higher_is_better=False).save(folder / "fr.npz")
     return folder
