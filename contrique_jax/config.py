@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from contrique_jax.errors import UserError
 
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
+ENCODERS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
 INPUT_SCALINGS = ("unit", "imagenet", "centred")
 FEATURES = ("pooled", "stages")
 AUGMENT_ON = ("host", "device")

@@ -15,7 +15,7 @@ from contrique_jax.networks.model_folder import save_model
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.training.load import random_weights
 
-TINY = ModelConfig(encoder="resnet18", base_width=16, projection_dim=8, compute_dtype="float32")
+TINY = ModelConfig(encoder="resnet10", base_width=16, projection_dim=8, compute_dtype="float32")
 
 
 def tiny_model(folder: Path, seed: int | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""A run of seconds: 64-pixel views of small scenes through a narrow ResNet-18."""
+"""A run of seconds: 64-pixel views of small scenes through a narrow ResNet-10."""
 
 from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 
@@ -18,7 +18,7 @@ def get_config() -> Config:
             loader="threads",
             type_weights=FEW_TYPES,
         ),
-        model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=16, compute_dtype="float32"),
+        model=ModelConfig(encoder="resnet10", base_width=4, projection_dim=16, compute_dtype="float32"),
         optim=OptimConfig(learning_rate=0.05),
         train=TrainConfig(steps=40, checkpoint_every=5, log_every=2),
     )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 DEPTHS = {
-    "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3),
+    "resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3),
 }  # fmt: skip
 
@@ -40,7 +40,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     def __init__(self, name: str, base: int = 64, classes: int = 1000):
         super().__init__()
-        wide = name not in ("resnet18", "resnet34")
+        wide = name not in ("resnet10", "resnet18", "resnet34")
         self.conv1, self.bn1, self.relu = nn.Conv2d(3, base, 7, 2, 3, bias=False), nn.BatchNorm2d(base), nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs = base

@@ -34,7 +34,7 @@ _SCALING = {
 def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo, torchvision's "
-        "ResNet-18 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
+        "ResNet-10 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
         "precision, behind module. or inside a training checkpoint too. Only tensors are loaded; a file that would run code "
         "is refused. An encoder without CONTRIQUE's projector gives features, and can only be where training starts "
         "(config.train.init_from). Features are this program's whatever the model: of the whole image and its half, "

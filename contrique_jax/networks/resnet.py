@@ -1,4 +1,4 @@
-"""ResNet-18, 34, 50, 101 and 152 in torchvision's layout: the parameter tree carries torchvision's names.
+"""ResNet-10, 18, 34, 50, 101 and 152 in torchvision's layout: the parameter tree carries torchvision's names.
 
 Kernels are zero as built: `encoder.init_model` draws them, a model folder or a checkpoint fills them in.
 """
@@ -26,7 +26,7 @@ class Downsample(nnx.Module):
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions: the block of ResNet-18 and 34."""
+    """Two 3x3 convolutions: the block of ResNet-10, 18 and 34."""
 
     expansion = 1
 
@@ -99,6 +99,7 @@ class Stage(nnx.Module):
 
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),

@@ -162,7 +162,7 @@ def test_the_images_column_is_named_for_all_csv_files_and_equal_files_are_one_gr
     table = place / "images" / "named.csv"
     write_csv(table, [["image_name", "MOS"], *[[row[0], row[header.index("mos")]] for row in rows], ["twin.png", "3"]])
     columns = ["--path-column", "image_name", "--score-column", "MOS"]
-    argv = ["--model", "random:resnet18", "--scores", str(table), *columns, "--cross", str(table)]
+    argv = ["--model", "random:resnet10", "--scores", str(table), *columns, "--cross", str(table)]
     images = read_images(flags := parse_flags(argv))
     assert images.groups[-1] == images.groups[0] and f"(line {len(rows) + 2})" in capsys.readouterr().err
     assert len(read_others(flags, images)[0]) == len(images)

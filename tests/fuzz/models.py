@@ -20,8 +20,8 @@ from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
 from tests.fuzz.foreign_files import changed_bytes, changed_json, changed_zip
 from tests.fuzz.reader import Reader
 
-ENCODER = ModelConfig("resnet18", base_width=4, projection_dim=0)
-MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
+ENCODER = ModelConfig("resnet10", base_width=4, projection_dim=0)
+MODEL = ModelConfig("resnet10", base_width=4, projection_dim=8, compute_dtype="float32")
 
 
 def _model(folder: Path) -> Path:

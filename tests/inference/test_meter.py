@@ -63,7 +63,7 @@ def test_the_probe_s_shorter_side_is_taken_for_files_and_arrays(place, images):
     wanted = contrique_jax.load(place / "model", place / "probe.npz").score(small)
     for given in ([place / "0.png", place / "1.png"], images[:2], [place / "0.png", images[1]]):
         np.testing.assert_allclose(model.score(given), wanted, rtol=1e-5)
-    assert "resnet18" in repr(model) and "probe of MINE" in repr(model)
+    assert "resnet10" in repr(model) and "probe of MINE" in repr(model)
 
 
 def test_features_are_those_of_the_command(model, images, place):

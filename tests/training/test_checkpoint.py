@@ -21,7 +21,7 @@ from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
 from contrique_jax.training.disk_space import no_space
 from contrique_jax.training.step import init_state
 
-TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
+TINY = Config(model=ModelConfig(encoder="resnet10", base_width=4, projection_dim=8, compute_dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_disk_without_space_keeps_the_earlier_checkpoint(tmp_path):
         from contrique_jax.config import Config, ModelConfig
         from contrique_jax.errors import run_verb
         from contrique_jax.training.step import init_state
-        config = Config(model=ModelConfig(encoder="resnet18", base_width=16, compute_dtype="float32"))
+        config = Config(model=ModelConfig(encoder="resnet10", base_width=16, compute_dtype="float32"))
         state = init_state(config, 10)
         checkpoints = Checkpoints(__import__("pathlib").Path(sys.argv[1]))
         checkpoints.save(1, state, config)

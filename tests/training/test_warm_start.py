@@ -65,7 +65,7 @@ def test_an_encoder_alone_is_enough(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"encoder": "resnet34"}, "its model.encoder is 'resnet18' and this run's is 'resnet34'"),
+        ({"encoder": "resnet34"}, "its model.encoder is 'resnet10' and this run's is 'resnet34'"),
         ({"base_width": 8}, "its model.base_width is 4"),
         ({"input_scaling": "centred"}, "--config.model.input_scaling=unit"),
     ],
@@ -97,7 +97,7 @@ def test_a_run_starts_there_and_goes_on_without_it(folder, tmp_path, capsys, mon
     shutil.rmtree(folder)
     assert not run_verb(main, [*argv, workdir])
     said = capsys.readouterr().err
-    assert said.count("starting from") == 1 and "resuming resnet18" in said and (tmp_path / "run" / "model").exists()
+    assert said.count("starting from") == 1 and "resuming resnet10" in said and (tmp_path / "run" / "model").exists()
     del argv[1]
     assert run_verb(main, [*argv, workdir]) == 2
     assert "train.init_from" in capsys.readouterr().err

@@ -31,7 +31,7 @@ from contrique_jax.training.workdir import Workdir
 from tests.children import ONE_DEVICE
 
 ROOT = Path(__file__).parents[2]
-TINY = Config(model=ModelConfig(encoder="resnet18", base_width=4, projection_dim=8, compute_dtype="float32"))
+TINY = Config(model=ModelConfig(encoder="resnet10", base_width=4, projection_dim=8, compute_dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_a_run_in_a_bucket_equals_a_local_one(gcs, tmp_path):
     resumed = start("gs://bucket/run", "gs://bucket")
     said = resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 0, said
-    assert "resuming resnet18 in gs://bucket/run" in said and "done: gs://bucket/run/model" in said
+    assert "resuming resnet10 in gs://bucket/run" in said and "done: gs://bucket/run/model" in said
 
     def losses(text: str) -> list[tuple[int, float]]:
         return [(row["step"], row["loss"]) for row in map(json.loads, text.splitlines())]
