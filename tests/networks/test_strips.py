@@ -24,7 +24,14 @@ def compiled(variables, images, valid, elements, monkeypatch):
     return jax.jit(lambda images, valid: encode(STAGES, variables, images, valid)).lower(images, valid).compile()
 
 
-@pytest.mark.parametrize("valid", [None, [[97, 131]], [[64, 130]]], ids=["whole", "odd", "even"])
+@pytest.mark.parametrize(
+    "valid",
+    [
+        pytest.param(None, id="whole", marks=pytest.mark.slow),
+        pytest.param([[97, 131]], id="odd"),
+        pytest.param([[64, 130]], id="even"),
+    ],
+)
 def test_strips_change_no_number_and_need_less_memory(variables, valid, monkeypatch):
     images = np.random.default_rng(0).uniform(size=(1, 97, 131, 3)).astype(np.float32)
     sizes = None if valid is None else np.array(valid, np.int32)
