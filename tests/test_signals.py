@@ -118,8 +118,7 @@ def photographs(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loader", ["threads", "tfdata"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("loader", "number", "code"), [("threads", signal.SIGINT, 130), ("tfdata", signal.SIGTERM, 0)])
 def test_a_training_whose_disk_stops_answering_saves_what_it_has(loader, number, code, photographs, tmp_path):
     flags = [f"--config={CONFIG}", f"--config.data.pristine={photographs}", f"--config.data.loader={loader}"]
     flags += [f"--workdir={tmp_path / 'w'}", "--config.train.checkpoint_every=1000", "--config.train.log_every=1"]

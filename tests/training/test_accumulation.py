@@ -28,6 +28,8 @@ def tiny(width: int, **train) -> Config:
     """One step of rate 1 without momentum or decay: it moves the parameters by the gradient."""
     config = get_config()
     config.model.base_width = width
+    if width >= 32:
+        config.model.encoder = "resnet18"  # deep enough that computing its blocks again saves memory
     config.loss.temperature = 0.5
     config.optim.learning_rate, config.optim.momentum = 1.0, 0.0
     config.optim.weight_decay, config.optim.warmup_share = 0.0, 0.0

@@ -216,29 +216,21 @@ def written(workdir: Path) -> int:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_with_the_same_losses(tmp_path):
-    """SIGKILL at a random step, then the same command; and once more through SIGTERM, which exits with 0."""
+    """SIGKILL at a random step, then the same command."""
     pytest.importorskip("tensorflow")
-    loader = "--config.data.loader=tfdata"
-    whole = start_run(tmp_path / "whole", loader)
+    flags = ["--config.data.loader=tfdata", "--config.train.steps=24"]
+    whole = start_run(tmp_path / "whole", *flags)
     assert whole.wait(timeout=300) == 0, whole.stderr.read()
     expected = losses(tmp_path / "whole")
 
-    killed = start_run(tmp_path / "killed", loader)
-    wait_for_steps(tmp_path / "killed", random.Random(time.time_ns()).randint(6, 20), killed)
+    killed = start_run(tmp_path / "killed", *flags)
+    wait_for_steps(tmp_path / "killed", random.Random(time.time_ns()).randint(3, 9), killed)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(timeout=60) == -signal.SIGKILL
-    assert 0 < written(tmp_path / "killed") < 40
+    assert 0 < written(tmp_path / "killed") < 12  # a line every other step
 
-    seen = written(tmp_path / "killed")
-    stopped = start_run(tmp_path / "killed", loader)
-    wait_for_steps(tmp_path / "killed", seen + 1, stopped)
-    stopped.terminate()
-    said = stopped.communicate(timeout=120)[1]
-    assert stopped.returncode == 0, said
-    if "done" not in said:
-        assert "stopped and saved at step" in said
-        last = start_run(tmp_path / "killed", loader)
-        assert last.wait(timeout=300) == 0, last.stderr.read()
+    resumed = start_run(tmp_path / "killed", *flags)
+    assert resumed.wait(timeout=300) == 0, resumed.stderr.read()
     assert losses(tmp_path / "killed") == expected
     ours, theirs = load_model(tmp_path / "killed" / "model")[1], load_model(tmp_path / "whole" / "model")[1]
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
