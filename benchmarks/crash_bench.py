@@ -110,6 +110,12 @@ def losses(workdir: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
+def saved_step(workdir: Path) -> int:
+    """Of the newest checkpoint that is whole, 0 if there is none."""
+    names = [place.name for place in (workdir / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
 def reach(workdir: Path, step: int, *jobs: subprocess.Popen[str]) -> None:
     """Waits until the run has written down that step, or a job has ended."""
     until = time.monotonic() + LONGEST

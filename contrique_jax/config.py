@@ -267,13 +267,13 @@ def first_difference(ours: dict[str, Any], stored: dict[str, Any], like: Config 
     """
     recipes = [record.get("recipe", Config.recipe) for record in (ours, stored)]  # CONTRIQUE if none is written
     if recipes[0] != recipes[1]:
-        return f"recipe is {recipes[0]!r} here and {recipes[1]!r} there"
-    defaults = dataclasses.asdict(type(like)() if like else Config())
+        return f"recipe is {recipes[0]!r} here and {recipes[1]!r:.200} there"
+    defaults = json.loads(to_json(type(like)() if like else Config()))  # tuples as they are stored
     for part in sorted((set(ours) | set(stored)) - {"recipe"}):
         mine, theirs = ours.get(part, {}), defaults.get(part, {}) | stored.get(part, {})
         for name in sorted(set(mine) | set(theirs)):
             if f"{part}.{name}" not in FREE_FIELDS and _meant(mine.get(name)) != _meant(theirs.get(name)):
-                return f"{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
+                return f"{part}.{name} is {mine.get(name)!r:.200} here and {theirs.get(name)!r:.200} there"
     return None
 
 

@@ -18,6 +18,13 @@ from contrique_jax.signals import Signals, Terminated
 LONGEST = 3000  # letters of a message
 # control characters; marks without width and those that turn the direction of writing; separators of lines
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_FOREIGN = {
+    getattr(errno, name, None)
+    for name in (
+        "ENOENT", "EIO", "EREMOTEIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENODEV", "ENXIO",
+        "EBUSY", "ELOOP", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE",
+    )
+}  # fmt: skip
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended
 
 
@@ -60,6 +67,14 @@ def permission_message(error: OSError) -> str | None:
     """The sentence for a path that may not be read or written, or None if `error` is something else."""
     if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{os.fsdecode(error.filename)}: no permission ({error.strerror}); change its permissions or name another path."
+    return None
+
+
+def foreign_message(error: OSError) -> str | None:
+    """The sentence for a path that has gone or is no file's, for links without end and for a disk or a server that fails; None
+    if `error` is something else."""
+    if error.filename and error.strerror and (not error.errno or error.errno in _FOREIGN):
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that or name another path."
     return None
 
 
@@ -161,6 +176,7 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         return 2
     except OSError as error:
         sentence = disk_message(error, str(error.filename or "output")) or permission_message(error)
+        sentence = sentence or foreign_message(error)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.io.regular import read_bytes
 
 TRIES = 100  # broken images in a row before the source as a whole is called broken
 
@@ -24,8 +25,8 @@ class BrokenLog:
         self._lock = threading.Lock()
         self._lines: set[str] = set()
         if path is not None and os.path.exists(path):  # what an interrupted run has named
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                self._lines = {line.rstrip("\n") for line in file}
+            text = read_bytes(path).decode(errors="surrogateescape")
+            self._lines = {line for line in text.split("\n") if line}
 
     @property
     def count(self) -> int:

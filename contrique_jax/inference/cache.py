@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Float
 
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.extractor import FileFeatures, name_reduced
+from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
 from contrique_jax.io.parts import Parts, packed, unpacked
 from contrique_jax.io.progress import progress_bar
@@ -110,13 +110,15 @@ class _Kept:
         if store is None:
             return
         try:
-            with np.load(store, allow_pickle=False) as stored:
-                stamps, stamped, contents, features = (
-                    stored[name] for name in ("stamp", "stamped_content", "content", "features")
-                )
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            stored = read_npz(store, store.stat().st_size)  # nothing is packed that was written here
+            names = [stored[name] for name in ("stamp", "stamped_content", "content")]
+            features = stored["features"]
+        except (OSError, ValueError, KeyError):
             return
-        if len(stamps) == len(stamped) and features.shape == (len(contents), width) and np.isfinite(features).all():
+        stamps, stamped, contents = names
+        right = all(array.ndim == 1 and array.dtype.kind == "U" for array in names) and features.dtype == np.float32
+        right = right and len(stamps) == len(stamped) and features.shape == (len(contents), width)
+        if right and np.isfinite(features).all():
             self._contents = dict(zip(stamps.tolist(), stamped.tolist(), strict=True))
             self.features = dict(zip(contents.tolist(), features, strict=True))
             self._read = len(self._contents) + len(self.features)

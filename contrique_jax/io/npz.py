@@ -1,4 +1,4 @@
-"""Named arrays of a .npz that comes from others: what its headers promise is checked before memory is taken for it."""
+"""Arrays of a .npz or .npy that comes from others: what its headers promise is checked before memory is taken for it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
         except (ValueError, OSError):
             raise
         except Exception as error:  # zipfile and zlib meet damage in nearly any way
+            raise ValueError("cut off or damaged") from error
+
+
+def read_npy(path: Path, most_bytes: int = MOST_BYTES) -> np.ndarray:
+    """The array of a .npy. Raises OSError and ValueError as `read_npz`."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise ValueError(f"larger than {most_bytes >> 20} MiB")
+        try:
+            return _array(file, size)
+        except (ValueError, OSError):
+            raise
+        except Exception as error:
             raise ValueError("cut off or damaged") from error
 
 

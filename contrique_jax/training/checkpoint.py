@@ -9,9 +9,11 @@ import dataclasses
 import json
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import flax.serialization
@@ -30,9 +32,19 @@ from contrique_jax.training.disk_space import full_disk_as_user_error, no_space
 if TYPE_CHECKING:
     from etils import epath
 
-# Orbax looks at the wall clock, which may jump; a process alone waits for nobody
-ALONE_SECONDS = 100 * 365 * 86400
+ALONE_SECONDS = 100 * 365 * 86400  # a process alone waits for nobody
 UNWRITTEN = "a checkpoint could not be written, the earlier ones are untouched: "
+
+
+def _measure_waits_steadily() -> None:
+    """Orbax measures how long it waits by the wall clock, which may jump; from here on by one that cannot."""
+    steady = SimpleNamespace(**vars(time) | {"time": time.monotonic})
+    for name, module in list(sys.modules.items()):
+        if name.startswith("orbax.checkpoint.") and getattr(module, "time", None) is time:
+            module.time = steady  # type: ignore[attr-defined]
+
+
+_measure_waits_steadily()
 
 
 class DamagedCheckpoint(UserError):

@@ -64,7 +64,7 @@ class full_disk_as_user_error(AbstractContextManager[None]):
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, TimeoutError):
             raise UserError(
-                f"{self.folder}: a checkpoint was not written within config.train.wait_seconds, or the clock jumped; the "
+                f"{self.folder}: a checkpoint was not written within config.train.wait_seconds; the "
                 "earlier ones are untouched; run the same command again."
             ) from error
         if isinstance(error, Exception) and any(words in str(error).lower() for words in FULL):

@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io.outputs import atomic_write
+from contrique_jax.io.regular import read_bytes
 
 
 def _step_of(line: str) -> int:
     """The step of a line of metrics, 0 if a crash left it damaged."""
     try:
         return int(json.loads(line)["step"]) if line.endswith("\n") else 0
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return 0
 
 
@@ -50,8 +51,8 @@ class Metrics:
         """Keeps the lines of the first `steps` steps: written beside, then renamed."""
         if not self.path.exists():
             return
-        with open(self.path, encoding="utf-8") as file:
-            lines = [line for line in file if 0 < _step_of(line) <= steps]
+        found = read_bytes(self.path).decode(errors="replace").splitlines(keepends=True)
+        lines = [line for line in found if 0 < _step_of(line) <= steps]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 

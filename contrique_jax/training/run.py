@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline, Tree
 from contrique_jax.data.sources import CachedSource, Source, open_source
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io.json_files import read_json
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.recipes import recipe_of
@@ -29,6 +31,8 @@ from contrique_jax.training.mesh import Runtime
 from contrique_jax.training.warm_start import starting_weights
 from contrique_jax.training.watch import Watchdog
 from contrique_jax.training.workdir import Workdir
+
+MOST_BYTES = 1 << 20  # of a config.json
 
 
 def start(flags: Flags) -> None:
@@ -112,15 +116,11 @@ def claim_workdir(
     if constants:
         record["constants"] = {"hash": _digest(constants)}
     if path.exists():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            difference = first_difference(record, stored, config)
-        except (ValueError, AttributeError, TypeError, OSError):
-            raise UserError(
-                f"{name}/config.json: not readable as a run's config; restore it or take another --workdir."
-            ) from None
+        difference = first_difference(record, stored_config(path, f"{name}/config.json"), config)
         if difference:
-            raise UserError(f"{name} holds another config's run ({difference}); take another --workdir or that config.")
+            raise UserError(
+                f"{name} holds another config's run (config.json: {difference}); take another --workdir or that config."
+            )
         return True
     if (workdir / "checkpoints").exists():
         raise UserError(f"{name} holds checkpoints but no config.json; restore it or take another --workdir.")
@@ -133,6 +133,25 @@ def claim_workdir(
             disk_message(error, str(path)) or f"--workdir={workdir}: {error.strerror}; take another."
         ) from error
     return False
+
+
+def stored_config(path: Path, name: str) -> dict[str, Any]:
+    """What a run's config.json holds: parts of named fields, and the recipe's name. `name`: what messages call it. Raises
+    UserError if it is none."""
+    try:
+        stored = read_json(path, MOST_BYTES)
+        if not isinstance(stored, dict):
+            raise ValueError("no table of fields")
+        for part, fields in stored.items():
+            kind = str if part == "recipe" else dict
+            if not isinstance(fields, kind):
+                raise ValueError(
+                    f"{part!r} is {str(fields)[:40]!r} and no {'name' if kind is str else 'table of fields'}"
+                )
+    except (ValueError, OSError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{name}: not a run's config ({why}); restore it or take another --workdir.") from error
+    return stored
 
 
 def _fingerprints(config: Config, pipeline: Pipeline, start: Variables | None) -> dict[str, str]:

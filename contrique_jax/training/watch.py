@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any
 
-from contrique_jax.errors import UserError, disk_message, permission_message
+from contrique_jax.errors import UserError, disk_message, foreign_message, permission_message
 from contrique_jax.signals import Terminated
 from contrique_jax.training import hosts
 
@@ -55,6 +55,7 @@ class Watchdog:
             sentence = str(error) if isinstance(error, UserError) else None
             if isinstance(error, OSError):
                 sentence = disk_message(error, str(error.filename or "output")) or permission_message(error)
+                sentence = sentence or foreign_message(error)
             if sentence:
                 self._end(f"error: {sentence}", sentence, 2)
             if isinstance(error, Terminated):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
+from contrique_jax.io.regular import read_bytes
 from contrique_jax.networks.model_folder import DESCRIPTION
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Workdir:
             lists = [name for name in buckets.names(self.name) if fnmatch(name, BROKEN)]
             texts = {name: buckets.read(f"{self.name}/{name}") or b"" for name in lists}
         else:
-            texts = {path.name: path.read_bytes() for path in self.folder.glob(BROKEN)}
+            texts = {path.name: read_bytes(path) for path in self.folder.glob(BROKEN)}
         lines = ((line, name) for name, text in sorted(texts.items()) for line in text.splitlines())
         return {line.decode(errors="surrogateescape"): name for line, name in lines}
 

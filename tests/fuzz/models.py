@@ -17,6 +17,7 @@ from contrique_jax.io.json_files import read_json
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import flat_shapes, load_model, save_model, to_flat
 from contrique_jax.training.checkpoint import Checkpoints, load_for_inference
+from contrique_jax.training.run import claim_workdir
 from tests.fuzz.foreign_files import changed_bytes, changed_json, changed_zip
 from tests.fuzz.reader import Reader
 
@@ -39,6 +40,17 @@ def description(folder: Path) -> Reader:
     path = _model(folder) / "model.json"
     whole = read_json(path, 1 << 20)
     return Reader(path, changed_json(whole), lambda path: _load(path.parent))
+
+
+def config_of_a_run(folder: Path) -> Reader:
+    """Of a workdir; what is another run's is refused too."""
+    claim_workdir(folder, Config(), {"pristine": 9})
+    path = folder / "config.json"
+
+    def read(path: Path) -> None:
+        assert claim_workdir(path.parent, Config(), {"pristine": 9})
+
+    return Reader(path, changed_json(read_json(path, 1 << 20)), read)
 
 
 def weights(folder: Path) -> Reader:

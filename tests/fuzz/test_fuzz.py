@@ -34,7 +34,7 @@ READERS = {  # functions of a module beside this one, imported when it is their 
         "splits",
     ),
     "regressors": ("probe", "why", "pickled_regressor", "regressor_as_json", "regressor_of_skops"),
-    "models": ("description", "weights", "checkpoint", "pytorch"),
+    "models": ("description", "config_of_a_run", "weights", "checkpoint", "pytorch"),
 }
 
 

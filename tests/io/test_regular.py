@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from contrique_jax.evaluation.splits import read_splits
 from contrique_jax.gallery import load as load_photograph
 from contrique_jax.inference.cache import cached_features
 from contrique_jax.inference.extractor import FileFeatures
+from contrique_jax.io import regular
 from contrique_jax.io.csv_rows import csv_rows
 from contrique_jax.io.regular import NotRegular, open_regular, read_bytes
 from contrique_jax.networks.model_folder import load_model, read_description
@@ -120,3 +122,25 @@ def test_files_of_other_kinds_are_refused_in_one_sentence(tmp_path, pipe):
             call()
     with pytest.raises(UserError, match="missing"):  # which is what a model folder needs: files
         load_model(model)
+
+
+def test_what_does_not_come_is_named_while_it_is_waited_for(tmp_path, monkeypatch, capsys):
+    """As on a server that does not answer: an open and a read that return late."""
+    monkeypatch.setattr(regular, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(regular, "LOOK_SECONDS", 0.02)
+    (tmp_path / "late").write_bytes(b"abc")
+    stat = os.stat
+
+    def slow(path: object, *args: object, **options: object) -> os.stat_result:
+        if str(path).endswith("late"):
+            until = time.monotonic() + 20  # the thread that looks may be in the middle of a second
+            while "still waiting" not in said[0] and time.monotonic() < until:
+                time.sleep(0.02)
+                said[0] += capsys.readouterr().err
+        return stat(path, *args, **options)  # type: ignore[arg-type]
+
+    said = [""]
+    monkeypatch.setattr(os, "stat", slow)
+    assert read_bytes(tmp_path / "late") == b"abc"
+    assert said[0].startswith(f"still waiting for {tmp_path / 'late'} after ")
+    assert not regular._waited_for

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -52,6 +53,17 @@ def test_only_the_last_ones_stay(tmp_path, state):
     checkpoints.wait()
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / "c").iterdir() if path.name.isdigit()) == ["2", "3"]
+
+
+def test_a_clock_that_jumps_at_every_look_ends_no_save(tmp_path, state, monkeypatch):
+    days, tell = iter([0, 1, -1] * 10_000), time.time
+    monkeypatch.setattr(time, "time", lambda: tell() + 86400 * next(days))
+    checkpoints = Checkpoints(tmp_path / "c", wait_seconds=60)
+    for step in (1, 2):
+        checkpoints.save(step, state, TINY)
+    checkpoints.wait()
+    assert checkpoints.latest() == 2
+    checkpoints.close()
 
 
 def test_another_architecture_is_refused_by_name(tmp_path, state):

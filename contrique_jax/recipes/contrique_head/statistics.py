@@ -30,6 +30,7 @@ from contrique_jax.data.pipeline import Sources
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.io.machine import ONE_THREAD, available_cores, host_device
+from contrique_jax.io.npz import read_npy
 from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.io.progress import ahead
 from contrique_jax.networks import encoder
@@ -183,10 +184,15 @@ class _Describer:
         if self.store is None:
             return nothing
         try:
-            kept = np.load(self.store / f"{content}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            kept = read_npy(self.store / f"{content}.npy")
+        except (OSError, ValueError):
             return nothing
-        fits = kept.dtype == np.float16 and kept.shape[1:] == (2, width) and kept.shape[0] % TOGETHER == 0
+        fits = (
+            kept.dtype == np.float16
+            and kept.ndim == 3
+            and kept.shape[1:] == (2, width)
+            and kept.shape[0] % TOGETHER == 0
+        )
         return kept if fits and np.isfinite(kept).all() else nothing
 
     def _keep(self, content: str, vectors: Vectors) -> None:
