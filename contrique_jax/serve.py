@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--token", metavar="WORD",
-        help=f"what clients must send as Authorization: Bearer WORD (default: ${TOKEN}, which a list of processes does not show)",
+        help=f"what clients must send as Authorization: Bearer WORD (default: ${TOKEN}, which lists of processes do not show)",
     )  # fmt: skip
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="without a token: a further name to answer to"
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
 def _check(host: str, token: str | None, decoders: int) -> None:
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
         raise UserError(
-            f"--token (or ${TOKEN}): take at least 8 ASCII characters without spaces, such as `openssl rand -hex 16`."
+            f"--token (or ${TOKEN}): take 8 ASCII characters or more without spaces (openssl rand -hex 16)."
         )
     try:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -14,7 +14,7 @@ STEPS = 101  # the percentiles 0 to 100
 
 @dataclass(frozen=True)
 class Standing:
-    """Percentiles of the scores that a probe gives to photographs like those that it was fitted on, in the probe's own units."""
+    """Percentiles of the scores that a probe gives to photographs like those it was fitted on, in its own units."""
 
     percentiles: Float[np.ndarray, " 101"]
     photographs: int

@@ -66,7 +66,7 @@ def _answer(task: dict[str, Any], data: bytes) -> tuple[Any, ...]:
         return ({"error": "decoding it takes more memory than is allowed; scale it down first"},)
     except Exception as error:  # whatever else a stranger's bytes bring about
         return ({"error": f"damaged or cut off ({type(error).__name__})"},)
-    return head, memoryview(image).cast("B"), thumbnail
+    return head, image.data.cast("B"), thumbnail
 
 
 def _decoded(task: dict[str, Any], data: bytes) -> tuple[RGB, dict[str, Any], bytes]:

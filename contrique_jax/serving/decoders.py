@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -123,7 +123,7 @@ class _Process:
         timer = threading.Timer(self._seconds, end)
         timer.start()
         try:
-            write(self._process.stdin, task | {"bytes": len(data)}, data)
+            write(cast(BinaryIO, self._process.stdin), task | {"bytes": len(data)}, data)
             head = json.loads(self._process.stdout.readline(LONGEST_HEAD))
             if "error" in head:
                 return {"error": str(head["error"])[:1000]}, bytearray()

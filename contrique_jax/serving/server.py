@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -87,16 +89,24 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=256)
     except (OSError, OverflowError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None)
+        why = (
+            "it is in use"
+            if number == errno.EADDRINUSE
+            else os.strerror(number)
+            if number and number > 0
+            else str(error)
+        )
         raise UserError(
             f"--host {host} --port {port}: the server cannot listen there ({why}); name another."
         ) from error
 
 
 def make_server(app: Starlette, service: Service, limits: Limits) -> Server:
-    """uvicorn's server for it; `run(sockets=[...])` serves until a signal or `drain`."""
+    """uvicorn's server for it; `run(sockets=[...])` serves until a signal or `drain`. Not on uvloop,
+    which takes the wake-up on signals for itself."""
     config = uvicorn.Config(
-        app, http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
+        app, loop="asyncio", http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, timeout_keep_alive=10, timeout_graceful_shutdown=max(int(limits.drain_seconds), 1),
         limit_concurrency=limits.connections, h11_max_incomplete_event_size=HEADER_BYTES,
     )  # fmt: skip
