@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--no-maps", action="store_true", help="no heat maps, which is up to a third faster")
     parser.add_argument("--decoders", type=int, default=0, metavar="N", help="decoding processes (default: one a core)")
     for field in fields(Limits):
-        kind = int if isinstance(field.default, int) else float
+        kind = int if field.type == "int" else float
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(
             flag, type=kind, default=field.default, metavar="X", help=f"{HELP[field.name]} (default: %(default)s)"

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contrique_jax.serving.limits import Refused
 from contrique_jax.serving.metrics import Metrics
 
+HEADER_BYTES = 16_384
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -67,6 +68,9 @@ class Guard:
         await self._app(scope, receive, guarded)
 
     def _check(self, scope: Scope) -> None:
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size + len(scope["query_string"]) > HEADER_BYTES:
+            raise Refused(431, f"the address and headers of the request are larger than {HEADER_BYTES} bytes")
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._token is None and _name(host) not in self._hosts:

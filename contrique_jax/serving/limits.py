@@ -30,7 +30,7 @@ class Limits:
         """Raises UserError for a value that makes no sense."""
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "wait_milliseconds" else 1 if isinstance(field.default, int) else 1e-6
+            least = 0 if field.name == "wait_milliseconds" else 1 if field.type == "int" else 1e-6
             if not (math.isfinite(value) and value >= least):
                 flag = "--" + field.name.replace("_", "-")
                 raise UserError(f"{flag} {value:g}: must be finite and {'0 or more' if least == 0 else 'above 0'}.")

@@ -16,11 +16,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from contrique_jax import signals
 from contrique_jax.errors import UserError
+from contrique_jax.serving.guard import HEADER_BYTES
 from contrique_jax.serving.limits import Limits
 from contrique_jax.serving.service import Service
 
 HEADER_SECONDS = 10.0  # for a request's headers to arrive, or what is left of a body that was refused
-HEADER_BYTES = 16_384
 
 
 class Connection(H11Protocol):

@@ -2,17 +2,23 @@
 
 import { fromMean, heat, standing } from "./draw.js";
 
-export const digits = (value) => (Math.abs(value) < 10 ? value.toFixed(2) : value.toFixed(1));
+const PERCENT = "\u00a0%"; // which no line begins with
 
-export function interval(result) {
+// A score as it is shown: tenths of a hundred are enough, of a scale from 1 to 5 they are not.
+export function digits(value, model) {
+  return value.toFixed(Math.abs(model.range[1] - model.range[0]) < 20 ? 2 : 1);
+}
+
+export function interval(result, model) {
   if (!result.interval) return "";
-  return `90 % interval ${digits(result.interval[0])} to ${digits(result.interval[1])}`;
+  const [low, high] = result.interval.map((end) => digits(end, model));
+  return `90${PERCENT} interval ${low} to ${high}`;
 }
 
 export function reasons(result) {
   return (result.why ?? []).map((reason) => {
-    const level = reason.level ? ` ${reason.level.toFixed(1)}` : "";
-    return `${reason.distortion}${level} (${Math.round(100 * reason.probability)} %)`;
+    const level = reason.level ? `, level ${reason.level.toFixed(1)}` : "";
+    return `${reason.distortion}${level} (${Math.round(100 * reason.probability)}${PERCENT})`;
   });
 }
 
@@ -62,12 +68,12 @@ export class Card {
     image.src = result.thumbnail;
     image.hidden = false;
     this.part(".blank").hidden = true;
-    this.part(".number").textContent = digits(result.score);
+    this.part(".number").textContent = digits(result.score, model);
     const word = this.part(".word");
     word.textContent = result.word;
     word.classList.add(result.word);
     this.part(".score").hidden = false;
-    this.show(".interval", interval(result));
+    this.show(".interval", interval(result, model));
     if (model.histogram) {
       this.part(".standing").replaceChildren(...standing(result, model));
       this.part(".standing").hidden = false;
@@ -75,7 +81,7 @@ export class Card {
     this.show(".why", likeliest(result));
     this.show(".size", `${result.width} × ${result.height} pixels${result.reduced ? ", scaled down" : ""}`);
     this.part(".pick").hidden = false;
-    image.alt = `${this.name}: ${digits(result.score)}, ${result.word}`;
+    image.alt = `${this.name}: ${digits(result.score, model)}, ${result.word}`;
     this.heat(withHeat, model);
   }
 

@@ -36,17 +36,17 @@ function show(figure, card) {
   image.src = address;
   image.alt = card.name;
   figure.querySelector("figcaption").textContent =
-    `${card.name}: ${digits(card.result.score)}, ${card.result.word}. ${interval(card.result)}`;
+    `${card.name}: ${digits(card.result.score, model)}, ${card.result.word}. ${interval(card.result, model)}`;
 }
 
 function said(left, right) {
-  const by = digits(Math.abs(right.score - left.score));
+  const by = digits(Math.abs(right.score - left.score), model);
   if (Number(by) === 0) return "Both have the same score.";
   const rightBetter = right.score > left.score === model.higher_is_better;
   const sentence = `The ${rightBetter ? "second" : "first"} is better by ${by}`;
   if (!left.interval || !right.interval) return `${sentence}.`;
   const apart = left.interval[1] < right.interval[0] || right.interval[1] < left.interval[0];
-  return `${sentence}; their 90 % intervals ${apart ? "do not overlap" : "overlap"}.`;
+  return `${sentence}; their 90\u00a0% intervals ${apart ? "do not overlap" : "overlap"}.`;
 }
 
 function press(button) {

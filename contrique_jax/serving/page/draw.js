@@ -76,7 +76,7 @@ export function standing(result, model) {
   picture.setAttribute("preserveAspectRatio", "none");
   picture.setAttribute("role", "img");
   const share = Math.round(100 * result.better_than);
-  const said = `better than ${share} % of ${photographs.toLocaleString("en")} photographs`;
+  const said = `better than ${share}\u00a0% of ${photographs.toLocaleString("en")} photographs`;
   picture.setAttribute("aria-label", `histogram of their scores: this one is ${said}`);
   shares.forEach((part, i) => {
     const height = (28 * part) / most;

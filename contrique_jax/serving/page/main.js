@@ -1,7 +1,7 @@
 // The page: files in, cards out.
 
 import { Locked, model as askModel, score, setToken } from "./api.js";
-import { Card, digits, reasons } from "./cards.js";
+import { Card, reasons } from "./cards.js";
 import { open as openPair } from "./compare.js";
 
 const AT_ONCE = 4; // requests on their way
