@@ -8,14 +8,10 @@ import io
 import re
 from importlib import resources
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
-
-for needed in ("starlette", "prometheus_client", "httpx2", "jsonschema"):
-    pytest.importorskip(needed)
-
-import jsonschema
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 

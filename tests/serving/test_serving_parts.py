@@ -13,10 +13,6 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-
-for needed in ("starlette", "uvicorn", "prometheus_client"):
-    pytest.importorskip(needed)
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
