@@ -187,12 +187,14 @@ class Extractor:
         """Chooses and compiles shapes by what the headers of some of the files promise."""
         looked_at = paths[:: -(-len(paths) // LOOKED_AT)] if paths else []
         promised = pool.map(lambda path: promised_size(path, self.max_megapixels, self.shorter_side), looked_at)
-        self.prepare([size for size in promised if size is not None], pool)
-
-    def prepare(self, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor) -> None:
-        """Chooses shapes for images of such heights and widths, and compiles them on the pool's threads."""
+        sizes = [size for size in promised if size is not None]
         halves = [(max(height // 2, 1), max(width // 2, 1)) for height, width in sizes] if self.scales > 1 else []
         self._runner.prepare([*sizes, *halves], pool)
+
+    def fix_shapes(self, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor) -> None:
+        """For images whose sizes are not known beforehand: programs for images up to each of these heights and widths, begun
+        on the threads of `pool`. With as many as there may be, others are compiled for no image later."""
+        self._runner.prepare(sizes, pool, fixed=True)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
         """The image at each size of which there are features."""

@@ -83,7 +83,7 @@ def make_app(
         Guard, metrics=service.metrics, routes=(*PAGE, *API), open_paths=frozenset({*PAGE, "/healthz", "/openapi.json"}),
         token=token, hosts=hosts,
     )  # fmt: skip
-    handlers: dict[Any, Any] = {Refused: _refused, HTTPException: _plain, ClientDisconnect: _gone}
+    handlers: dict[Any, Any] = {Refused: _refused, HTTPException: _plain, ClientDisconnect: _gone, Exception: _failed}
     return Starlette(routes=routes, lifespan=lifespan, middleware=[guard], exception_handlers=handlers)
 
 
@@ -118,6 +118,10 @@ async def _plain(request: Request, error: HTTPException) -> Response:
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=499)  # which nobody reads
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the server failed on this request; its log says more"}, 500)
 
 
 def _yes(request: Request, name: str) -> bool:

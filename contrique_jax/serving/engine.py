@@ -22,8 +22,10 @@ from contrique_jax.probe.spread import INSIDE
 
 WORDS = ("bad", "poor", "fair", "good", "excellent")  # of the five-grade scale of ITU-R BT.500, for fifths of the range
 BINS = 20  # of the histogram
-# heights and widths whose programs are compiled before anybody asks; the last one for whatever goes in tiles
-USUAL = ((256, 256), (384, 512), (512, 384), (768, 1024), (1024, 768), (1080, 1920), (1920, 1080), (3000, 4000))
+# Heights and widths of the canvases in which images of any size lie, as many as there may be, for photographs in 4:3 and 3:2:
+# each holds about twice as many pixels as the one before. The last one is for whatever goes in tiles.
+LANDSCAPE = ((256, 352), (384, 512), (512, 704), (768, 1024), (1024, 1440), (1088, 1920))
+USUAL = (*LANDSCAPE, *((width, height) for height, width in LANDSCAPE), (3000, 4000))
 
 
 class Engine:
@@ -57,7 +59,7 @@ class Engine:
         """Begins to compile what the usual sizes of photographs need; else the first image of each waits for it. Images that
         come meanwhile wait for their own shape alone."""
         limit = self.extractor.max_megapixels * 1e6
-        self.extractor.prepare([size for size in USUAL if size[0] * size[1] <= limit], pool)
+        self.extractor.fix_shapes([size for size in USUAL if size[0] * size[1] <= limit], pool)
 
     def judge(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Score]:
         """One score an image, or why there is none."""

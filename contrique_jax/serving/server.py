@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -105,9 +106,11 @@ def listen(host: str, port: int) -> socket.socket:
 def make_server(app: Starlette, service: Service, limits: Limits) -> Server:
     """uvicorn's server for it; `run(sockets=[...])` serves until a signal or `drain`. Not on uvloop,
     which takes the wake-up on signals for itself."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what strangers do wrong is told to them alone
     config = uvicorn.Config(
-        app, loop="asyncio", http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=10, timeout_graceful_shutdown=max(int(limits.drain_seconds), 1),
+        app, loop="asyncio", http=Connection, ws="none", lifespan="on", log_config=None, log_level="error", access_log=False,
+        server_header=False, proxy_headers=False, timeout_keep_alive=10,
+        timeout_graceful_shutdown=max(int(limits.drain_seconds), 1),
         limit_concurrency=limits.connections, h11_max_incomplete_event_size=HEADER_BYTES,
     )  # fmt: skip
     return Server(config, service)
