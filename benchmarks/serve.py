@@ -128,16 +128,16 @@ def load(place: Place, photographs: list[bytes], seconds: float) -> None:
         "| clients | answers | answers/s | CPU s each | p50 [s] | p99 [s] | right | other |\n|---|---|---|---|---|---|---|---|"
     )
     for count in CLIENTS:
-        until, spent = time.monotonic() + seconds, _cpu_seconds(place)
+        began, spent = time.monotonic(), _cpu_seconds(place)
         with ThreadPoolExecutor(count) as pool:
-            asked = [pool.submit(Client, place, photographs, scores, until, 7 * i) for i in range(count)]
+            asked = [pool.submit(Client, place, photographs, scores, began + seconds, 7 * i) for i in range(count)]
             clients = [one.result() for one in asked]
         took = [value for client in clients for value in client.seconds]
         outcomes = sum((client.outcomes for client in clients), Counter())
         right = outcomes.pop("right", 0)
         p50, p99 = statistics.median(took), float(np.percentile(took, 99))
         other = ", ".join(f"{how} {number}" for how, number in sorted(outcomes.items())) or "none"
-        rate, cost = len(took) / seconds, (_cpu_seconds(place) - spent) / len(took)
+        rate, cost = len(took) / (time.monotonic() - began), (_cpu_seconds(place) - spent) / len(took)
         print(
             f"| {count} | {len(took)} | {rate:.1f} | {cost:.2f} | {p50:.2f} | {p99:.2f} | {right} | {other} |",
             flush=True,
