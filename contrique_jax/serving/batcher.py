@@ -45,10 +45,12 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.run_in_executor(self.thread, self._judge, [image for image, _ in batch])
-        except Exception as error:  # it is told to whoever asked; the next batch may do better
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+        except Exception as error:
+            if len(batch) > 1:  # one of them is to blame, and the others are other people's
+                for one in batch:
+                    await self._answer([one])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
             return
         for (_, future), result in zip(batch, found, strict=True):
             if not future.done():
