@@ -43,7 +43,7 @@ types: .venv-test/installed
 
 # The compiler for TPUs lies apart: wherever it is installed, jax looks for chips.
 .venv-test/full: .venv-test/installed
-	.venv-test/bin/python -m pip install --quiet "$(TORCH)" efficientnet_lite_pytorch
+	.venv-test/bin/python -m pip install --quiet "$(TORCH)" efficientnet_lite_pytorch --editable ".[browser]"
 	.venv-test/bin/python -m pip install --quiet --no-deps --target .venv-test/plan \
 	  "$$(sed -n 's/^ *\(libtpu[^;]*\);.*/\1/p' setup.cfg)"
 	touch $@

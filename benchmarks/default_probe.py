@@ -32,6 +32,7 @@ from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, load_model
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.probe.falls import Falls, Fit, fit_with_falls
 from contrique_jax.probe.spread import fit_spread
+from contrique_jax.probe.standing import Standing
 from contrique_jax.probe.why import Rows, fit_why
 
 # chosen on the splits that are measured: what all falls count beside all opinions, the fall a level, the penalty
@@ -157,6 +158,7 @@ def main() -> None:
         coefficients=coefficients, intercept=intercept, alpha=fit.alpha, feature_name=NO_REFERENCE,
         model_hash=sets[0].model_hash, data_set=f"{images.name}, {len(y)} images", score_low=0.0, score_high=1.0,
         higher_is_better=images.higher_is_better, deviation=float(np.sqrt(np.mean((y - fit.held_out) ** 2))), spread=spread,
+        standing=Standing.of(fit.held_out),
     ).save(options.out / PROBE)  # fmt: skip
     rows = Rows(degraded, told[:, 1], told[:, 2], list(map(str, told[:, 0])))
     fit_why(rows, x, model_hash=sets[0].model_hash).save(options.out / WHY)

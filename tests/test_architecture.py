@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "contrique_jax"
 ROOMS = [
     "doors",  # modules on top: what one types
     "convert",
+    "serving",
     "evaluation",
     "planning",
     "inference",
@@ -40,6 +41,9 @@ HEAVY = {
     "sklearn": "convert",
     "skops": "convert",
     "onnx": "convert",
+    "starlette": "serving",
+    "uvicorn": "serving",
+    "prometheus_client": "serving",
 }
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 

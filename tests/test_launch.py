@@ -355,8 +355,9 @@ def test_a_confined_task_starts_a_thread_for_each_core_it_may_use(monkeypatch, t
     assert Pipeline(Config(data=data), recipe, sources, rows=range(4), broken=log).workers == 3
 
 
-def test_the_image_takes_what_an_installation_needs():
-    copied = re.findall(r"^COPY (.+) \S+$", (LAUNCH / "Dockerfile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.serve"])
+def test_the_image_takes_what_an_installation_needs(file):
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (LAUNCH / file).read_text(), re.MULTILINE)
     names = " ".join(copied).split()
     assert all((LAUNCH.parent / name).exists() for name in names)
     assert {"setup.cfg", "pyproject.toml", "contrique_jax"} <= set(names)

@@ -27,6 +27,11 @@ def read_image(path: Path, max_megapixels: float, shorter_side: int | None = Non
         image = read(path)
     except MemoryError as error:
         raise BrokenImage(str(path), "too large for this machine's memory") from error
+    return fitted(image, max_megapixels, shorter_side)
+
+
+def fitted(image: RGB, max_megapixels: float, shorter_side: int | None) -> tuple[RGB, bool]:
+    """The same of an image that is decoded."""
     if shorter_side is not None:
         image = to_shorter_side(image, shorter_side)
     height, width = image.shape[:2]

@@ -60,6 +60,8 @@ from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
 from contrique_jax.probe.posterior import fit_posterior
+from contrique_jax.probe.ridge import held_out_paths
+from contrique_jax.probe.standing import Standing
 from contrique_jax.training.load import load_any, load_network, random_weights, recipe_behind
 
 RANDOM, STATISTICS = "random weights", "hand-made statistics"
@@ -141,6 +143,9 @@ def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
     that this was chosen by."""
     images, features = own.images, own.features
     coefficients, intercepts = fit_ridge(features, images.scores, np.array([evaluation.alpha]))
+    left_out, _ = held_out_paths(
+        features, images.scores, [np.arange(len(features))], np.array([evaluation.alpha]), images.groups
+    )
     low, high = images.score_range or (float(images.scores.min()), float(images.scores.max()))
     return Probe(
         coefficients=coefficients[0],
@@ -155,6 +160,7 @@ def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
         deviation=evaluation.deviation,
         posterior=fit_posterior(features, evaluation.alpha, evaluation.calibration, images.groups),
         shorter_side=images.shorter_side,
+        standing=Standing.of(left_out[0, 0]),
     )
 
 

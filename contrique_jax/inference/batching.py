@@ -68,6 +68,13 @@ class Canvases:
         for canvas in covers(missing, max(room, 1) if self._always else room):
             self.slots.setdefault(canvas, 0)
 
+    def fix(self, sizes: Sequence[Size]) -> None:
+        """Makes a canvas for images up to each of these sizes, as long as there may be more: for whoever knows what will come,
+        and wants none compiled later."""
+        for height, width in sizes:
+            if len(self.slots) < MOST_SHAPES:
+                self.slots.setdefault(Canvas(-(-height // STEP) * STEP, -(-width // STEP) * STEP, False), 0)
+
     def plan(self, sizes: Sequence[Size], pixels: int) -> tuple[list[Batch], list[int]]:
         """Batches of about `pixels` pixels at most (an image with more goes alone), and the places of images that no canvas
         holds while there may be no more of these."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from contrique_jax.data.sizes import half_size, promised_size, read_image, to_sh
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.runner import Runner, Started, limits
 from contrique_jax.io.machine import available_cores
-from contrique_jax.io.progress import ahead, progress_bar
+from contrique_jax.io.progress import ahead, chunks, progress_bar
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
 from contrique_jax.networks.model_folder import content_hash
 
@@ -110,29 +110,32 @@ class Extractor:
         """Features of uint8 RGB arrays [H, W, 3] of any sizes, none scaled down but to `shorter_side`. Raises UserError
         for others."""
         out = np.empty((len(images), self.width), np.float32)
-        done = 0
-        checked = (_checked(image, i) for i, image in enumerate(images))
-        if self.shorter_side is not None:
-            checked = (to_shorter_side(image, self.shorter_side) for image in checked)
-        for chunk in _chunks(checked, self._chunk_images, lambda image: image.size // 3):
-            rows, _, failed = self._finish(self._start([self._scaled(image) for image in chunk]))
-            for place, why in failed.items():
-                raise UserError(f"image {done + place}: {why}; scale it down first.")
-            out[done : done + len(rows)] = rows
-            done += len(rows)
+        for i, item in enumerate(self.stream_arrays((Path(f"image {i}"), image) for i, image in enumerate(images))):
+            if item.broken:
+                raise UserError(f"{item.broken}; scale it down first.")
+            out[i] = item.features
         return out
+
+    def stream_arrays(self, images: Iterable[tuple[Path, RGB]]) -> Iterator[FileFeatures]:
+        """As `stream`, of named arrays as for `features`, several together. Raises UserError for others."""
+
+        def loaded() -> Iterator[tuple[FileFeatures, tuple[RGB, ...]]]:
+            for i, (path, image) in enumerate(images):
+                image = _checked(image, i)
+                if self.shorter_side is not None:
+                    image = to_shorter_side(image, self.shorter_side)
+                yield FileFeatures(path, None), self._scaled(image)
+
+        yield from self._through(loaded())
 
     def with_windows(self, image: RGB) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "g g d"]]:
         """Features of one uint8 RGB array and of each of its windows, of an extractor that gives these. Raises UserError
         for others."""
-        image = _checked(image, 0)
-        if self.shorter_side is not None:
-            image = to_shorter_side(image, self.shorter_side)
-        features, windows, failed = self._finish(self._start([self._scaled(image)]))
-        if failed:
-            raise UserError(f"image: {failed[0]}; scale it down first.")
-        assert windows is not None, "made without windows=True"
-        return features[0], windows[0]
+        (item,) = self.stream_arrays([(Path("image"), image)])
+        if item.features is None:
+            raise UserError(f"{item.broken}; scale it down first.")
+        assert item.windows is not None, "made without windows=True"
+        return item.features, item.windows
 
     def from_files(
         self, paths: Sequence[Path], *, progress: bool = True
@@ -148,21 +151,26 @@ class Extractor:
 
         Files are decoded in threads while the network is at work on earlier ones.
         """
-        waiting: tuple[list[FileFeatures], Started] | None = None
         pool = ThreadPoolExecutor(self._workers)
         try:
             if isinstance(paths, Sequence):
                 self._prepare(paths, pool)
-            loaded = ahead(pool, self._load, paths, 2 * self._workers)
-            for chunk in _chunks(loaded, self._chunk_images, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
-                started = self._start([pair for _, pair in chunk if pair is not None])
-                if waiting:
-                    yield from self._filled(*waiting)
-                waiting = ([item for item, _ in chunk], started)
-            if waiting:
-                yield from self._filled(*waiting)
+            yield from self._through(ahead(pool, self._load, paths, 2 * self._workers))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # a read may never end
+
+    def _through(self, loaded: Iterable[tuple[FileFeatures, tuple[RGB, ...] | None]]) -> Iterator[FileFeatures]:
+        """Images through the network, one chunk ahead of what is taken."""
+        most = WINDOW_CHUNK_IMAGES if self._windows else CHUNK_IMAGES
+        full = CHUNK_PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
+        waiting: tuple[list[FileFeatures], Started] | None = None
+        for chunk in chunks(loaded, most, full, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
+            started = self._start([pair for _, pair in chunk if pair is not None])
+            if waiting:
+                yield from self._filled(*waiting)
+            waiting = ([item for item, _ in chunk], started)
+        if waiting:
+            yield from self._filled(*waiting)
 
     def apply(self, variables: Variables, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
         """Features of a batch of images of one size, float in [0, 1]: pure."""
@@ -182,6 +190,11 @@ class Extractor:
         sizes = [size for size in promised if size is not None]
         halves = [(max(height // 2, 1), max(width // 2, 1)) for height, width in sizes] if self.scales > 1 else []
         self._runner.prepare([*sizes, *halves], pool)
+
+    def fix_shapes(self, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor) -> None:
+        """For images whose sizes are not known beforehand: programs for images up to each of these heights and widths, begun
+        on the threads of `pool`. With as many as there may be, others are compiled for no image later."""
+        self._runner.prepare(sizes, pool, fixed=True)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
         """The image at each size of which there are features."""
@@ -225,10 +238,6 @@ class Extractor:
                     item = dataclasses.replace(item, features=features[place], windows=parts)
                 place += 1
             yield item
-
-    @property
-    def _chunk_images(self) -> int:
-        return WINDOW_CHUNK_IMAGES if self._windows else CHUNK_IMAGES
 
 
 def _encode(
@@ -281,17 +290,3 @@ def _checked(image: Any, i: int) -> RGB:
     if image.size == 0:
         raise UserError(f"image {i} has no pixels.")
     return np.ascontiguousarray(image)
-
-
-def _chunks(items: Iterable[Any], most: int, pixels: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Runs of at most so many items, or as soon as they have CHUNK_PIXELS pixels."""
-    chunk: list[Any] = []
-    held, full = 0, CHUNK_PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
-    for item in items:
-        chunk.append(item)
-        held += pixels(item)
-        if len(chunk) == most or held >= full:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk

@@ -64,9 +64,10 @@ class Runner:
         """How many programs were compiled."""
         return len(self._programs)
 
-    def prepare(self, sizes: Sequence[Size], pool: ThreadPoolExecutor) -> None:
-        """Chooses shapes for images of such sizes, and compiles on the threads of `pool` meanwhile."""
-        self._canvases.choose([size for size in sizes if not self._large(size)])
+    def prepare(self, sizes: Sequence[Size], pool: ThreadPoolExecutor, fixed: bool = False) -> None:
+        """Chooses shapes for images of such sizes, and compiles on the threads of `pool` meanwhile. `fixed`: just these."""
+        choose = self._canvases.fix if fixed else self._canvases.choose
+        choose([size for size in sizes if not self._large(size)])
         if self._batch_pixels > 1:
             return  # how many images go together is not known yet
         for canvas in list(self._canvases.slots):

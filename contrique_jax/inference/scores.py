@@ -80,7 +80,19 @@ def score_files(
     full-reference probe; `scale`: on which scores and deviations are given; `map_probe`: of windows, if not `probe`;
     `why`: what names distortions, if they are asked for. Raises UserError if probe and model do not belong together."""
     check_fit(extractor, probe, reference is not None)
-    for item in extractor.stream(paths):
+    yield from judged(extractor.stream(paths), probe, reference, scale, map_probe, why)
+
+
+def judged(
+    items: Iterable[FileFeatures],
+    probe: Probe,
+    reference: Float[np.ndarray, " d"] | None = None,
+    scale: Scale | None = None,
+    map_probe: Probe | None = None,
+    why: Why | None = None,
+) -> Iterator[Score]:
+    """The same of features that an extractor gives one by one."""
+    for item in items:
         scores = named = None
         if item.features is not None and why is not None:
             named = reasons(why, item.features)

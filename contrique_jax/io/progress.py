@@ -30,3 +30,17 @@ def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[
     finally:
         for future in running:
             future.cancel()
+
+
+def chunks(items: Iterable[Any], most: int, full: int, weight: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Runs of at most `most` items, or as soon as together they weigh `full`."""
+    chunk: list[Any] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += weight(item)
+        if len(chunk) == most or held >= full:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk

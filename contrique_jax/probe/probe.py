@@ -16,12 +16,16 @@ from contrique_jax.io.outputs import write_npz
 from contrique_jax.probe.posterior import Posterior
 from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
 from contrique_jax.probe.spread import Spread
+from contrique_jax.probe.standing import Standing
 
 __all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 
 FORMAT_VERSION = 1
-OPTIONAL = {"deviation", "posterior", "spread", "shorter_side"}  # not in every file
-PARTS: dict[str, type[Posterior] | type[Spread]] = {"posterior": Posterior, "spread": Spread}  # NAME_ARRAY in the file
+OPTIONAL = {"deviation", "posterior", "spread", "standing", "shorter_side"}  # not in every file
+# NAME_ARRAY in the file
+PARTS: dict[str, type[Posterior] | type[Spread] | type[Standing]] = {
+    "posterior": Posterior, "spread": Spread, "standing": Standing
+}  # fmt: skip
 LARGEST = 1e30  # of its numbers: with features of any size beyond it scores would overflow
 LONGEST_SIDE = 65_535  # pixels
 # a field's annotation -> the kinds of its array in the file, and what it becomes
@@ -50,6 +54,7 @@ class Probe:
     posterior: Posterior | None = None  # what a deviation for each image needs; older files have none
     shorter_side: int | None = None  # images are brought to it before their features are computed; None: left alone
     spread: Spread | None = None  # the same, learnt from residuals; where it is there, it has the word
+    standing: Standing | None = None  # the scores that photographs like those it was fitted on get
 
     @property
     def direction(self) -> str:
@@ -100,7 +105,7 @@ class Probe:
             )
 
     def plain(self) -> dict[str, Any]:
-        """Its fields by name but for posterior and spread, which no Ridge of another library could hold."""
+        """Its fields by name but for its parts, which no Ridge of another library could hold."""
         return {name: value for name, value in vars(self).items() if name not in PARTS}
 
     def fault(self) -> str:

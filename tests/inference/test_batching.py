@@ -62,3 +62,15 @@ def test_stacking_keeps_each_image_in_its_corner():
     stacked, valid = batch_images(images, batch)
     assert stacked.shape == (2, 64, 32, 3) and valid.tolist() == [[3, 5], [40, 2]]
     assert stacked[0, :3, :5].min() == 7 and stacked[0].sum() == 7 * 45 and stacked[1].sum() == 9 * 240
+
+
+def test_fixed_shapes_are_all_there_will_be():
+    """So no size that a stranger sends has a program compiled."""
+    canvases = Canvases()
+    canvases.fix([(32 * i, 64 * i) for i in range(1, 20)])
+    before = list(canvases.slots)
+    assert len(before) == MOST_SHAPES and not any(canvas.exact for canvas in before)
+    sizes = [(20, 30)] * 9 + [(384, 768), (384, 769), (3, 5000)]
+    batches, left = canvases.plan(sizes, 1 << 20)
+    assert list(canvases.slots) == before and left == [10, 11]
+    assert {(batch.height, batch.width) for batch in batches} == {(32, 64), (384, 768)}

@@ -1,0 +1,1 @@
+"""A trained model behind HTTP: a page to drop images on, and the same as JSON."""
