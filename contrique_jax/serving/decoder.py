@@ -33,6 +33,7 @@ def main() -> None:
         {"name": "", "pixels": 64, "megapixels": 1, "side": None, "thumbnail": True}, _small_png()
     )  # loads what is needed
     confine(int(sys.argv[1]))
+    write(answers, {"ready": True})
     while line := tasks.readline():
         task = json.loads(line)
         write(answers, *_answer(task, tasks.read(task["bytes"])))

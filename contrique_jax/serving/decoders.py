@@ -25,6 +25,7 @@ from contrique_jax.serving.limits import Limits
 
 BASE_MEMORY, BYTES_A_PIXEL = 1 << 30, 16  # of a process: for its code, and while it decodes
 LONGEST_HEAD = 4096  # bytes
+START_SECONDS = 60.0
 HEAD = ("height", "width", "given", "reduced", "thumbnail")
 PASSED_ON = (
     "PATH",
@@ -96,7 +97,7 @@ class _Died(Exception):
 
 class _Process:
     def __init__(self, limits: Limits):
-        self._seconds = limits.decode_seconds
+        self._seconds, self._ready = limits.decode_seconds, False
         memory = BASE_MEMORY + BYTES_A_PIXEL * limits.image_pixels
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         places = [str(Path(contrique_jax.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -114,6 +115,7 @@ class _Process:
     def ask(self, task: dict[str, Any], data: bytes, most_pixels: int) -> tuple[dict[str, Any], bytearray]:
         """The answer's head and its bytes. Raises _Died, and the process is gone then."""
         assert self._process.stdin is not None and self._process.stdout is not None
+        self._wait_until_ready()
         late = threading.Event()
 
         def end() -> None:
@@ -148,6 +150,19 @@ class _Process:
             raise _Died("it brought down the process that decodes images; convert it with another program") from error
         finally:
             timer.cancel()
+
+    def _wait_until_ready(self) -> None:
+        """Its start is not counted among an image's seconds. Raises _Died."""
+        if self._ready:
+            return
+        assert self._process.stdout is not None
+        timer = threading.Timer(START_SECONDS, self._process.kill)
+        timer.start()
+        self._ready = bool(self._process.stdout.readline(LONGEST_HEAD))
+        timer.cancel()
+        if not self._ready:
+            self.end()
+            raise _Died("the process that decodes images did not start; try again later")
 
     def end(self) -> None:
         self._process.kill()
