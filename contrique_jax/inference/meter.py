@@ -23,6 +23,7 @@ from contrique_jax.inference.scores import Reason, check_fit, reasons
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.networks.model_folder import embedded_folder
 from contrique_jax.probe import Probe
+from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
 
 NO_PROBE = "score: there is no probe; give one, contrique_jax.load(model, probe='P.npz')."
@@ -43,7 +44,7 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
     meter = choose_meter(name, probe)
     extractor = open_extractor(meter.model, shorter_side=meter.probe.shorter_side)
     why = load_why(meter.model) if meter.scale else None  # which embedded models have
-    return Model(extractor, meter.probe, meter.scale, meter.map_probe, why)
+    return Model(extractor, meter.probe, meter.scale, meter.faults, why)
 
 
 class Model:
@@ -54,13 +55,13 @@ class Model:
         extractor: Extractor,
         probe: Probe | None = None,
         scale: Scale | None = None,
-        map_probe: Probe | None = None,
+        faults: Faults | None = None,
         why: Why | None = None,
     ):
         self._extractor, self._side = extractor, extractor.shorter_side
         if probe is not None:
             probe.check_model(extractor.model_hash, self.width)
-        self.probe, self.scale, self._map_probe, self._why = probe, scale, map_probe, why
+        self.probe, self.scale, self._faults, self._why = probe, scale, faults, why
         self._apply: Callable[..., jax.Array] = jax.jit(extractor.apply)
 
     def __repr__(self) -> str:
@@ -131,7 +132,7 @@ class Model:
         if isinstance(image, str | os.PathLike):
             image, _ = read_image(Path(image), self._extractor.max_megapixels, self._side)
         features, windows = self._windowed.with_windows(as_rgb(image))
-        return quality_map(self.probe, features, windows, self.scale, self._map_probe)
+        return quality_map(self.probe, features, windows, self.scale, self._faults)
 
     @functools.cached_property
     def _windowed(self) -> Extractor:

@@ -15,13 +15,10 @@ from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import own_scores
 from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, read_description
 from contrique_jax.probe import Probe, load_probe
+from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
 
-PROBE, MAP_PROBE, WHY = (
-    "probe.npz",
-    "map.npz",
-    "why.npz",
-)  # in an embedded model's folder: of images, of windows, of reasons
+PROBE, FAULTS, WHY = "probe.npz", "faults.npz", "why.npz"  # in an embedded model's folder
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Meter:
     model: str
     probe: Probe
     scale: Scale | None
-    map_probe: Probe  # of windows, see `quality_map`
+    faults: Faults | None  # for maps, of embedded models
 
 
 def named_models() -> dict[str, dict[str, Any]]:
@@ -63,7 +60,7 @@ def named_models() -> dict[str, dict[str, Any]]:
 
 def size(name: str) -> int:
     """Bytes of an embedded model's weights and probes."""
-    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE, MAP_PROBE, WHY))
+    return sum((EMBEDDED / name / file).stat().st_size for file in (WEIGHTS, PROBE, FAULTS, WHY))
 
 
 def load_why(model: str) -> Why:
@@ -89,11 +86,11 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
                 "or leave --probe out."
             )
         given = load_probe(os.fspath(probe))
-        return Meter(os.fspath(model), given, None, given)
+        return Meter(os.fspath(model), given, None, None)
     name = DEFAULT if model is None else os.fspath(model)
     own = own_scores(name)
     if own is not None:
-        return Meter(name, own.probe(), None, own.probe())
+        return Meter(name, own.probe(), None, None)
     folder = embedded_folder(name)
     if folder is None or (model is not None and Path(name).expanduser().exists()):
         raise UserError(
@@ -103,4 +100,4 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
     fitted = load_probe(folder / PROBE)
     low, high = fitted.score_low, fitted.score_high
     scale = Scale(low, high) if fitted.higher_is_better else Scale(high, low)
-    return Meter(name, fitted, scale, load_probe(folder / MAP_PROBE))
+    return Meter(name, fitted, scale, Faults.load(folder / FAULTS))

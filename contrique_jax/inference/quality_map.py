@@ -1,13 +1,9 @@
 """Where in an image the quality is good and where it is not: the probe on overlapping windows of the network's maps.
 
 One pass of the network gives the image's features and those of 13 x 13 windows, each a quarter of the height and of the
-width (`pooling.window_means`). A probe judges each window as it would an image. A window differs less within itself
-than the image does, so its deviations are smaller, and the mean of the windows' scores is not the image's score: the map
-is shifted to have it as its mean. The map says how windows compare, the score says how good the whole is.
-
-A probe fitted on whole images alone finds a sharp subject better than the sky behind it, and faults drown in that. The
-embedded model has one for windows, fitted on three things together: opinions of photographs; windows of undistorted
-photographs, which should differ little from one another; distorted windows, which should lose with each level.
+width (`pooling.window_means`). The embedded model knows what faults look like in a window (`probe.faults`). A probe of one's own
+judges each window as it would an image, and finds a sharp subject better than the sky behind it. Either way the map is
+shifted to have the image's score as its mean: it says how windows compare, the score how good the whole is.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ from contrique_jax.inference.pretrained import Scale
 from contrique_jax.io.outputs import atomic_write
 from contrique_jax.networks.pooling import WINDOW, WINDOWS
 from contrique_jax.probe import Probe
+from contrique_jax.probe.faults import Faults
 
 Map = Float[np.ndarray, "g g"]
 
@@ -43,14 +40,14 @@ def quality_map(
     features: Float[np.ndarray, " d"],
     windows: Float[np.ndarray, "g g d"],
     scale: Scale | None = None,
-    map_probe: Probe | None = None,
+    faults: Faults | None = None,
 ) -> Map:
     """The score of each window, float32, row by row from the top left: the mean is the image's own score.
 
-    `map_probe` judges windows, `probe` the image (default: both). In the probe's units, or on `scale`, not cut off at its
+    `faults` tells what windows lose; without, `probe` judges them. In the probe's units, or on `scale`, not cut off at its
     ends. Window (i, j) begins at i / 16 of the height and j / 16 of the width.
     """
-    scores = window_scores(map_probe or probe, windows)
+    scores = faults.losses(windows, probe.higher_is_better) if faults else window_scores(probe, windows)
     scores += probe.predict(features[None])[0] - scores.mean()
     return (scores if scale is None else scale.unbounded(scores)).astype(np.float32)
 

@@ -22,6 +22,7 @@ from contrique_jax.inference.pretrained import Scale
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.io.outputs import atomic_write
 from contrique_jax.probe import FULL_REFERENCE, Probe
+from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import NONE, Why
 
 SHOWN = 3  # images at each end of the summary
@@ -73,14 +74,14 @@ def score_files(
     paths: Iterable[Path],
     reference: Float[np.ndarray, " d"] | None = None,
     scale: Scale | None = None,
-    map_probe: Probe | None = None,
+    faults: Faults | None = None,
     why: Why | None = None,
 ) -> Iterator[Score]:
     """Scores file by file, in order, whatever their number; `reference`: features of the pristine image, for a
-    full-reference probe; `scale`: on which scores and deviations are given; `map_probe`: of windows, if not `probe`;
+    full-reference probe; `scale`: on which scores and deviations are given; `faults`: for maps, if not `probe`;
     `why`: what names distortions, if they are asked for. Raises UserError if probe and model do not belong together."""
     check_fit(extractor, probe, reference is not None)
-    yield from judged(extractor.stream(paths), probe, reference, scale, map_probe, why)
+    yield from judged(extractor.stream(paths), probe, reference, scale, faults, why)
 
 
 def judged(
@@ -88,7 +89,7 @@ def judged(
     probe: Probe,
     reference: Float[np.ndarray, " d"] | None = None,
     scale: Scale | None = None,
-    map_probe: Probe | None = None,
+    faults: Faults | None = None,
     why: Why | None = None,
 ) -> Iterator[Score]:
     """The same of features that an extractor gives one by one."""
@@ -97,7 +98,7 @@ def judged(
         if item.features is not None and why is not None:
             named = reasons(why, item.features)
         if item.features is not None and item.windows is not None:
-            scores = quality_map(probe, item.features, item.windows, scale, map_probe)
+            scores = quality_map(probe, item.features, item.windows, scale, faults)
         yield dataclasses.replace(_judged(probe, item, reference, scale), map=scores, reasons=named)
 
 

@@ -65,7 +65,7 @@ class Engine:
         """One score an image, or why there is none."""
         meter, named = self.meter, ((Path(f"image {i}"), image) for i, image in enumerate(images))
         items = self.extractor.stream_arrays(named)
-        return list(judged(items, meter.probe, None, meter.scale, meter.map_probe, self.why))
+        return list(judged(items, meter.probe, None, meter.scale, meter.faults, self.why))
 
     def told(self, score: Score, with_map: bool) -> dict[str, Any]:
         """A score's part of an answer."""

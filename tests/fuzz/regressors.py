@@ -17,6 +17,7 @@ from contrique_jax.io.json_files import read_json
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.posterior import Calibration, fit_posterior
 from contrique_jax.probe.spread import Spread
+from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
 from tests.fuzz.foreign_files import changed_bytes, changed_json, changed_npz, changed_zip
 from tests.fuzz.reader import Reader
@@ -57,6 +58,17 @@ def why(folder: Path) -> Reader:
 
     with np.load(folder / "w.npz") as stored:
         return Reader(folder / "w.npz", changed_npz(dict(stored)), read)
+
+
+def faults(folder: Path) -> Reader:
+    Faults(np.random.default_rng(0).normal(size=(3, 6)).astype("f4"), "abc").save(folder / "f.npz")
+
+    def read(path: Path) -> None:
+        found = Faults.load(path)
+        assert np.isfinite(found.losses(np.ones((2, 2, found.directions.shape[1])))).all()
+
+    with np.load(folder / "f.npz") as stored:
+        return Reader(folder / "f.npz", changed_npz(dict(stored)), read)
 
 
 def _ridges(folder: Path) -> list[bytes]:
