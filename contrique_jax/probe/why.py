@@ -120,7 +120,7 @@ def fit_why(
     rows: Rows,
     contents: Float[np.ndarray, "m d"],
     *,
-    shrinkage: float = 0.03,
+    shrinkage: float = 0.007,
     share: float = 0.5,
     penalty: float = 0.1,
     model_hash: str = "",
