@@ -15,7 +15,7 @@ from contrique_jax.data.listed import find_listed
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, SomeUnread, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
-from contrique_jax.inference.extractor import name_reduced
+from contrique_jax.inference.file_features import name_reduced
 from contrique_jax.inference.flags import add_model_flags
 from contrique_jax.inference.kept import kept_scores
 from contrique_jax.inference.pretrained import Meter, choose_meter, load_why

@@ -143,7 +143,7 @@ def open_clips(spec: str, field: str, max_pixels: int) -> ClipSource:
 
 
 def content_digest(path: Path) -> str:
-    """32 hexadecimal digits that name a clip's bytes: of the file, or of all frames of a folder. Raises BrokenImage, OSError."""
+    """32 hexadecimal digits that name a clip's bytes: of the file, or of a folder's frames. Raises BrokenImage, OSError."""
     digest = hashlib.sha256()
     for file in numbered(path) if os.path.isdir(path) else [path]:
         with open_regular(file) as stream:
@@ -172,10 +172,9 @@ def _of_file(path: Path, max_pixels: int) -> Iterator[tuple[Any, float]]:
                 raise BrokenImage(str(path), "the file is empty")
             try:
                 container = av.open(stream, metadata_errors="ignore", container_options={"format_whitelist": _FORMATS})
-            except (av.error.FFmpegError, ValueError) as error:
-                raise BrokenImage(
-                    str(path), f"not a video that can be read, damaged or cut off ({error.strerror or error})"
-                ) from error
+            except Exception as error:  # damaged files raise nearly anything from within FFmpeg
+                why = getattr(error, "strerror", None) or error
+                raise BrokenImage(str(path), f"not a video that can be read, damaged or cut off ({why})") from error
             with container:
                 yield from _shown(av, path, container, max_pixels)
     except FileNotFoundError as error:

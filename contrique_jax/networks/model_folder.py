@@ -152,7 +152,7 @@ def preprocessing(model: Any) -> dict[str, Any]:
         said |= {"mean": [CENTRE / 255] * 3, "standard deviation": [HALF_RANGE / 255] * 3}
     if getattr(model, "features", "") == "stages":
         said["features"] = "mean and deviation over the last map of each stage, at each scale, full scale first"
-    return said
+    return said | getattr(model, "preprocessing", {})
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:

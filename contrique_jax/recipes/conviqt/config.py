@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from contrique_jax.config import (
     ENCODERS,
@@ -88,6 +88,15 @@ class ConviqtModel:
         require(1 <= self.block_frames <= 4096, "model.block_frames", self.block_frames, "between 1 and 4096")
         for name in ("hidden_width", "projection_dim"):
             require(2 <= getattr(self, name) <= 65536, f"model.{name}", getattr(self, name), "between 2 and 65536")
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What model.json says of it that is not as with images."""
+        return {
+            "scales": ["full", "half: Pillow bilinear to (width // 2, height // 2)"],
+            "features": f"mean state of a GRU over blocks of {self.block_frames} frames, the last one shorter, L2-normalised "
+            "at each scale, full scale first; of a clip the mean over its blocks, weighted by their frames",
+        }  # fmt: skip
 
     @property
     def of_trunk(self) -> ModelConfig:

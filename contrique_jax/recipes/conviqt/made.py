@@ -46,10 +46,9 @@ def made_clip(
     kind, level = divmod(class_id, NUM_LEVELS)
     name = TEMPORAL[kind - NUM_TYPES] if kind >= NUM_TYPES and class_id != CLEAN else ""
     wanted = source_frames(name, level + 1, data.made_frames) if name else data.made_frames
+    clip = stack[:wanted]
     if len(stack) == 1:
         clip = filmed(stack[0], camera(generator, wanted), data.height, data.width)
-    else:
-        clip = stack[:wanted]
     if name:
         return distorted(clip, name, level + 1, min(data.made_frames, len(clip)), generator)
     return clip if class_id == CLEAN else under_bank(data, clip[: data.made_frames], class_id, generator)

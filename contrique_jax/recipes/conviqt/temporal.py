@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -64,7 +66,7 @@ def _standing(frames: int, length: int, generator: np.random.Generator) -> Int[n
 def compressed(clip: Clip, rate: int) -> Clip:
     """The clip after H.264 at a constant rate factor. Raises UserError without PyAV or its encoder."""
     try:
-        import av
+        av: Any = importlib.import_module("av")
     except ImportError as error:
         raise UserError(
             'config.data.temporal: "compression" needs the package av; pip install "contrique-jax[video]", or name the '

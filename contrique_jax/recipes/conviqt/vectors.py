@@ -88,16 +88,6 @@ def described(
     return {role: _Describer(config, role, sources[role], trunk, name).run(broken) for role in ROLES}
 
 
-class _Reader:
-    """A source whose records are read by a function, so that a broken one is counted and the next takes its place."""
-
-    def __init__(self, source: Source, load: Callable[[int], Any]):
-        self.name, self.load, self._count = source.name, load, len(source)
-
-    def __len__(self) -> int:
-        return self._count
-
-
 class _Describer:
     def __init__(self, config: ConviqtConfig, role: str, source: Source, trunk: encoder.Variables, trunk_hash: str):
         self.config, self.role, self.source = config, ROLES.index(role), source
@@ -150,7 +140,7 @@ class _Describer:
     def _made(self, asked: tuple[int, BrokenLog]) -> tuple[str, int, UInt8[np.ndarray, "t h w 3"] | None]:
         """Name and class of a clip made of a photograph or of the beginning of a video, and its frames if they are not kept."""
         number, broken = asked
-        stack, _ = load_image(_Reader(self.source, self._beginning), number // self.clips, broken)
+        stack, _ = load_image(self.source, number // self.clips, broken, self._beginning)
         digest = hashlib.sha256(str(stack.shape).encode())
         digest.update(np.ascontiguousarray(stack).data)
         name = f"{digest.hexdigest()[:32]}-{number % self.clips}"
@@ -170,7 +160,7 @@ class _Describer:
     def _streamed(self, asked: tuple[int, BrokenLog]) -> tuple[str, int, None]:
         """The same of a video as it is; what its frames give is kept already."""
         number, broken = asked
-        name, _ = load_image(_Reader(self.source, self._kept_video), number, broken)
+        name, _ = load_image(self.source, number, broken, self._kept_video)
         return name, CLEAN, None
 
     def _kept_video(self, record: int) -> str:
