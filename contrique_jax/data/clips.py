@@ -45,6 +45,14 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS or os.path.isdir(path)
 
 
+def is_frames(path: Path) -> bool:
+    """A folder that holds nothing but numbered frames, as far as images go."""
+    try:
+        return os.path.isdir(path) and bool(numbered(path))
+    except BrokenImage:
+        return False
+
+
 def frames(path: Path, *, every: float = 0.0, max_pixels: int = 200_000_000) -> Iterator[Frame]:
     """The frames of a video file or of a folder of numbered images, in the order in which they are shown; with `every` only
     those that many seconds apart, the first among them.
