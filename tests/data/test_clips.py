@@ -136,5 +136,5 @@ def test_a_folder_of_frames_is_a_clip(tmp_path):
     assert [source.item_name(i) for i in range(len(source))] == ["a.mp4", "shot"]
     np.testing.assert_array_equal(source.load(1)[0], pictures(1)[0])
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="config.data.authentic: .*none holds no clips"):
+    with pytest.raises(UserError, match=r"config.data.authentic: .*none holds no clips"):
         open_source(f"clips:{tmp_path / 'none'}", role="authentic", field="config.data.authentic")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrique_jax.config import OptimConfig
+from contrique_jax.config import ModelConfig, OptimConfig
 from contrique_jax.data.broken import BrokenLog
+from contrique_jax.data.clips import frames
 from contrique_jax.data.sources import open_source
-from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.errors import BrokenImage, UserError, run_verb
+from contrique_jax.features import main as features
 from contrique_jax.inference.any_recipe import ClipExtractor, open_extractor
+from contrique_jax.inference.extractor import Extractor
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import gru
+from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import from_flat, save_model, to_flat
+from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.recipes.conviqt import made, motion, recipe, temporal
 from contrique_jax.recipes.conviqt.classes import CLEAN, NUM_CLASSES
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
+from contrique_jax.score import main as score
+from contrique_jax.training.load import load_any
 from contrique_jax.training.optim import learning_rate
 from tests.recipes.test_contract import tiny_conviqt
 from tests.reference_weights import rebuilt, reference_variables
@@ -133,16 +141,16 @@ def test_a_video_of_35_frames_is_the_originals_two_blocks(shared, weights, store
     """And a third, of what it drops; with the frozen CONTRIQUE of the reference's weights."""
     r = np.random.default_rng(35)
     base = stored["video/base"].astype(np.int64)
-    noise = [r.integers(-8, 9, base.shape) for _ in range(35)] if "video/base" in stored else []
-    clip = np.stack([np.clip(np.roll(base, t, axis=1) + n, 0, 255).astype(np.uint8) for t, n in enumerate(noise)])
+    moved = [np.roll(base, t, axis=1) + r.integers(-8, 9, base.shape) for t in range(35)]
+    clip = np.clip(moved, 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(clip.reshape(35, -1).sum(1), stored["video/frame_sums"])
     config = ConviqtConfig()
     config.model = ConviqtModel("", "", "resnet50", 64, "unit")
     trunk = {part: {"encoder": tree["encoder"]} for part, tree in reference_variables(shared).items()}
     extractor = ClipExtractor(config, {part: trunk[part] | weights[part] for part in trunk})
-    frames = extractor.frames.of_frames(list(clip[:2]))
-    for name, rows in zip(("full", "half"), np.split(frames, 2, axis=1), strict=True):
-        close(rows, stored[f"video/spatial_{name}"], 1e-3)  # the original rounds pixels to float16
+    rows = np.split(extractor.frames.of_frames(list(clip[:2])), 2, axis=1)
+    for name, found in zip(("full", "half"), rows, strict=True):
+        close(found, stored[f"video/spatial_{name}"], 1e-3)  # the original rounds pixels to float16
     for block, wanted in enumerate(stored["video/clip_features"]):
         close(extractor.of_block(list(clip[16 * block : 16 * block + 16])), wanted, 1e-3)
     assert extractor.of_block(list(clip[32:])).shape == (2048,)
@@ -202,7 +210,7 @@ def test_distortions_along_time():
 
 def test_compression_costs_more_at_each_level():
     pytest.importorskip("av")
-    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (15, 20, 3), dtype=np.uint8)
     image = np.asarray(Image.fromarray(image).resize((320, 240)))
     clip = motion.filmed(image, motion.camera(np.random.default_rng(1), 6), 64, 96)
     errors = [
@@ -273,8 +281,6 @@ def test_a_whole_video_is_scored_its_tail_included(videos, model):
     names = ["a.mkv", "one.png", "broken.mkv", "short.mkv"]
     whole, image, broken, short = extractor.stream([videos / name for name in names])
     assert isinstance(broken.broken, BrokenImage) and str(videos / "broken.mkv") in str(broken.broken)
-    from contrique_jax.data.clips import frames
-
     clip = [frame.image for frame in frames(videos / "a.mkv")]
     blocks = [extractor.of_block(clip[i : i + 4]) for i in (0, 4, 8)]
     np.testing.assert_allclose(whole.features, np.average(blocks, axis=0, weights=[4, 4, 1]), atol=1e-6)
@@ -286,10 +292,83 @@ def test_a_whole_video_is_scored_its_tail_included(videos, model):
         blocks[2], extractor.features([clip[8]])[0], atol=1e-5
     )  # an image is a clip of one frame
     assert short.features.shape == image.features.shape == (16,)
-    longer = ClipExtractor(
-        dataclasses.replace(extractor.config, model=dataclasses.replace(extractor.config.model, block_frames=9)),
-        extractor.variables,
-    )
+    wide = dataclasses.replace(extractor.config.model, block_frames=9)
+    longer = ClipExtractor(dataclasses.replace(extractor.config, model=wide), extractor.variables)
     (one,) = longer.stream([videos / "a.mkv"])
     np.testing.assert_allclose(one.features, longer.of_block(clip), atol=1e-6)
     assert longer.model_hash != extractor.model_hash
+
+
+def test_the_commands_take_videos(videos, model, tmp_path, capfd):
+    """A csv of videos and an image: features and scores, in order; what is broken is named and the rest goes on."""
+    (videos / "list.csv").write_text("path\na.mkv\nbroken.mkv\none.png\n")
+    arguments = ["--model", str(model), "--images", str(videos / "list.csv"), "--out", str(tmp_path / "f.npz")]
+    assert run_verb(features, arguments) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert [name.rpartition("/")[2] for name in found["path"]] == ["a.mkv", "one.png"]
+        vectors, name = found["features"], str(found["model_hash"])
+    Probe(np.arange(16.0), 1.0, 0.1, NO_REFERENCE, name, "MINE", 1.0, 5.0, True, 0.25).save(tmp_path / "p.npz")
+    arguments = ["--model", str(model), "--probe", str(tmp_path / "p.npz"), "--out", str(tmp_path / "s.csv")]
+    assert run_verb(score, [str(videos), *arguments]) == 0
+    rows = [line.split(",")[:2] for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]
+    assert [row[0].rpartition("/")[2] for row in rows] == ["a.mkv", "b.mkv", "broken.mkv", "one.png", "short.mkv"]
+    np.testing.assert_allclose([float(rows[i][1]) for i in (0, 3)], vectors @ np.arange(16.0) + 1, rtol=1e-4)
+    assert rows[2][1] == "" and "broken.mkv: not a video" in capfd.readouterr().err
+
+
+def test_a_plain_network_gives_a_video_the_mean_of_its_frames(videos):
+    extractor = Extractor(tiny_conviqt().model.of_trunk, recipe.constants(tiny_conviqt()))
+    (found,) = extractor.stream([videos / "a.mkv"])  # 9 frames at 25 a second: the first
+    first = next(frames(videos / "a.mkv")).image
+    np.testing.assert_allclose(found.features, extractor.features([first])[0], atol=1e-6)
+    extractor.seconds_between = 0.0
+    (found,) = extractor.stream([videos / "b.mkv"])
+    clip = [frame.image for frame in frames(videos / "b.mkv")]
+    np.testing.assert_allclose(found.features, extractor.features(clip).mean(0), rtol=1e-4, atol=1e-6)
+
+
+# the published file
+
+
+def test_the_original_file_becomes_a_model(torch, model, tmp_path, capfd):
+    """With the trunk that it stands on, and its ridge."""
+    from contrique_jax.convert import from_torch
+    from contrique_jax.convert.sklearn_probe import probe_from_sklearn
+    from tests.convert.subverbs import run
+
+    trunk = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
+    save_model(tmp_path / "trunk", trunk, init_model(trunk, 0), provenance={})
+    widths = gru.Widths(32, 8, 6, False)
+    variables = gru.init(widths, 3)
+    state = {name: torch.from_numpy(np.array(array)) for name, array in to_flat(variables).items()}
+    state |= {f"projector.{i}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for i in (1, 4)}
+    torch.save(state, tmp_path / "in.tar")
+    run(from_torch, tmp_path / "in.tar", tmp_path / "out", code=2)
+    assert "stand on a frozen CONTRIQUE" in capfd.readouterr().err
+    run(from_torch, tmp_path / "in.tar", tmp_path / "out", "--trunk", tmp_path / "trunk")
+    config, found = load_any(str(tmp_path / "out"))
+    assert (config.recipe, config.model.hidden_width, config.model.projection_dim) == ("conviqt", 8, 6)
+    for part in ("params", "batch_stats"):
+        own = {name: tree for name, tree in found[part].items() if name != "encoder"}
+        jax.tree.map(np.testing.assert_array_equal, own, variables[part])
+    x = np.random.default_rng(0).standard_normal((2, 5, 32)).astype(np.float32)
+    theirs = torch.nn.GRU(32, 8, batch_first=True)
+    theirs.load_state_dict({name.removeprefix("gru."): part for name, part in state.items() if name.startswith("gru.")})
+    np.testing.assert_allclose(
+        gru.states(widths, variables, jnp.asarray(x)), theirs(torch.from_numpy(x))[0].detach(), atol=1e-6
+    )
+    run(from_torch, tmp_path / "in.tar", tmp_path / "out", "--trunk", tmp_path / "trunk", code=2)  # left alone
+    ridge = {"coefficients": [0.5] * 16, "intercept": 1.0, "alpha": 0.1}
+    (tmp_path / "ridge.json").write_text(json.dumps(ridge))
+    told = ["--low", 0, "--high", 100, "--higher-is-better", "yes", "--model", tmp_path / "out"]
+    run(probe_from_sklearn, tmp_path / "ridge.json", tmp_path / "p.npz", *told)
+    assert load_probe(str(tmp_path / "p.npz")).model_hash == open_extractor(str(tmp_path / "out")).model_hash
+    for broken, sentence in (
+        ({"gru.bias_hh_l0": torch.zeros(23)}, r"gru.bias_hh_l0 is \[23\], where a CONVIQT has \[24\]"),
+        ({"gru.weight_ih_l0": torch.zeros(24, 31)}, "gives 32 numbers a frame"),
+        ({"gru.weight_ih_l0": torch.full((24, 32), np.nan)}, "NaN"),
+        ({"head.weight": torch.zeros(2)}, "head.weight is"),
+    ):
+        torch.save(state | broken, tmp_path / "broken.tar")
+        run(from_torch, tmp_path / "broken.tar", tmp_path / "other", "--trunk", tmp_path / "trunk", code=2)
+        assert re.search(sentence, capfd.readouterr().err) and not (tmp_path / "other").exists()
