@@ -75,7 +75,7 @@ def tiny_conviqt() -> ConviqtConfig:
         )
     )
     config.model = ConviqtModel(
-        "random", "", "resnet18", 4, "unit", frame_features="stages", block_frames=4, hidden_width=8, projection_dim=8
+        "random", "", "resnet10", 4, "unit", frame_features="stages", block_frames=4, hidden_width=8, projection_dim=8
     )
     config.optim = OptimConfig(optimiser="adamw", learning_rate=3e-3, decay_mask="no_norm")
     return config
