@@ -5,10 +5,12 @@ Videos are read by PyAV (the extra `video`). Sound is passed by; what transmissi
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +35,7 @@ WHOLE = 0.9  # of its length must be there, or a clip counts as cut off
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 Item = TypeVar("Item")
+RGB = UInt8[np.ndarray, "h w 3"]
 
 
 class Frame(NamedTuple):
@@ -65,8 +68,7 @@ def frames(path: Path, *, every: float = 0.0, max_pixels: int = 200_000_000) -> 
     for frame, time in _of_folder(path, max_pixels) if os.path.isdir(path) else _of_file(path, max_pixels):
         if time >= due - 1e-6:
             yield Frame(frame(), time)
-            while every and due <= time + 1e-6:
-                due += every
+            due = every * (math.floor(time / every + 1e-6) + 1) if every else due
 
 
 def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -167,12 +169,12 @@ def has_pyav() -> bool:
     return True
 
 
-def _of_folder(folder: Path, max_pixels: int) -> Iterator[tuple[Any, float]]:
+def _of_folder(folder: Path, max_pixels: int) -> Iterator[tuple[Callable[[], RGB], float]]:
     for number, path in enumerate(numbered(folder)):
-        yield lambda path=path: read(path, max_pixels), number / FOLDER_RATE
+        yield functools.partial(read, path, max_pixels), number / FOLDER_RATE
 
 
-def _of_file(path: Path, max_pixels: int) -> Iterator[tuple[Any, float]]:
+def _of_file(path: Path, max_pixels: int) -> Iterator[tuple[Callable[[], RGB], float]]:
     av = _av(path)
     try:
         with open_regular(path) as stream:
@@ -193,10 +195,12 @@ def _of_file(path: Path, max_pixels: int) -> Iterator[tuple[Any, float]]:
         raise BrokenImage(str(path), f"the file cannot be read ({error.strerror or error})") from error
 
 
-def _shown(av: ModuleType, path: Path, container: Any, max_pixels: int) -> Iterator[tuple[Any, float]]:
+def _shown(av: ModuleType, path: Path, container: Any, max_pixels: int) -> Iterator[tuple[Callable[[], RGB], float]]:
     if not container.streams.video:
         raise BrokenImage(str(path), "it holds no pictures" + (", only sound" if container.streams.audio else ""))
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise BrokenImage(str(path), "its pictures are in a codec that FFmpeg does not know, or damaged")
     if stream.width * stream.height > max_pixels:
         raise BrokenImage(str(path), f"{stream.width} x {stream.height} pixels is more than the limit of {max_pixels}")
     stream.thread_type = "AUTO"
@@ -217,7 +221,7 @@ def _shown(av: ModuleType, path: Path, container: Any, max_pixels: int) -> Itera
             time = shown + step if frame.time is None else frame.time
             first = time if first is None else first
             shown = time - first
-            yield lambda frame=frame: _upright(frame), shown
+            yield functools.partial(_upright, path, frame), shown
     if first is None:
         raise BrokenImage(str(path), "no frame of it can be read")
     _check_whole(path, container, last, shown + step)
@@ -264,9 +268,12 @@ def _packets(av: ModuleType, container: Any) -> Iterator[Any]:
         yield packet
 
 
-def _upright(frame: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB, turned as a phone's file asks."""
-    image = frame.to_ndarray(format="rgb24")
+def _upright(path: Path, frame: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB, turned as a phone's file asks. Raises BrokenImage if FFmpeg cannot convert it."""
+    try:
+        image = frame.to_ndarray(format="rgb24")
+    except (OSError, ValueError) as error:  # which FFmpeg's errors are
+        raise BrokenImage(str(path), f"a frame of it cannot be converted to RGB ({error})") from error
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

@@ -78,6 +78,7 @@ def broken_files(folder):
     (folder / "cut.mp4").write_bytes(
         write_video(folder / "slow.mp4", noise).read_bytes()[:20000]
     )  # its index is at the end
+    (folder / "codec.avi").write_bytes(write_video(folder / "a.avi", noise[:2]).read_bytes().replace(b"FMP4", b"ZZZZ"))
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no video at all\n" * 20)
     (folder / "playlist.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{folder / 'fast.mp4'}\n")
@@ -92,6 +93,7 @@ def broken_files(folder):
         "cut.webm": whole_only, "tail.webm": whole_only, "cut_fast.mp4": whole_only,
         "cut.mp4": "not a video that can be read, damaged or cut off", "empty.mp4": "the file is empty",
         "text.mp4": "not a video", "playlist.mp4": "not a video", "sound.mp4": "holds no pictures, only sound",
+        "codec.avi": "a codec that FFmpeg does not know",
         "gone.mp4": "does not exist", "nothing": "holds no frames", "mixed": "b_2.png is no frame of a sequence",
     }  # fmt: skip
 
