@@ -23,6 +23,7 @@ from contrique_jax.evaluation.tables import comparison_line, interval_text
 from contrique_jax.inference.any_recipe import ClipExtractor
 from contrique_jax.inference.pretrained import choose_meter
 from contrique_jax.io.machine import use_compilation_cache
+from contrique_jax.io.outputs import atomic_write
 from contrique_jax.recipes.conviqt import recipe
 from contrique_jax.training.load import load_any
 
@@ -35,7 +36,8 @@ def vectors_of(extractor: ClipExtractor, path: Path, folder: Path) -> np.ndarray
     if not kept.exists():
         images = (to_shorter_side(frame.image, extractor.shorter_side or 1 << 30) for frame in frames(path))
         rows = [extractor.frames.of_frames(block) for block in blocks(images, extractor.block_frames)]
-        np.save(kept, np.concatenate(rows))
+        with atomic_write(kept) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, np.concatenate(rows))
     return np.load(kept)
 
 
