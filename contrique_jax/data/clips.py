@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,6 +23,7 @@ from contrique_jax.data.decode import EXTENSIONS as IMAGES
 from contrique_jax.data.decode import read
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.io.csv_rows import table_paths
+from contrique_jax.io.progress import chunks
 from contrique_jax.io.regular import open_regular
 
 EXTENSIONS = frozenset(
@@ -34,7 +35,6 @@ FOLDER_RATE = 25.0  # frames a second of a folder of frames, whose files tell no
 WHOLE = 0.9  # of its length must be there, or a clip counts as cut off
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
-Item = TypeVar("Item")
 RGB = UInt8[np.ndarray, "h w 3"]
 
 
@@ -71,16 +71,9 @@ def frames(path: Path, *, every: float = 0.0, max_pixels: int = 200_000_000) -> 
             due = every * (math.floor(time / every + 1e-6) + 1) if every else due
 
 
-def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def blocks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Runs of `size` items from the first, the last one shorter if they do not come out even."""
-    block: list[Item] = []
-    for item in items:
-        block.append(item)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
+    return chunks(items, size, 1, lambda item: 0)
 
 
 def numbered(folder: Path) -> list[Path]:

@@ -31,7 +31,12 @@ class KeptVectors:
             kept = np.load(path, "r", allow_pickle=False) if mapped else read_npy(path)
         except (OSError, ValueError, EOFError):
             return None
-        fits = kept.dtype == np.float16 and kept.ndim == 3 and self._fits(kept) and (mapped or bool(np.isfinite(kept).all()))
+        fits = (
+            kept.dtype == np.float16
+            and kept.ndim == 3
+            and self._fits(kept)
+            and (mapped or bool(np.isfinite(kept).all()))
+        )
         return kept if fits else None
 
     def put(self, content: str, vectors: np.ndarray) -> bool:
