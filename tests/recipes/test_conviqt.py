@@ -63,7 +63,8 @@ def sequences(seed, count):
 
 
 def close(ours, theirs, tolerance):
-    assert np.linalg.norm(np.asarray(ours) - theirs) <= tolerance * np.linalg.norm(theirs)
+    apart = np.linalg.norm(np.asarray(ours) - theirs) / np.linalg.norm(theirs)
+    assert apart <= tolerance, apart
 
 
 def test_states_and_embeddings_are_the_originals(weights, stored):
@@ -152,7 +153,7 @@ def test_a_video_of_35_frames_is_the_originals_two_blocks(shared, weights, store
     for name, found in zip(("full", "half"), rows, strict=True):
         close(found, stored[f"video/spatial_{name}"], 1e-3)  # the original rounds pixels to float16
     for block, wanted in enumerate(stored["video/clip_features"]):
-        close(extractor.of_block(list(clip[16 * block : 16 * block + 16])), wanted, 1e-3)
+        close(extractor.of_block(list(clip[16 * block : 16 * block + 16])), wanted, 1e-4)
     assert extractor.of_block(list(clip[32:])).shape == (2048,)
 
 
