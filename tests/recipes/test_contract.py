@@ -68,10 +68,10 @@ def tiny_head() -> HeadConfig:
 
 
 def tiny_conviqt() -> ConviqtConfig:
-    kept = {"pristine": "scenes:24", "authentic": "scenes:24", "height": 64, "width": 64, "made_frames": 6}
+    kept = {"pristine": "scenes:12", "authentic": "scenes:12", "height": 64, "width": 64, "made_frames": 5}
     config = ConviqtConfig(
         data=ConviqtData(
-            **kept, batch_size=16, loader="threads", types=(7, 17), temporal=("dropped", "flicker"), temporal_share=0.5
+            **kept, batch_size=16, loader="threads", types=(17,), temporal=("dropped", "flicker"), temporal_share=0.5
         )
     )
     config.model = ConviqtModel(
