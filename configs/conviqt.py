@@ -2,9 +2,9 @@
 
 The trunk is frozen: a ResNet-50 of CONTRIQUE's, the authors' own checkpoint as a model folder (`contrique-jax convert
 from-torch CONTRIQUE_checkpoint25.tar models/original`). Every frame goes through it once, at both sizes; then only GRU and
-projector learn, 10.6 million weights: about 1.8 TFLOP a step, where the frames cost 10 GFLOP each. Its authors took 120
-kinds of distorted clips and Kinetics-400; here clips of videos or of photographs are distorted in 145 ways. The paper reports
-SROCC of about .85 on KoNViD-1k with a ridge on frozen features: its authors' number, nobody has run this config to its end.
+projector learn, 10.6 million weights: 0.73 TFLOP a step. Its authors took 120 kinds of distorted clips and Kinetics-400;
+here clips of videos or of photographs are distorted in 145 ways. Its authors' SROCC on KoNViD-1k, a ridge on frozen features,
+is about .85 (not looked up in the paper); nobody has run this config to its end.
 
   python -m contrique_jax.main --config configs/conviqt.py --workdir runs/conviqt \\
       --config.data.pristine=clips:CLEAN --config.data.authentic=clips:MINE --config.model.trunk=models/original

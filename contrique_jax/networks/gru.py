@@ -47,20 +47,55 @@ class GRU(nnx.Module):
 
     def __call__(self, x: Float[Array, "n t i"]) -> Float[Array, "n t h"]:
         """All states."""
-        weight, bias = self.weight_hh_l0[...], self.bias_hh_l0[...]
         given = jnp.dot(x, self.weight_ih_l0[...], precision=EXACT) + self.bias_ih_l0[...]  # of all frames at once
+        return _recurrent(given.swapaxes(0, 1), self.weight_hh_l0[...], self.bias_hh_l0[...]).swapaxes(0, 1)
 
-        def step(h: Array, here: Array) -> tuple[Array, Array]:
-            r_in, z_in, n_in = jnp.split(here, 3, axis=1)
-            r_own, z_own, n_own = jnp.split(jnp.dot(h, weight, precision=EXACT) + bias, 3, axis=1)
-            z = jax.nn.sigmoid(z_in + z_own)
-            n = jnp.tanh(n_in + jax.nn.sigmoid(r_in + r_own) * n_own)
-            h = (1 - z) * n + z * h
-            return h, h
 
-        # taken from the input, so that inside a `shard_map` it is split as that
-        start = 0 * given[:, 0, : weight.shape[0]]
-        return lax.scan(step, start, given.swapaxes(0, 1))[1].swapaxes(0, 1)
+@jax.custom_vjp
+def _recurrent(
+    given: Float[Array, "t n 3*h"], weight: Float[Array, "h 3*h"], bias: Float[Array, " 3*h"]
+) -> Float[Array, "t n h"]:
+    """All states, of what the gates get from the input.
+
+    The gradient is written out, so that the weight's is one product over all frames: summed within the loop it would be
+    exchanged between devices after every frame.
+    """
+    return _forward(given, weight, bias)[0]
+
+
+def _forward(given: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
+    def step(h: Array, here: Array) -> tuple[Array, Any]:
+        r_in, z_in, n_in = jnp.split(here, 3, axis=1)
+        r_own, z_own, n_own = jnp.split(jnp.dot(h, weight, precision=EXACT) + bias, 3, axis=1)
+        r, z = jax.nn.sigmoid(r_in + r_own), jax.nn.sigmoid(z_in + z_own)
+        n = jnp.tanh(n_in + r * n_own)
+        after = (1 - z) * n + z * h
+        return after, (after, (h, r, z, n, n_own))
+
+    states, gates = lax.scan(step, 0 * given[0, :, : len(weight)], given)[1]
+    return states, (gates, weight)
+
+
+def _backward(saved: Any, pulls: Float[Array, "t n h"]) -> tuple[Array, Array, Array]:
+    gates, weight = saved
+
+    def step(later: Array, here: Any) -> tuple[Array, tuple[Array, Array]]:
+        pull, (h, r, z, n, n_own) = here
+        pull = pull + later
+        of_n = pull * (1 - z) * (1 - n * n)
+        of_r, of_z = of_n * n_own * r * (1 - r), pull * (h - n) * z * (1 - z)
+        of_own = jnp.concatenate([of_r, of_z, of_n * r], axis=1)
+        return pull * z + jnp.dot(of_own, weight.T, precision=EXACT), (
+            jnp.concatenate([of_r, of_z, of_n], axis=1),
+            of_own,
+        )
+
+    _, (of_given, of_own) = lax.scan(step, jnp.zeros_like(pulls[0]), (pulls, gates), reverse=True)
+    of_weight = jnp.einsum("tnh,tng->hg", gates[0], of_own, precision=EXACT)
+    return of_given, of_weight, jnp.sum(of_own, (0, 1))
+
+
+_recurrent.defvjp(_forward, _backward)
 
 
 def _like_torch(hidden: int, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
