@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TextIO
 
 from contrique_jax import __version__
+from contrique_jax.data.clips import is_clip
 from contrique_jax.data.listed import find_listed
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, SomeUnread, UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
-from contrique_jax.inference.extractor import name_reduced
+from contrique_jax.inference.file_features import name_reduced
 from contrique_jax.inference.flags import add_model_flags
 from contrique_jax.inference.kept import kept_scores
 from contrique_jax.inference.pretrained import Meter, choose_meter, load_why
@@ -53,8 +54,8 @@ def main(argv: Sequence[str]) -> None:
     """The command `contrique-jax score`."""
     parser = Parser(
         prog="contrique-jax score",
-        description="Quality scores of images: path, score, deviation; direction and range are said on stderr, or in "
-        "OUT.csv.json beside OUT.csv. Without --model and --probe they are the embedded model's, from 0 to 100, higher is "
+        description="Quality scores of images and videos: path, score, deviation; direction and range are said on stderr, or "
+        "in OUT.csv.json beside OUT.csv. Without --model and --probe they are the embedded model's, from 0 to 100, higher is "
         "better. What is interrupted keeps its results in OUT.partial, and the same command goes on from them.",
         epilog="Examples: contrique-jax score ~/photos 'more/*.png' --out scores.csv --map maps; "
         "contrique-jax score --why PHOTO.jpg; contrique-jax score --model runs/first --probe my.npz ~/photos",
@@ -89,6 +90,8 @@ def main(argv: Sequence[str]) -> None:
     listing = find_listed(flags.paths, flags.path_column)
     paths = listing.files
     maps = MapFolder(flags.map) if flags.map else None
+    if maps and any(map(is_clip, paths)):
+        print("note: --map: videos have scores and no maps", file=sys.stderr)
     use_compilation_cache()
     extractor = open_extractor(
         meter.model, max_megapixels=flags.max_megapixels, shorter_side=probe.shorter_side, memory=flags.memory,

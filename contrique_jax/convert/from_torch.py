@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from contrique_jax.config import FEATURES, INPUT_SCALINGS, ModelConfig
+from contrique_jax.convert.from_conviqt import SAYS, adopt_conviqt, is_conviqt
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
 from contrique_jax.errors import UserError, printable
@@ -22,6 +23,7 @@ from contrique_jax.networks.model_folder import (
     load_model,
     save_model,
 )
+from contrique_jax.recipes.conviqt.config import ConviqtConfig
 
 GUESS = " (a guess, as the file has no classifier: give --input-scaling imagenet for a backbone cut from torchvision's)"
 _SCALING = {
@@ -33,7 +35,7 @@ _SCALING = {
 
 def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "A PyTorch state dict as a model folder: of the original CONTRIQUE, ARNIQA, Re-IQA, MoCo, torchvision's "
+        "A PyTorch state dict as a model folder: of the original CONTRIQUE, CONVIQT, ARNIQA, Re-IQA, MoCo, torchvision's "
         "ResNet-10 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
         "precision, behind module. or inside a training checkpoint too. Only tensors are loaded; a file that would run code "
         "is refused. An encoder without CONTRIQUE's projector gives features, and can only be where training starts "
@@ -58,6 +60,11 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         "last map (default: %(default)s)",
     )
     parser.add_argument(
+        "--trunk",
+        metavar="M",
+        help="of CONVIQT's checkpoint, which has no encoder: the converted CONTRIQUE that it stands on",
+    )
+    parser.add_argument(
         "--licence", metavar="TEXT", default=NO_LICENCE, help="of the weights, kept in the model folder"
     )
 
@@ -66,13 +73,14 @@ def from_torch(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
+    if is_conviqt(tensors):
+        _from_conviqt(args, path, out, tensors)
+        return
     family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features)
     for name, array in flat.items():
         if name.endswith(COUNTER) and not (array.size == 1 and np.isfinite(array).all()):
             raise UserError(f"{path}: {name} should be one number and is {array.ravel()[:3]}; save the model again.")
-    run_folder = out.absolute().parent if out.name == "model" else out  # a run's own model lies in it
-    if (run_folder / "checkpoints").exists():
-        raise UserError(f"{out}: belongs to a training run; name another folder.")
+    _check_place(out)
     variables = from_flat({name: array for name, array in flat.items() if not name.endswith(COUNTER)})
     counts = {name: int(array.item()) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
     provenance = {"converted from": path.name, "recognised as": family.says, **({COUNTER: counts} if counts else {})}
@@ -87,6 +95,24 @@ def from_torch(args: argparse.Namespace) -> None:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
     if left or others:
         print(printable("left out: " + ", ".join(listed(left, others))))
+
+
+def _check_place(out: Path) -> None:
+    run_folder = out.absolute().parent if out.name == "model" else out  # a run's own model lies in it
+    if (run_folder / "checkpoints").exists():
+        raise UserError(f"{out}: belongs to a training run; name another folder.")
+
+
+def _from_conviqt(args: argparse.Namespace, path: Path, out: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    _check_place(out)
+    if (out / DESCRIPTION).exists():
+        raise UserError(f"{out}: holds a model, to which probes may be tied; name another folder.")
+    model, variables = adopt_conviqt(path, tensors, args.trunk)
+    provenance = {"converted from": path.name, "recognised as": SAYS, "trunk": args.trunk}
+    save_model(out, model, variables, provenance=provenance, licence=args.licence, recipe=ConviqtConfig.recipe)
+    print(
+        f"{out}: {SAYS} from {path.name} on {args.trunk}, a GRU of {model.hidden_width} over {model.block_frames} frames"
+    )
 
 
 def _holds_another(folder: Path, content: str) -> bool:

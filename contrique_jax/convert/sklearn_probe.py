@@ -20,14 +20,12 @@ from jaxtyping import Float
 
 from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.errors import UserError, printable
+from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.io.json_files import read_json
 from contrique_jax.io.npz import MOST_BYTES
 from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.io.regular import open_regular
-from contrique_jax.networks.encoder import feature_width
-from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, load_probe
-from contrique_jax.training.load import load_network
 
 DESCRIPTION = "contrique_jax_probe"
 _RIDGE = ("coefficients", "intercept", "alpha")
@@ -104,14 +102,13 @@ def probe_from_sklearn(args: argparse.Namespace) -> None:
 
 def _hash_of(model_path: str, ridge: Path, coefficients: int) -> str:
     """The model's hash. Raises UserError if its features are another number than the Ridge has coefficients."""
-    model, variables = load_network(model_path)
-    features = 2 * feature_width(model)
-    if features != coefficients:
+    extractor = open_extractor(model_path)
+    if extractor.width != coefficients:
         raise UserError(
-            f"{ridge}: a Ridge on {coefficients} features, --model {model_path} gives {features}; name the model that it "
-            "was fitted on."
+            f"{ridge}: a Ridge on {coefficients} features, --model {model_path} gives {extractor.width}; name the model that "
+            "it was fitted on."
         )
-    return content_hash(model, variables)
+    return extractor.model_hash
 
 
 def _told(description: dict[str, Any]) -> dict[str, Any]:

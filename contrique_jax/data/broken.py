@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-
-import numpy as np
-from jaxtyping import UInt8
+from collections.abc import Callable
+from typing import Any
 
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import BrokenImage, UserError
@@ -46,12 +45,13 @@ class BrokenLog:
                     file.write(f"{line}\n")
 
 
-def load(source: Source, record: int, broken: BrokenLog) -> tuple[UInt8[np.ndarray, "k h w 3"], int]:
-    """The images of a record, or in place of a broken one of the next that can be read, and which record was read."""
+def load(source: Source, record: int, broken: BrokenLog, read: Callable[[int], Any] | None = None) -> tuple[Any, int]:
+    """The images of a record, uint8 [k, h, w, 3], or in place of a broken one of the next that can be read, and which record
+    was read. `read`: what to do with a record in place of `source.load`."""
     for offset in range(min(TRIES, len(source))):
-        read = (record + offset) % len(source)
+        number = (record + offset) % len(source)
         try:
-            return source.load(read), read
+            return (read or source.load)(number), number
         except BrokenImage as error:
             broken.add(error)
             last = error

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from os.path import splitext
 from pathlib import Path
 
+from contrique_jax.data.clips import EXTENSIONS as VIDEOS
+from contrique_jax.data.clips import has_pyav
 from contrique_jax.data.decode import EXTENSIONS
 from contrique_jax.data.unread_formats import PHOTOGRAPHS
 from contrique_jax.errors import UserError
@@ -23,6 +25,7 @@ class LeftOut:
 
     photographs: list[str] = field(default_factory=list)  # in formats that are not read, by their extensions
     folders: list[tuple[str, str]] = field(default_factory=list)  # that cannot be listed, and why
+    videos: list[str] = field(default_factory=list)  # where they are wanted, without what reads them
 
     def sentences(self) -> list[str]:
         """What to say at the end, nothing if nothing was left out."""
@@ -32,6 +35,9 @@ class LeftOut:
             said.append(
                 f"{found} left out, in formats that are not read: {_some(self.photographs)}; convert to JPEG, PNG or TIFF"
             )
+        if self.videos:
+            found = _count(len(self.videos), "video")
+            said.append(f'{found} left out, which the package av reads: pip install "contrique-jax[video]"')
         if self.folders:
             names = [f"{folder} ({why})" for folder, why in self.folders]
             said.append(f"{_count(len(names), 'folder')} left out that cannot be listed: {_some(names)}")
@@ -51,8 +57,9 @@ class Listing:
     left_out: LeftOut
 
 
-def find_images(paths: Sequence[str], left_out: LeftOut | None = None) -> Listing:
-    """The image files that a user means by `paths`: files, folders (recursive) and globs, in order, each file once.
+def find_images(paths: Sequence[str], left_out: LeftOut | None = None, *, videos: bool = False) -> Listing:
+    """The image files that a user means by `paths`: files, folders (recursive) and globs, in order, each file once; with
+    `videos` these too.
 
     What folders hold beside them goes to `left_out`, default a new one. A file that is named is taken whatever its
     extension. Raises UserError if a path matches no image or is a folder that cannot be listed.
@@ -62,16 +69,18 @@ def find_images(paths: Sequence[str], left_out: LeftOut | None = None) -> Listin
     for path in paths:
         exact = _is_there(os.path.expanduser(path))
         matches = [path] if exact else sorted(glob.glob(os.path.expanduser(path), recursive=True))
-        images = [image for match in matches for image in _images_at(Path(match).expanduser(), exact, left_out)]
+        images = [image for match in matches for image in _images_at(Path(match).expanduser(), exact, left_out, videos)]
         if not images:
             why = "holds no images" if exact else "matches no image; check the path"
             passed_by = "".join(f"; {sentence}" for sentence in left_out.sentences())
-            raise UserError(f"{path}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}){passed_by}.")
+            known = " ".join(sorted(EXTENSIONS)) + (f"; videos: {' '.join(sorted(VIDEOS))}" if videos else "")
+            raise UserError(f"{path}: {why} (known extensions: {known}){passed_by}.")
         for image in images:
             first = found.setdefault(os.path.abspath(image), image)
             if exact and not os.path.isdir(image) and images == [Path(path).expanduser()]:
                 named.add(first)
-    left_out.photographs = list(dict.fromkeys(left_out.photographs))  # of paths that lie within each other
+    for names in (left_out.photographs, left_out.videos):
+        names[:] = dict.fromkeys(names)  # of paths that lie within each other
     return Listing(list(found.values()), named, left_out)
 
 
@@ -80,12 +89,21 @@ def list_images(paths: Sequence[str]) -> list[Path]:
     return find_images(paths).files
 
 
-def _images_at(path: Path, named: bool, left_out: LeftOut) -> list[Path]:
+def _images_at(path: Path, named: bool, left_out: LeftOut, videos: bool) -> list[Path]:
     if os.path.isdir(path):
-        return [path / name for name in sorted(walk(path, str(path), left_out))]
-    if not named and path.suffix.lower() in PHOTOGRAPHS:
+        return [path / name for name in sorted(walk(path, str(path), left_out, videos=videos))]
+    extension = path.suffix.lower()
+    if named or extension in EXTENSIONS:
+        return [path]
+    if extension in PHOTOGRAPHS:
         left_out.photographs.append(str(path))
-    return [path] if named or path.suffix.lower() in EXTENSIONS else []
+    return [path] if videos and extension in VIDEOS and _readable(str(path), left_out) else []
+
+
+def _readable(video: str, left_out: LeftOut) -> bool:
+    if not has_pyav():
+        left_out.videos.append(video)
+    return not left_out.videos
 
 
 def _is_there(path: str) -> bool:
@@ -99,8 +117,9 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def walk(folder: Path, field: str, left_out: LeftOut) -> Iterator[str]:
-    """Relative names, with `/`, of the images under a folder. Links to folders are followed, each folder once.
+def walk(folder: Path, field: str, left_out: LeftOut, *, videos: bool = False) -> Iterator[str]:
+    """Relative names, with `/`, of the images under a folder, and with `videos` of these. Links to folders are followed, each
+    folder once.
 
     What else looks like a photograph and subfolders that cannot be listed go to `left_out`. Raises UserError that names
     `field` if the folder itself cannot be listed.
@@ -128,6 +147,8 @@ def walk(folder: Path, field: str, left_out: LeftOut) -> Iterator[str]:
                 yield prefix + name
             elif looks_like_photograph(name):
                 left_out.photographs.append(f"{place}/{name}")
+            elif videos and is_video(name) and _readable(f"{place}/{name}", left_out):
+                yield prefix + name
 
 
 def is_image(name: str) -> bool:
@@ -135,8 +156,13 @@ def is_image(name: str) -> bool:
     return not _hidden(name) and splitext(name)[1].lower() in EXTENSIONS
 
 
+def is_video(name: str) -> bool:
+    """The same of a video."""
+    return not _hidden(name) and splitext(name)[1].lower() in VIDEOS
+
+
 def looks_like_photograph(name: str) -> bool:
-    """The same of a format that is not read here: a camera's raw file, JPEG XL, Photoshop."""
+    """The same of an image in a format that is not read here: a camera's raw file, JPEG XL, Photoshop."""
     return not _hidden(name) and splitext(name)[1].lower() in PHOTOGRAPHS
 
 

@@ -16,9 +16,9 @@ STDIN, TABLES, LISTS = "-", (".csv", ".tsv"), (".txt", ".lst")
 
 
 def find_listed(paths: Sequence[str], path_column: str | None = None) -> Listing:
-    """As `find_images`; of a csv those of its column `path` or `path_column`, of a text file one a line, and of `-` the same
-    from stdin (a line, or what `find -print0` writes). What lists name is taken whether or not it is there; relative names
-    in files start beside them. Each file once.
+    """As `find_images`, with videos; of a csv those of its column `path` or `path_column`, of a text file one a line, and of
+    `-` the same from stdin (a line, or what `find -print0` writes). What lists name is taken whether or not it is there,
+    folders of frames too; relative names in files start beside them. Each file once.
 
     Raises UserError if a path matches no image and for a list that cannot be read or is empty.
     """
@@ -26,7 +26,9 @@ def find_listed(paths: Sequence[str], path_column: str | None = None) -> Listing
     named, left_out = set(), LeftOut()
     for path in paths:
         listed = _listed(path, path_column)
-        listing = find_images([path], left_out) if listed is None else Listing(listed, set(listed), left_out)
+        listing = (
+            find_images([path], left_out, videos=True) if listed is None else Listing(listed, set(listed), left_out)
+        )
         for image in listing.files:
             first = found.setdefault(os.path.abspath(image), image)
             if image in listing.named:

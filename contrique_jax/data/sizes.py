@@ -30,7 +30,7 @@ def read_image(path: Path, max_megapixels: float, shorter_side: int | None = Non
     return fitted(image, max_megapixels, shorter_side)
 
 
-def fitted(image: RGB, max_megapixels: float, shorter_side: int | None) -> tuple[RGB, bool]:
+def fitted(image: RGB, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:
     """The same of an image that is decoded."""
     if shorter_side is not None:
         image = to_shorter_side(image, shorter_side)
@@ -66,10 +66,10 @@ def promised_size(path: Path, max_megapixels: float, shorter_side: int | None) -
     return limited_size(height, width, max_megapixels)
 
 
-def half_size(image: RGB) -> RGB:
-    """The image at (w // 2, h // 2), at least one pixel, by Pillow's default resize (bicubic)."""
+def half_size(image: RGB, kernel: Image.Resampling = Image.Resampling.BICUBIC) -> RGB:
+    """The image at (w // 2, h // 2), at least one pixel, by Pillow's resize (bicubic is its default)."""
     height, width = image.shape[:2]
-    return np.asarray(Image.fromarray(image).resize((max(width // 2, 1), max(height // 2, 1))))
+    return np.asarray(Image.fromarray(image).resize((max(width // 2, 1), max(height // 2, 1)), kernel))
 
 
 def to_shorter_side(image: RGB, side: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -69,6 +69,7 @@ def open_source(
     - `gs://BUCKET/FOLDER` and `gs://BUCKET/F.csv`: the same in a bucket; each image is fetched when it is its turn
     - `tfds:NAME/SPLIT`: feature `image` of a data set that TensorFlow Datasets has prepared (never downloaded here)
     - `arrays:F.npy`: uint8 [N, H, W, 3] or [N, K, H, W, 3], read from disk record by record
+    - `clips:FOLDER` or `clips:F.csv`: videos and folders of numbered frames (`clips.open_clips`), for recipes of clips
     - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
 
     If the role is "rated": what `evaluate` takes, a csv of images with scores or NAME=FOLDER; references make pairs.
@@ -83,6 +84,10 @@ def open_source(
         return TfdsSource(spec, field=field, max_pixels=max_pixels)
     if colon and kind == "arrays":
         return ArraySource(spec, Path(rest).expanduser(), field=field)
+    if colon and kind == "clips":
+        from contrique_jax.data.clips import open_clips
+
+        return open_clips(spec, field, max_pixels)
     if colon and kind == "scenes":
         return CachedSource(SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas), KEPT_SCENES)
     if not spec:

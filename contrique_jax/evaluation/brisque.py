@@ -9,6 +9,7 @@ right variance).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,8 @@ from scipy import ndimage, special
 
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import BrokenImage
-from contrique_jax.inference.extractor import FileFeatures
+from contrique_jax.inference.clip_features import SECONDS_BETWEEN, clip_features, images_and_clips
+from contrique_jax.inference.file_features import FileFeatures
 from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead
 
@@ -90,12 +92,20 @@ class NaturalStatistics:
 
     model_hash = "natural-statistics-1"
     width = WIDTH
+    seconds_between, block_frames = SECONDS_BETWEEN, 8
 
     def __init__(self, *, max_megapixels: float, shorter_side: int | None = None):
         self.max_megapixels, self.shorter_side = max_megapixels, shorter_side
 
     def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
-        """File by file, in order; a thread a core is at work ahead of the reader."""
+        """File by file, in order; of a clip the mean of its frames."""
+        return images_and_clips(paths, self._images, functools.partial(clip_features, self))
+
+    def of_block(self, images: list[UInt8[np.ndarray, "h w 3"]]) -> Float[np.ndarray, "36"]:
+        return np.mean([natural_statistics(image) for image in images], axis=0)
+
+    def _images(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
+        """A thread a core is at work ahead of the reader."""
         workers = available_cores()
         pool = ThreadPoolExecutor(workers)
         try:

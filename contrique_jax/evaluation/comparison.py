@@ -26,7 +26,7 @@ from contrique_jax.evaluation.protocol import (
 )
 from contrique_jax.evaluation.splits import Split
 from contrique_jax.inference.cache import FeatureExtractor, cached_features
-from contrique_jax.inference.extractor import name_broken
+from contrique_jax.inference.file_features import name_broken
 from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
 from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 

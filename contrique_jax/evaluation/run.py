@@ -54,7 +54,7 @@ from contrique_jax.evaluation.tables import (
     subset_coverages,
     table,
 )
-from contrique_jax.inference.any_recipe import RecipeExtractor
+from contrique_jax.inference.any_recipe import RecipeExtractor, extractor_of
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.networks.encoder import Variables
@@ -178,9 +178,7 @@ def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     for name in dict.fromkeys((flags.model, *flags.against)):
         if recipe_behind(name) != Config.recipe:
             config, weights = load_any(name)
-            found.append(
-                _of_another_recipe(name, RecipeExtractor(config, weights, max_megapixels=limit, memory=memory))
-            )
+            found.append(_of_another_recipe(name, extractor_of(config, weights, max_megapixels=limit, memory=memory)))
             continue
         model, weights = load_network(name)
         found.append(network(name, model, weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
@@ -9,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from PIL import Image
 
 from contrique_jax.config import Config
+from contrique_jax.data.sizes import half_size
 from contrique_jax.errors import UserError
 from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor, half_scale
 from contrique_jax.inference.runner import Runner, limits
@@ -66,7 +69,7 @@ class RecipeExtractor(Extractor):
 
     def with_sign(self, sign: int, shorter_side: int | None) -> RecipeExtractor:
         """The same model for images of another size, its scores turned round or not."""
-        return RecipeExtractor(
+        return type(self)(
             self.config,
             self.variables,
             max_megapixels=self.max_megapixels,
@@ -84,6 +87,53 @@ class RecipeExtractor(Extractor):
         )  # fmt: skip
 
 
+class ClipExtractor(RecipeExtractor):
+    """Of a recipe of clips: what it makes of every frame's features by its trunk, block by block, at full and half size; an
+    image is a clip of one frame. The half size is bilinear, as in training."""
+
+    seconds_between = 0.0
+
+    def __init__(self, config: Config, variables: dict[str, Any], **options: Any):
+        super().__init__(config, variables, **options)
+        self.block_frames = int(config.model.block_frames)  # type: ignore[attr-defined]
+        self.model_hash = _name_of(variables, f"blocks of {self.block_frames}")
+        model, trunk = self.recipe.frame_encoder(config, self.variables)
+        self.frames = _Frames(
+            model, trunk, max_megapixels=self.max_megapixels, shorter_side=self.shorter_side, memory=self.memory
+        )
+        self._of_block = jax.jit(functools.partial(self.recipe.of_frames, config))
+
+    def of_block(self, images: list[RGB]) -> Float[np.ndarray, " d"]:
+        return self.of_vectors(self.frames.of_frames(images))
+
+    def of_vectors(self, vectors: Float[np.ndarray, "t 2*i"]) -> Float[np.ndarray, " d"]:
+        """Features of a block from those of its frames, at most `block_frames`, full size first."""
+        lengths = np.full(2, len(vectors), np.int32)
+        sizes = np.zeros((2, self.block_frames, vectors.shape[1] // 2), np.float32)  # one shape for all
+        sizes[:, : len(vectors)] = np.split(vectors, 2, axis=1)
+        return np.asarray(self._of_block(self.variables, sizes, lengths)).reshape(-1)
+
+    def _scaled(self, image: RGB) -> tuple[RGB, ...]:
+        return image, half_size(image, Image.Resampling.BILINEAR)
+
+    def apply(self, variables: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
+        half = half_scale(images, "linear")
+        return jnp.concatenate([self._applied(variables, images), self._applied(variables, half)], axis=1)
+
+
+class _Frames(Extractor):
+    """The trunk, of frames at both sizes."""
+
+    def _scaled(self, image: RGB) -> tuple[RGB, ...]:
+        return image, half_size(image, Image.Resampling.BILINEAR)
+
+
+def extractor_of(config: Config, variables: dict[str, Any], **options: Any) -> RecipeExtractor:
+    """That of a recipe other than CONTRIQUE: of images, or of clips if it has `of_frames`."""
+    kind = ClipExtractor if hasattr(recipe_named(config.recipe), "of_frames") else RecipeExtractor
+    return kind(config, variables, **options)
+
+
 def own_scores(spec: str, **limits: Any) -> RecipeExtractor | None:
     """The model that --model names if its recipe gives scores, None if it gives features. Raises UserError if its files
     are broken or its recipe is not known."""
@@ -98,7 +148,7 @@ def open_extractor(spec: str, *, windows: bool = False, **limits: Any) -> Extrac
     if recipe_behind(spec) == Config.recipe:
         return Extractor(*load_network(spec), windows=windows, **limits)
     config, variables = load_any(spec)
-    extractor = RecipeExtractor(config, variables, **limits)
+    extractor = extractor_of(config, variables, **limits)
     return extractor.with_maps() if windows else extractor
 
 

@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
+from contrique_jax.data.clips import content_digest
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.inference.extractor import FileFeatures, name_reduced
+from contrique_jax.inference.file_features import FileFeatures, name_reduced
 from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
 from contrique_jax.io.parts import Parts, packed, unpacked
@@ -66,6 +67,8 @@ def _features(
     for path in dict.fromkeys(paths):
         try:
             contents[path] = known.content(path)
+        except BrokenImage as error:
+            unread.append(error)
         except OSError as error:
             unread.append(BrokenImage(str(path), f"the file cannot be read ({error.strerror})"))
     first = {content: path for path, content in reversed(contents.items())}
@@ -124,7 +127,10 @@ class _Kept:
             self._read = len(self._contents) + len(self.features)
 
     def content(self, path: Path) -> str:
-        """The hash of the file's bytes, which are read if the file is new or has changed. Raises OSError."""
+        """The hash of the file's bytes, which are read if the file is new or has changed; of a folder that of its frames'.
+        Raises OSError and BrokenImage."""
+        if path.is_dir():
+            return content_digest(path)
         status = path.stat()
         stamp = _short(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode())
         if stamp not in self._contents:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,11 @@ from jaxtyping import Array, Float, UInt8
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, promised_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.inference.clip_features import SECONDS_BETWEEN, clip_features, images_and_clips
+from contrique_jax.inference.file_features import FileFeatures, gather
 from contrique_jax.inference.runner import Runner, Started, limits
 from contrique_jax.io.machine import available_cores
-from contrique_jax.io.progress import ahead, chunks, progress_bar
+from contrique_jax.io.progress import ahead, chunks
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
 from contrique_jax.networks.model_folder import content_hash
 
@@ -40,22 +40,11 @@ WINDOW_CHUNK_IMAGES = 16  # of which each window has features
 RGB = UInt8[np.ndarray, "h w 3"]
 
 
-@dataclass(frozen=True)
-class FileFeatures:
-    """What came of one file: features [2 x width], or the reason why there are none."""
-
-    path: Path
-    features: Float[np.ndarray, " d"] | None
-    broken: BrokenImage | None = None
-    reduced: bool = False  # it had more pixels than the limit and was scaled down to it
-    windows: Float[np.ndarray, "g g d"] | None = None  # features of the image's windows, if they were asked for
-
-
-def half_scale(images: Float[Array, "n h w 3"]) -> Float[Array, "n h//2 w//2 3"]:
-    """Images in [0, 1] at half size, by Pillow's bicubic kernel without its rounding to bytes."""
+def half_scale(images: Float[Array, "n h w 3"], kernel: str = "cubic") -> Float[Array, "n h//2 w//2 3"]:
+    """Images in [0, 1] at half size, by Pillow's kernel of that name ("cubic", "linear") without its rounding to bytes."""
     n, height, width, channels = images.shape
     shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
-    return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0, 1)
+    return jnp.clip(jax.image.resize(images, shape, kernel, antialias=True), 0, 1)
 
 
 def two_scale_features(
@@ -77,6 +66,7 @@ class Extractor:
     """
 
     scales = 2
+    seconds_between, block_frames = SECONDS_BETWEEN, 8  # of clips
 
     def __init__(
         self,
@@ -147,10 +137,24 @@ class Extractor:
         return gather(self, self.stream(paths), len(paths), progress)
 
     def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
-        """The same file by file, in order, holding a bounded number of images however many there are.
+        """The same file by file, in order, holding a bounded number of images however many there are; clips among them have
+        features too (`clip_features`), by default the mean of two frames a second."""
+        return images_and_clips(paths, self._images, functools.partial(clip_features, self))
 
-        Files are decoded in threads while the network is at work on earlier ones.
-        """
+    def of_block(self, images: list[RGB]) -> Float[np.ndarray, " d"]:
+        """The mean of the features of a clip's frames. Raises BrokenImage, without the clip's name, if memory does not
+        suffice."""
+        return self.of_frames(images).mean(axis=0)
+
+    def of_frames(self, images: list[RGB]) -> Float[np.ndarray, "n d"]:
+        """Features of each frame by itself."""
+        rows, _, failed = self._finish(self._start([self._scaled(image) for image in images]))
+        if failed:
+            raise BrokenImage("", next(iter(failed.values())))
+        return rows
+
+    def _images(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
+        """Files are decoded in threads while the network is at work on earlier ones."""
         pool = ThreadPoolExecutor(self._workers)
         try:
             if isinstance(paths, Sequence):
@@ -244,43 +248,6 @@ def _encode(
     model: ModelConfig, variables: Variables, images: Array, valid: Array | None
 ) -> tuple[Float[Array, "n d"], None]:
     return encode(model, variables, images, valid), None
-
-
-def gather(
-    extractor: Extractor, items: Iterable[FileFeatures], count: int, progress: bool = True
-) -> tuple[list[Path], Float[np.ndarray, "n d"], list[BrokenImage]]:
-    """What `Extractor.from_files` gives, of `count` items of a stream."""
-    out = np.empty((count, extractor.width), np.float32)
-    kept: list[Path] = []
-    broken: list[BrokenImage] = []
-    reduced: list[Path] = []
-    for item in progress_bar(items, count, progress):
-        if item.reduced:
-            reduced.append(item.path)
-        if item.broken:
-            broken.append(item.broken)
-        else:
-            out[len(kept)] = item.features
-            kept.append(item.path)
-    name_reduced(reduced, extractor.max_megapixels)
-    return kept, out[: len(kept)], broken
-
-
-def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:
-    """Says on stderr which files were scaled down: the first three, and how many."""
-    if paths:
-        names = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-        print(f"{len(paths)} images scaled down to {max_megapixels:g} megapixels: {names}", file=sys.stderr)
-
-
-def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
-    """Names every broken image on stderr and counts them. Raises UserError if all `total` images are broken."""
-    for error in broken:
-        print(f"broken image left out: {error}", file=sys.stderr)
-    if broken:
-        print(f"{len(broken)} of {total} images could not be read", file=sys.stderr)
-    if broken and len(broken) == total:
-        raise UserError(f"none of the {total} images could be read; the first is {broken[0]}.")
 
 
 def _checked(image: Any, i: int) -> RGB:

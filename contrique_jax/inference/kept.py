@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from contrique_jax.inference.extractor import FileFeatures
+from contrique_jax.inference.file_features import FileFeatures
 from contrique_jax.inference.scores import Reason, Score
 from contrique_jax.io.parts import Parts, file_key, packed, unpacked
 

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from contrique_jax.data.image_files import list_images
 from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.inference.extractor import Extractor, FileFeatures
+from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.file_features import FileFeatures
 from contrique_jax.inference.pretrained import Scale
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.io.outputs import atomic_write

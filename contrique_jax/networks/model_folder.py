@@ -88,7 +88,7 @@ def content_hash(model: ModelConfig, variables: Variables) -> str:
 
 def save_model(
     folder: str | os.PathLike[str],
-    model: ModelConfig,
+    model: Any,
     variables: Variables,
     *,
     provenance: Mapping[str, Any],
@@ -98,10 +98,10 @@ def save_model(
 ) -> None:
     """Writes a model folder: beside it first, then renamed, so that a reader never meets half a file.
 
-    `provenance` is any JSON-able mapping: what the model was trained on, how long, by which version. With `half_kernels`
-    the kernels of convolutions are rounded to float16, which halves the file; those that float16 holds exactly, as a frozen
-    trunk's, are stored so in any case. Other files in an existing folder are left
-    alone. Raises UserError if the place cannot be written.
+    `model` is the architecture, the recipe's own dataclass. `provenance` is any JSON-able mapping: what the model was trained
+    on, how long, by which version. With `half_kernels` the kernels of convolutions are rounded to float16, which halves the
+    file; those that float16 holds exactly, as a frozen trunk's, are stored so in any case. Other files in an existing folder
+    are left alone. Raises UserError if the place cannot be written.
     """
     folder = Path(os.path.abspath(folder))
     description = {
@@ -152,7 +152,7 @@ def preprocessing(model: Any) -> dict[str, Any]:
         said |= {"mean": [CENTRE / 255] * 3, "standard deviation": [HALF_RANGE / 255] * 3}
     if getattr(model, "features", "") == "stages":
         said["features"] = "mean and deviation over the last map of each stage, at each scale, full scale first"
-    return said
+    return said | getattr(model, "preprocessing", {})
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:

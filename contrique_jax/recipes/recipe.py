@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
+from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import RowRecipe, Sources, Tree
 from contrique_jax.errors import UserError
@@ -103,6 +104,16 @@ class Recipe(RowRecipe, Protocol):
         reference: Array | None,
     ) -> Float[Array, "..."]:
         """With `finished` variables: images [n, h, w, 3] of the sizes `valid` [n, 2] -> features [n, d], or scores [n]."""
+
+    # only of a recipe of clips, to whose `apply` an image is a clip of one frame; its model has `block_frames`
+
+    def frame_encoder(self, config: Any, variables: Variables) -> tuple[ModelConfig, Variables]:
+        """The encoder that every frame goes through by itself, at full and half size."""
+
+    def of_frames(
+        self, config: Any, variables: Variables, vectors: Float[Array, "n t i"], lengths: Int[Array, " n"]
+    ) -> Float[Array, "n d"]:
+        """Features of n blocks of frames, of which the first `lengths` count, from those of the frames at one size."""
 
 
 def row_keys(seed: int, step: Array, rows: int) -> UInt32[Array, "n 2"]:

@@ -19,7 +19,7 @@ from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.evaluation.splits import read_splits
 from contrique_jax.gallery import load as load_photograph
 from contrique_jax.inference.cache import cached_features
-from contrique_jax.inference.extractor import FileFeatures
+from contrique_jax.inference.file_features import FileFeatures
 from contrique_jax.io import regular
 from contrique_jax.io.csv_rows import csv_rows
 from contrique_jax.io.regular import NotRegular, open_regular, read_bytes

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax.config import Config, ModelConfig, TrainConfig, as_record
+from contrique_jax.config import Config, ModelConfig, OptimConfig, TrainConfig, as_record
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
@@ -26,6 +26,7 @@ from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
+from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
@@ -66,7 +67,26 @@ def tiny_head() -> HeadConfig:
     return config
 
 
-TINY = {"contrique": tiny_config.get_config, "contrique_head": tiny_head, "arniqa": tiny_arniqa}
+def tiny_conviqt() -> ConviqtConfig:
+    kept = {"pristine": "scenes:12", "authentic": "scenes:12", "height": 64, "width": 64, "made_frames": 5}
+    config = ConviqtConfig(
+        data=ConviqtData(
+            **kept, batch_size=16, loader="threads", types=(17,), temporal=("dropped", "flicker"), temporal_share=0.5
+        )
+    )
+    config.model = ConviqtModel(
+        "random", "", "resnet10", 4, "unit", frame_features="stages", block_frames=4, hidden_width=8, projection_dim=8
+    )
+    config.optim = OptimConfig(optimiser="adamw", learning_rate=3e-3, decay_mask="no_norm")
+    return config
+
+
+TINY = {
+    "contrique": tiny_config.get_config,
+    "contrique_head": tiny_head,
+    "arniqa": tiny_arniqa,
+    "conviqt": tiny_conviqt,
+}
 
 
 @pytest.fixture(scope="module", params=[*RECIPES, "toy"])

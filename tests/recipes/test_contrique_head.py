@@ -15,6 +15,7 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.sources import open_source
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
+from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes.contrique_head import recipe, statistics
 from tests.recipes.test_contract import tiny_head
@@ -69,7 +70,7 @@ def test_statistics_are_computed_once_and_only_what_is_new(config, monkeypatch):
             more[role].vectors.reshape(10, 8, 2, -1)[:, :2], first[role].vectors.reshape(10, 2, 2, -1)
         )
     np.testing.assert_array_equal(first["pristine"].classes, again["pristine"].classes)
-    files = list(statistics.user_cache("views").rglob("*.npy"))
+    files = list(user_cache("views").rglob("*.npy"))
     files[0].write_bytes(files[0].read_bytes()[:200])  # cut off: computed again
     computed.clear()
     prepared(config)

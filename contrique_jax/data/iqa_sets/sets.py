@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from contrique_jax.data.clips import is_frames
 from contrique_jax.data.iqa_sets.layouts import Shelf, find_tables, layout_of
 from contrique_jax.data.iqa_sets.ratings import (
     Place,
@@ -246,7 +247,11 @@ def _above_zero(places: list[Place], texts: list[str], column: str, decimal_comm
 
 def _files(places: list[Place], names: list[str], column: str, folder: Path) -> list[Path]:
     """Names -> paths, all of which exist."""
-    missing = [(place, name) for place, name in zip(places, names, strict=True) if not is_file(folder, name)]
+    missing = [
+        (place, name)
+        for place, name in zip(places, names, strict=True)
+        if not is_file(folder, name) and not is_frames(located(folder, name))
+    ]
     if missing:
         place, name = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

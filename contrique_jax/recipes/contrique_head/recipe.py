@@ -7,8 +7,6 @@ is a view. An authentic photograph is a class of its own, of all its views in th
 from __future__ import annotations
 
 import dataclasses
-import functools
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +21,8 @@ from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.errors import UserError
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import encoder, head
-from contrique_jax.networks.model_folder import DESCRIPTION, content_hash, embedded_folder, load_model
+from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.networks.trunk import load_trunk, trunk_of
 from contrique_jax.recipes.contrique_head.config import HeadConfig as Config
 from contrique_jax.recipes.contrique_head.config import HeadModel
 from contrique_jax.recipes.contrique_head.statistics import Described, described
@@ -106,7 +105,7 @@ def init(config: Config, seed: int) -> Variables:
 def variable_shapes(config: Config) -> Variables:
     model = config.model
     drawn, trunk = jax.eval_shape(lambda: head.init(_widths(model), 0)), encoder.variable_shapes(model.of_trunk)
-    return {part: drawn[part] | _trunk_of(trunk)[part] for part in drawn}
+    return {part: drawn[part] | trunk_of(trunk)[part] for part in drawn}
 
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
@@ -131,34 +130,7 @@ def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -
 
 def constants(config: Config) -> Tree:
     """The trunk."""
-    return _trunk(config.model.trunk, config.model.encoder, config.model.base_width, config.model.input_scaling)
-
-
-@functools.lru_cache(maxsize=2)
-def _trunk(spec: str, *architecture: Any) -> Variables:
-    """Weights of the encoder alone, on the host. Raises UserError if there is none or it is another encoder."""
-    fields = ("encoder", "base_width", "input_scaling")
-    if spec == "random":
-        return encoder.init_model(HeadModel(**dict(zip(fields, architecture, strict=True))).of_trunk, 0)
-    path = Path(spec).expanduser()
-    folder = next((at for at in (path, path / "model") if (at / DESCRIPTION).is_file()), None) or embedded_folder(spec)
-    if folder is None:
-        raise UserError(
-            f"config.model.trunk={spec}: there is no such model; give a model folder, a run's workdir, a name of "
-            "`contrique-jax models` or random."
-        )
-    model, variables = load_model(folder)
-    for field, ours in zip(fields, architecture, strict=True):
-        if getattr(model, field) != ours:
-            raise UserError(
-                f"config.model.trunk={spec}: its {field} is {getattr(model, field)!r} and config.model.{field} is {ours!r}; "
-                f"set --config.model.{field}={getattr(model, field)} or name another trunk."
-            )
-    return _trunk_of(variables)
-
-
-def _trunk_of(variables: Variables) -> Variables:
-    return {part: {"encoder": variables[part]["encoder"]} for part in ("params", "batch_stats")}
+    return load_trunk(config.model)
 
 
 def forward(
@@ -197,7 +169,7 @@ def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Hea
 
 
 def check(model: HeadModel, variables: Variables) -> None:
-    found = content_hash(model.of_trunk, _trunk_of(variables))
+    found = content_hash(model.of_trunk, trunk_of(variables))
     if found != model.trunk_hash:
         raise UserError(
             f"the trunk's weights are {found} and the head was trained on {model.trunk_hash}; copy the model again."
@@ -211,7 +183,7 @@ def apply(
     valid: Array | None,
     reference: Array | None = None,
 ) -> Float[Array, "n d"]:
-    statistics = encoder.encode(config.model.of_trunk, _trunk_of(variables), stack, valid)
+    statistics = encoder.encode(config.model.of_trunk, trunk_of(variables), stack, valid)
     return of_statistics(config.model, variables, statistics)
 
 

@@ -11,10 +11,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,10 +26,7 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.pipeline import Sources
 from contrique_jax.data.sources import Source
-from contrique_jax.errors import UserError
 from contrique_jax.io.machine import ONE_THREAD, available_cores, host_device
-from contrique_jax.io.npz import read_npy
-from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.io.progress import ahead
 from contrique_jax.networks import encoder
 from contrique_jax.networks.model_folder import content_hash
@@ -39,6 +34,7 @@ from contrique_jax.recipes.contrique import order
 from contrique_jax.recipes.contrique import recipe as contrique
 from contrique_jax.recipes.contrique.order import Draws
 from contrique_jax.recipes.contrique_head.config import HeadConfig
+from contrique_jax.recipes.kept_vectors import KeptVectors, as_halves
 
 VERSION = 1  # raise it when the same pixels, weights and settings give other statistics
 TOGETHER = 4  # views that go through the trunk at once, whatever their number, so that their numbers stay the same
@@ -97,12 +93,16 @@ class _Describer:
         self.config, self.role, self.source, self.trunk_hash = config, contrique.roles.index(role), source, trunk_hash
         self.ready = source.classes is not None
         self.views = -(-config.data.views // TOGETHER) * TOGETHER
-        self.store = user_cache(f"views/{trunk_hash}-{self._settings()}")
+        width = encoder.feature_width(config.model.of_trunk)
+        self.nothing = np.zeros((0, 2, width), np.float16)
+        self.store = KeptVectors(
+            f"views/{trunk_hash}-{self._settings()}",
+            lambda kept: kept.shape[1:] == (2, width) and len(kept) % TOGETHER == 0,
+        )
         self.trunk = jax.device_put(trunk)
         self.encode = _encoder(dataclasses.astuple(config.model.of_trunk))
         finish = functools.partial(contrique.finish_row, config, self.role)
         self.finish = jax.jit(finish, compiler_options=ONE_THREAD)
-        self.warned = False
 
     def _settings(self) -> str:
         """A name for all that a view depends on, but the photograph and the view's number."""
@@ -131,7 +131,7 @@ class _Describer:
             ):
                 if len(crops):
                     known = np.concatenate([known, self._encoded(crops)]) if len(known) else self._encoded(crops)
-                    self._keep(content, known)
+                    self.store.put(content, known)
                 if vectors is None:
                     vectors = np.zeros((count, data.views, *known.shape[1:]), np.float16)
                 vectors[number], classes[number] = known[: data.views], own[: data.views]
@@ -153,7 +153,8 @@ class _Describer:
         if not self.config.data.colours:
             plain = np.full_like(views.colour, COLOURS.index("none"))
             views = views._replace(colour=plain)  # type: ignore[arg-type]
-        known = self._known(content)
+        kept = self.store.get(content)
+        known = self.nothing if kept is None else kept
         draws = Draws(np.zeros(self.views, int), class_id, keys, views)
         one = _One(self.source.name, stack, class_id[:1] if self.ready else None)
         sources = {contrique.roles[self.role]: one}
@@ -169,44 +170,8 @@ class _Describer:
         for i in range(0, len(crops), TOGETHER):
             batch = np.concatenate(crops[i : i + TOGETHER])
             found = np.asarray(self.encode(self.trunk, batch))
-            if not np.isfinite(found.astype(np.float16)).all():
-                raise UserError(
-                    f"config.model.trunk={self.config.model.trunk}: its statistics are NaN or beyond 65,504; "
-                    "check its weights."
-                )
-            rows.append(found.astype(np.float16).reshape(TOGETHER, 2, -1))
+            rows.append(as_halves(found, self.config.model.trunk).reshape(TOGETHER, 2, -1))
         return np.concatenate(rows)
-
-    def _known(self, content: str) -> Vectors:
-        """What is kept of a photograph; nothing if its file cannot be used."""
-        width = encoder.feature_width(self.config.model.of_trunk)
-        nothing = np.zeros((0, 2, width), np.float16)
-        if self.store is None:
-            return nothing
-        try:
-            kept = read_npy(self.store / f"{content}.npy")
-        except (OSError, ValueError):
-            return nothing
-        fits = (
-            kept.dtype == np.float16
-            and kept.ndim == 3
-            and kept.shape[1:] == (2, width)
-            and kept.shape[0] % TOGETHER == 0
-        )
-        return kept if fits and np.isfinite(kept).all() else nothing
-
-    def _keep(self, content: str, vectors: Vectors) -> None:
-        """A disk that is full costs a warning: all of it can be computed again."""
-        if self.store is None:
-            return
-        try:
-            path: Path = self.store / f"{content}.npy"
-            with atomic_write(path) as temporary, open(temporary, "wb") as stream:
-                np.save(stream, vectors)
-        except (UserError, OSError) as error:
-            if not self.warned:
-                print(f"warning: statistics are not kept for the next time: {error}", file=sys.stderr)
-            self.warned = True
 
 
 @functools.lru_cache(maxsize=4)

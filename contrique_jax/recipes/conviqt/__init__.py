@@ -1,0 +1,1 @@
+"""CONVIQT, quality of videos: `recipe` and what it is made of."""
