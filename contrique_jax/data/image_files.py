@@ -66,7 +66,9 @@ def find_images(paths: Sequence[str], left_out: LeftOut | None = None) -> Listin
         if not images:
             why = "holds no images" if exact else "matches no image; check the path"
             passed_by = "".join(f"; {sentence}" for sentence in left_out.sentences())
-            raise UserError(f"{path}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}){passed_by}.")
+            raise UserError(
+                f"{path or 'an empty path'}: {why} (known extensions: {' '.join(sorted(EXTENSIONS))}){passed_by}."
+            )
         for image in images:
             first = found.setdefault(os.path.abspath(image), image)
             if exact and not os.path.isdir(image) and images == [Path(path).expanduser()]:
