@@ -10,13 +10,13 @@ import numpy as np
 from contrique_jax import __version__
 from contrique_jax.data.listed import find_listed
 from contrique_jax.errors import Parser, SomeUnread, run_verb
-from contrique_jax.inference.extractor import Extractor, gather, name_broken
+from contrique_jax.inference.any_recipe import open_extractor
+from contrique_jax.inference.extractor import gather, name_broken
 from contrique_jax.inference.flags import add_model_flags
 from contrique_jax.inference.kept import kept_features
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import output_path, write_npz
 from contrique_jax.io.parts import Parts
-from contrique_jax.training.load import load_network
 
 
 def main(argv: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     listing = find_listed(flags.images)
     paths = listing.files
     use_compilation_cache()
-    extractor = Extractor(*load_network(flags.model), max_megapixels=flags.max_megapixels, memory=flags.memory)
+    extractor = open_extractor(flags.model, max_megapixels=flags.max_megapixels, memory=flags.memory)
     about = {
         "command": "features", "version": __version__, "model": extractor.model_hash,
         "--max-megapixels": extractor.max_megapixels,

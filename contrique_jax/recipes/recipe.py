@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
+from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import RowRecipe, Sources, Tree
 from contrique_jax.errors import UserError
@@ -93,6 +94,9 @@ class Recipe(RowRecipe, Protocol):
 
     def score_range(self, config: Any) -> tuple[float, float, bool]:
         """Only of a recipe that gives scores: the ends of their scale, and whether higher is better."""
+
+    def encodes(self, config: Any) -> ModelConfig:
+        """Only of a recipe whose `apply` is `encoder.encode` with this model: large images then go through it in tiles."""
 
     def apply(
         self,
