@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ def jumping():
 if way:
     time.time = jumping
 """
+
+ONCE = threading.Lock()  # around what tries of several threads share
 
 
 def killed(bench: Bench, chance: random.Random) -> str | None:
@@ -182,12 +185,13 @@ def two_runs_in_one_workdir(bench: Bench, chance: random.Random) -> str | None:
 
 def scored(bench: Bench) -> bytes:
     whole = bench.folder / "whole.csv"
-    if not whole.exists():
-        for _ in range(2):  # the second has its programs compiled
-            begun = time.monotonic()
-            code, said = bench.run(bench.score(whole))
-            bench.score_seconds = time.monotonic() - begun
-            assert code == 0, said
+    with ONCE:
+        if not whole.exists():
+            for _ in range(2):  # the second has its programs compiled
+                begun = time.monotonic()
+                code, said = bench.run(bench.score(whole))
+                bench.score_seconds = time.monotonic() - begun
+                assert code == 0, said
     return whole.read_bytes()
 
 

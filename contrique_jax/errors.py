@@ -21,8 +21,8 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2
 _FOREIGN = {
     getattr(errno, name, None)
     for name in (
-        "ENOENT", "EIO", "EREMOTEIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENODEV", "ENXIO",
-        "EBUSY", "ELOOP", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE",
+        "ENOENT", "EEXIST", "EIO", "EREMOTEIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENODEV",
+        "ENXIO", "EBUSY", "ELOOP", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE",
     )
 }  # fmt: skip
 PIPE_CLOSED = 141  # what shells report for a command that SIGPIPE ended

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contrique_jax.config import Config, first_difference, to_json
+from contrique_jax.config import Config, DataConfig, first_difference, to_json
 from contrique_jax.errors import UserError
 from contrique_jax.training.flags import parse_flags
-from contrique_jax.training.run import claim_workdir
+from contrique_jax.training.run import claim_workdir, prepare
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
 
@@ -102,6 +102,12 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     with pytest.raises(UserError, match=r"images\.authentic is 41 here and 40 there"):
         claim_workdir(tmp_path / "run", config, {"pristine": 30, "authentic": 41})
     assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_batch_beyond_the_machines_memory_is_refused_before_it_is_made(tmp_path):
+    config = Config(data=DataConfig("scenes:24", "scenes:24", batch_size=8, view_size=320_000))
+    with pytest.raises(UserError, match=r"batch_size = 8: the images of one batch need 2458 GB"):
+        prepare(config, tmp_path, 1)
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):

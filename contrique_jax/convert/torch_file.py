@@ -79,7 +79,8 @@ def _torch() -> Any:
 def _load(path: Path) -> Any:
     torch = _torch()
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a PyTorch checkpoint.")
+        missing = "it is no file" if path.exists() else "no such file"
+        raise UserError(f"{path}: {missing}; give a PyTorch checkpoint.")
     try:
         open_regular(path).close()
     except OSError as error:

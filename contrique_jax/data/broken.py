@@ -19,10 +19,12 @@ class BrokenLog:
     """Counts and names the images that could not be read, each once; safe to call from many threads."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None, quiet: bool = False):
-        """`path`: a text file that gets a line for each, or None. `quiet`: nothing on stderr."""
+        """`path`: a text file that gets a line for each, or None; while its folder does not exist lines wait for `write`.
+        `quiet`: nothing on stderr."""
         self._path, self._quiet = path, quiet
         self._lock = threading.Lock()
         self._lines: set[str] = set()
+        self._waiting: list[str] = []
         if path is not None and os.path.exists(path):  # what an interrupted run has named
             text = read_bytes(path).decode(errors="surrogateescape")
             self._lines = {line for line in text.split("\n") if line}
@@ -40,9 +42,19 @@ class BrokenLog:
             if not self._quiet and self.count <= 10:
                 more = " (further ones are only counted)" if self.count == 10 and self._path is None else ""
                 print(f"warning: skipped a broken image: {broken}{more}", file=sys.stderr)
-            if self._path is not None:
-                with open(self._path, "a", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(f"{line}\n")
+            self._waiting.append(line)
+            self._write()
+
+    def write(self) -> None:
+        """Writes down what was named before the file's folder was there."""
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
+        if self._path is not None and self._waiting and os.path.isdir(os.path.dirname(self._path) or "."):
+            with open(self._path, "a", encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(f"{line}\n" for line in self._waiting)
+            self._waiting.clear()
 
 
 def load(source: Source, record: int, broken: BrokenLog, read: Callable[[int], Any] | None = None) -> tuple[Any, int]:

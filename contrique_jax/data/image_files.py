@@ -74,7 +74,7 @@ def find_images(paths: Sequence[str], left_out: LeftOut | None = None, *, videos
             why = "holds no images" if exact else "matches no image; check the path"
             passed_by = "".join(f"; {sentence}" for sentence in left_out.sentences())
             known = " ".join(sorted(EXTENSIONS)) + (f"; videos: {' '.join(sorted(VIDEOS))}" if videos else "")
-            raise UserError(f"{path}: {why} (known extensions: {known}){passed_by}.")
+            raise UserError(f"{path or 'an empty path'}: {why} (known extensions: {known}){passed_by}.")
         for image in images:
             first = found.setdefault(os.path.abspath(image), image)
             if exact and not os.path.isdir(image) and images == [Path(path).expanduser()]:

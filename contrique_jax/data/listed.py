@@ -57,6 +57,8 @@ def _listed(path: str, path_column: str | None) -> list[Path] | None:
 
 
 def _lines(data: bytes, path: str) -> list[str]:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: it is in UTF-16; save it as UTF-8, one path a line.")
     pieces = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()
     names = [os.fsdecode(piece) for piece in pieces if piece.strip()]
     if not names:

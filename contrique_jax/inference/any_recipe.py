@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from typing import Any
@@ -31,13 +32,16 @@ class RecipeExtractor(Extractor):
         shorter_side: int | None = None, workers: int = 0, sign: int = 1, memory: float | None = None,
     ):  # fmt: skip
         """As `Extractor`; `config` of the recipe, with the model's architecture. What comes out is multiplied by `sign`."""
+        if hasattr(config.model, "compute_dtype"):  # as `Extractor`
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype="float32"))
         self.config, self.sign, self.recipe = config, sign, recipe_named(config.recipe)
+        tiled = encodes(config) if (encodes := getattr(self.recipe, "encodes", None)) else None
         self.scales = 1 if self.recipe.gives == "score" else 2
         self.model, self.variables = config.model, jax.device_put(variables)
         self.model_hash = _name_of(variables, getattr(config.model, "features", "pooled"))
         self.shorter_side, self.memory = shorter_side, memory
         self._workers, self._windows = workers or available_cores(), False
-        self.max_megapixels, size = limits(max_megapixels, memory, None, variables)
+        self.max_megapixels, size = limits(max_megapixels, memory, tiled, variables)
         one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
         self.width = self.scales * jax.eval_shape(self._applied, variables, one).shape[1]
 
@@ -45,7 +49,7 @@ class RecipeExtractor(Extractor):
             return self._applied(variables, images.astype(jnp.float32) / 255, valid), None
 
         width = self.width // self.scales
-        self._runner = Runner(encode, self.variables, width, "", None, windows=False, memory=size)
+        self._runner = Runner(encode, self.variables, width, "", tiled, windows=False, memory=size)
 
     @property
     def gives_scores(self) -> bool:

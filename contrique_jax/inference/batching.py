@@ -2,7 +2,9 @@
 
 Every shape costs a compilation, which takes as long as many images do; every padded pixel costs time. A size that occurs often
 keeps its own shape; the others share canvases that cover them, in whose corner they lie, and the network sees through the rest
-exactly. The canvases are chosen for the sizes that come first: as few as waste at most a third of the pixels.
+exactly. The canvases are chosen for the sizes that come first: as few as waste at most a third of the pixels, or
+`MOST_SHAPES` if no such number does: of 24 sizes 2^i x 2^(23 - i) a canvas that holds two has twice the pixels of each, so that
+any twelve waste at least half.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from contrique_jax.io.parts import Parts, packed, unpacked
 from contrique_jax.io.progress import progress_bar
 from contrique_jax.io.regular import open_regular
 
-FEATURES_VERSION = 3  # raise it when the same image and weights give other features, or the file another form
+FEATURES_VERSION = 4  # raise it when the same image and weights give other features, or the file another form
 
 Features = Float[np.ndarray, " d"]
 

@@ -124,6 +124,10 @@ def open_table(path: Path | str, field: str) -> Table:
     with _one_sentence(path, field):
         stream = _opened(path, field)
         for line in stream:
+            if "\0" in line:  # which UTF-16 without its mark is full of
+                raise UserError(
+                    f"{field}: {path} cannot be read as a csv file: it is no text in UTF-8; save it as CSV UTF-8."
+                )
             hint = _EXCEL_HINT.fullmatch(line)
             if line.lstrip(' \t"').startswith("#"):  # behind a quote after Excel has saved it
                 comment = line

@@ -15,13 +15,15 @@ from contrique_jax.errors import UserError, disk_message
 def output_path(flag: str, name: str, suffixes: tuple[str, ...]) -> Path:
     """The path that `flag` names, checked before any long work.
 
-    Raises UserError for another suffix, a missing folder, a folder in the file's place or one that cannot be written.
+    Raises UserError for another suffix, a missing folder, a folder or a pipe in the file's place or one that cannot be written.
     """
     path = Path(name).expanduser()
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{flag}: {path} should end in {' or '.join(suffixes)}.")
     if path.is_dir():
         raise UserError(f"{flag}: {path} is a folder; name a file.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{flag}: {path} is there and no file (a pipe or a device); name a file.")
     if not path.parent.is_dir():
         raise UserError(f"{flag}: the folder {path.parent} does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):
@@ -33,7 +35,7 @@ def output_path(flag: str, name: str, suffixes: tuple[str, ...]) -> Path:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Context: a temporary path beside `path` to write to, renamed to it at the end, removed if anything goes wrong.
 
-    Raises UserError if the disk is full.
+    Raises UserError if the disk is full, or if `path` is a folder.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -41,6 +43,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         sentence = disk_message(error, str(path))
+        if path.is_dir():
+            sentence = f"{path}: it is a folder, and a file is to be written there; move it away."
         if sentence:
             raise UserError(sentence) from error
         raise

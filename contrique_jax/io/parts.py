@@ -22,6 +22,7 @@ import numpy as np
 
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io.outputs import locked
+from contrique_jax.io.regular import open_regular
 
 FORM = 1  # of the file
 
@@ -38,6 +39,8 @@ class Parts:
         self._places: dict[str, tuple[int, int]] = {}
         self._about = {"form": FORM, **json.loads(json.dumps(about))}
         try:
+            if self.path.exists():
+                open_regular(self.path).close()
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (it stays open)
         except OSError as error:
             raise UserError(f"{self.path}: it cannot be written ({error.strerror}); choose another place.") from error
@@ -100,7 +103,7 @@ class Parts:
             for line in stream:
                 try:
                     record = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
+                except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict) or not isinstance(record.get("key"), str) or "record" not in record:
                     break
@@ -113,7 +116,7 @@ class Parts:
         try:
             found = json.loads(first)["about"]
             names = found.keys() | self._about.keys()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.path}: it holds something else than results so far; move it away.") from error
         for name in sorted(names):
             was, now = found.get(name), self._about.get(name)

@@ -182,7 +182,8 @@ def checked_folder(folder: str | os.PathLike[str]) -> Path:
         raise UserError(f"{folder}: no such model folder; give a folder that holds {DESCRIPTION} and {WEIGHTS}.")
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: {name} is missing; a model folder holds {DESCRIPTION} and {WEIGHTS}.")
+            missing = "is no file" if (folder / name).exists() else "is missing"
+            raise UserError(f"{folder}: {name} {missing}; a model folder holds {DESCRIPTION} and {WEIGHTS}.")
     return folder
 
 

@@ -95,6 +95,9 @@ class Recipe(RowRecipe, Protocol):
     def score_range(self, config: Any) -> tuple[float, float, bool]:
         """Only of a recipe that gives scores: the ends of their scale, and whether higher is better."""
 
+    def encodes(self, config: Any) -> ModelConfig:
+        """Only of a recipe whose `apply` is `encoder.encode` with this model: large images then go through it in tiles."""
+
     def apply(
         self,
         config: Any,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contrique_jax.errors import UserError
+from contrique_jax.io.regular import open_regular
 
 FOLDER = Path(__file__).parents[1] / "config_files"
 
@@ -26,9 +27,14 @@ def description(path: Path) -> str:
 
 def by_name(name: str) -> str:
     """`F.py[:VARIANT]` as it is if F.py is there, else with the path of the one in this package, whether it is called
-    `F.py`, `F` or `configs/F.py`. Raises UserError if a plain name is neither."""
+    `F.py`, `F` or `configs/F.py`. Raises UserError if a plain name is neither, and if F.py is no regular file."""
     file, colon, variant = name.partition(":")
     path = Path(file).expanduser()
+    if path.exists() and not path.is_dir():
+        try:
+            open_regular(path).close()  # what loads it would wait for a pipe
+        except OSError as error:
+            raise UserError(f"--config: {file} cannot be read ({error.strerror}); name a config file.") from error
     if path.exists() or path.parent not in (Path(), Path("configs")):
         return name
     own = shipped()

@@ -99,6 +99,8 @@ def model_folder(spec: str) -> Path | None:
 
     That of a bucket is copied to this machine.
     """
+    if not spec:
+        raise UserError("--model: it is empty; give a model folder, a run's workdir or random:ENCODER.")
     if buckets.is_address(spec):
         return _fetched(buckets.check_address(spec, "--model"))
     path = Path(spec).expanduser()

@@ -153,7 +153,7 @@ def train(
         run.publish(required=True)
         hosts.barrier("the end", often.wait_seconds)
         watch.expect("the model")
-        if int(state.step) >= steps and hosts.is_first() and not (run.folder / "model").exists():
+        if int(state.step) >= steps and hosts.is_first() and not run.has_model():
             _save_model(config, run, state, steps)
             run.publish(required=True)
     return state

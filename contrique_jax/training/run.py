@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import signal
 import sys
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from contrique_jax.data.pipeline import Pipeline, Tree
 from contrique_jax.data.sources import CachedSource, Source, open_source
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io.json_files import read_json
-from contrique_jax.io.machine import use_compilation_cache
+from contrique_jax.io.machine import free_memory, use_compilation_cache
 from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.recipes import recipe_of
 from contrique_jax.recipes.recipe import Variables
@@ -68,9 +69,10 @@ def _train(flags: Flags, watch: Watchdog) -> None:
             except UserError as error:
                 fault = error
         hosts.agree("the run's folder", fault, limit)
+        pipeline.broken.write()  # what a recipe has read already
         steps = total_steps(config, pipeline.counts)
         resuming = resumed and run.has_checkpoint()  # not what ended before its first step
-        doing = "already trained:" if (run.folder / "model").exists() else "resuming" if resuming else "training"
+        doing = "already trained:" if run.has_model() else "resuming" if resuming else "training"
         sources = recipe.describe(config, pipeline.sources)
         announce(
             f"{doing} {config.model.encoder} in {run.name}: {sources}, "
@@ -198,10 +200,17 @@ def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipel
         )
         for role in recipe.roles
     }
+    rows = runtime.local_rows(config.data.batch_size)
+    shapes = jax.tree.leaves(recipe.example_shapes(config, sources))
+    needed = len(rows) // len(recipe.roles) * sum(math.prod(each.shape) * each.dtype.itemsize for each in shapes)
+    if needed > (free := free_memory()):  # else XLA would end the process
+        raise UserError(
+            f"config.data.batch_size = {config.data.batch_size}: the images of one batch need {needed / 1e9:.0f} GB, and this "
+            f"machine has {free / 1e9:.0f} free; lower it or the images' size."
+        )
     kept = int(config.data.cache_gigabytes * 1e9)
     if kept:
         sources = {role: CachedSource(source, kept) for role, source in sources.items()}
-    rows = runtime.local_rows(config.data.batch_size)
     log = workdir / ("broken_images.txt" if hosts.is_first() else f"broken_images.{rows.start}.txt")
     return runtime, Pipeline(config, recipe, sources, rows=rows, broken=BrokenLog(log))
 

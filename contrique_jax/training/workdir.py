@@ -86,6 +86,11 @@ class Workdir:
             return any(fnmatch(name, "checkpoints/[0-9]*/commit_success.txt") for name in buckets.names(self.name))
         return self.checkpoints.is_dir() and any(child.name.isdigit() for child in self.checkpoints.iterdir())
 
+    def has_model(self) -> bool:
+        """Whether the finished model is there: its description, which comes last, or of a bucket what `fetch` made of it."""
+        place = self.folder / "model"
+        return (place / DESCRIPTION).is_file() or (self._remote and place.is_dir())
+
     def broken_images(self) -> dict[str, str]:
         """Each line of the run's lists of broken images, of all processes that ever wrote one -> the list's name."""
         if self._remote:

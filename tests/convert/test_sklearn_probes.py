@@ -68,7 +68,8 @@ def test_a_ridge_of_scikit_learn_predicts_the_same_here(tmp_path, capsys):
     run(probe_from_sklearn, tmp_path / "CLIVE.save", tmp_path / "p.npz", *RANGE)
     probe = load_probe(tmp_path / "p.npz")
     np.testing.assert_allclose(probe.predict(x), ridge.predict(x), rtol=1e-12)
-    assert dataclasses.astuple(probe)[2:] == (0.25, NO_REFERENCE, "", "CLIVE", 1.0, 5.0, True, None, None, None, None)
+    assert dataclasses.astuple(probe)[2:9] == (0.25, NO_REFERENCE, "", "CLIVE", 1.0, 5.0, True)
+    assert probe.deviations(x) is None and probe.standing is None
     assert "--model M ties it" in capsys.readouterr().out
     flags = ["--data-set", "LIVE", "--feature-name", FULL_REFERENCE, *RANGE[:-1], "no"]
     run(probe_from_sklearn, tmp_path / "CLIVE.save", tmp_path / "p.npz", *flags)

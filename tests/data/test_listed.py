@@ -49,10 +49,13 @@ def test_stdin_gives_a_path_a_line_or_between_zero_bytes(place, monkeypatch):
 @pytest.mark.parametrize(
     "paths, column, says",
     [(["photos/t.csv"], "mos", "no column 'mos'"), (["absent.csv"], None, "does not exist"),
-     (["absent.txt"], None, "cannot be read"), (["empty.txt"], None, "lists no images"), (["-"], None, "lists no images")],
+     (["absent.txt"], None, "cannot be read"), (["empty.txt"], None, "lists no images"), (["u.txt"], None, "in UTF-16"),
+     ([""], None, "an empty path"),
+     (["-"], None, "lists no images")],
 )  # fmt: skip
 def test_mistakes_are_named(place, monkeypatch, paths, column, says):
     (place / "empty.txt").write_text("\n")
+    (place / "u.txt").write_bytes("photos/a.png\n".encode("utf-16"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(UserError, match=says):
         find_listed(paths, column)

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 import contrique_jax
+from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.evaluate import main as evaluate
-from contrique_jax.inference.any_recipe import open_extractor
+from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
 from contrique_jax.networks.model_folder import save_model
-from contrique_jax.recipes import RECIPES
+from contrique_jax.recipes import RECIPES, recipe_named
 from contrique_jax.score import main as score
 from tests.recipes import toy
 from tests.recipes.toy_config import ToyConfig
@@ -101,3 +102,16 @@ def test_features_of_another_recipe_go_through_a_probe(place, monkeypatch, capsy
 def _corner(x):
     """16 x 16 pixels of an image of any size."""
     return jnp.pad(x[:, :16, :16], ((0, 0), (0, max(16 - x.shape[1], 0)), (0, max(16 - x.shape[2], 0)), (0, 0)))
+
+
+@pytest.mark.slow
+def test_a_recipe_that_only_encodes_has_large_images_in_tiles():
+    """Also at half size; in float32 whatever it was trained in."""
+    recipe = recipe_named("arniqa")
+    config = recipe.Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="bfloat16"))
+    variables = recipe.finished(config, recipe.init(config, 0), {})[1]
+    image = np.random.default_rng(0).integers(0, 256, (70, 110, 3), dtype=np.uint8)
+    whole, tiled = (RecipeExtractor(config, variables, memory=memory) for memory in (1.0, 1e-5))
+    found = tiled.features([image])
+    assert tiled._runner._large(image.shape[:2]) and not whole._runner._large(image.shape[:2])
+    np.testing.assert_allclose(found, whole.features([image]), atol=2e-6)

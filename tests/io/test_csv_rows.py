@@ -41,6 +41,7 @@ def test_lines_are_counted_through_comments_and_cells_of_several_lines(tmp_path)
         ('path,mos\n"a"b,1\n', "line 2: ',' expected"),
         (b"path,mos\n\xe4,1\n", "byte 0xe4 .*save it as CSV UTF-8"),
         ("path,mos\n".encode("utf-16"), "it is in UTF-16; save it as CSV UTF-8"),
+        ("path,mos\n".encode("utf-16-le"), "it is no text in UTF-8; save it as CSV UTF-8"),
         ('{"header": {}}\n', "it is JSON; give a csv"),
         (b"PK\x03\x04rest", "an Excel workbook or another zip file"),
         ("# path,mos\na,1\n", "a line that begins with # is a comment: take the # away if it is the header"),

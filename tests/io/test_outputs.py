@@ -20,6 +20,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with atomic_write(path) as temporary:
         temporary.write_text("whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out.txt"] and path.read_text() == "whole"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="folder: it is a folder"), atomic_write(tmp_path / "folder") as temporary:
+        temporary.write_text("whole")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "out.txt"]
 
 
 def test_a_second_process_is_kept_out_until_the_first_is_gone(tmp_path):

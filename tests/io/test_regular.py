@@ -22,9 +22,13 @@ from contrique_jax.inference.cache import cached_features
 from contrique_jax.inference.file_features import FileFeatures
 from contrique_jax.io import regular
 from contrique_jax.io.csv_rows import csv_rows
+from contrique_jax.io.npz import read_npy
+from contrique_jax.io.outputs import output_path
+from contrique_jax.io.parts import Parts
 from contrique_jax.io.regular import NotRegular, open_regular, read_bytes
 from contrique_jax.networks.model_folder import load_model, read_description
 from contrique_jax.probe import load_probe
+from contrique_jax.training.config_files import by_name
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes"),
@@ -77,6 +81,32 @@ def test_a_pipe_that_takes_the_files_place_is_not_waited_for(tmp_path, pipe, mon
     assert done
 
 
+def test_pipes_in_the_place_of_configs_results_and_lists_of_a_run_are_refused(tmp_path, pipe):
+    """Each would be waited for, or be replaced by a file."""
+    (tmp_path / "s.csv.partial").symlink_to(pipe)
+    (tmp_path / "s.csv").symlink_to(pipe)
+    for says, read_it in {
+        r"--config: .*pipe\.png cannot be read \(it is a named pipe": lambda: by_name(str(pipe)),
+        "s.csv.partial: it cannot be written": lambda: Parts(tmp_path / "s.csv", {}),
+        "--out: .*s.csv is there and no file": lambda: output_path("--out", str(tmp_path / "s.csv"), (".csv",)),
+    }.items():
+        with pytest.raises(UserError, match=says):
+            read_it()
+    for read_it in (lambda: BrokenLog(pipe), lambda: read_npy(pipe)):
+        with pytest.raises(NotRegular):
+            read_it()
+
+
+def test_broken_images_are_written_down_once_their_folder_is_there(tmp_path):
+    log = BrokenLog(tmp_path / "run" / "broken.txt", quiet=True)
+    log.add(BrokenImage("a.png", "the file is empty"))
+    assert log.count == 1 and not list(tmp_path.iterdir())
+    (tmp_path / "run").mkdir()
+    log.write()
+    log.add(BrokenImage("b.png", "the file is empty"))
+    assert (tmp_path / "run" / "broken.txt").read_text() == "a.png: the file is empty\nb.png: the file is empty\n"
+
+
 def test_a_folder_of_photographs_with_a_pipe_among_them_is_read(tmp_path, pipe):
     Image.new("RGB", (8, 8), (9, 0, 0)).save(tmp_path / "q.png")
     source, broken = open_source(str(tmp_path), role="pristine", field="config.data.pristine"), BrokenLog(quiet=True)
@@ -120,7 +150,7 @@ def test_files_of_other_kinds_are_refused_in_one_sentence(tmp_path, pipe):
     ):
         with pytest.raises(UserError, match=r"it is a named pipe, not a file|a named pipe"):
             call()
-    with pytest.raises(UserError, match="missing"):  # which is what a model folder needs: files
+    with pytest.raises(UserError, match=r"model\.json is no file"):  # which is what a model folder needs: files
         load_model(model)
 
 

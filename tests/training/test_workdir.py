@@ -55,6 +55,16 @@ def test_a_local_folder_is_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_is_there_once_its_description_is(tmp_path):
+    """What a kill leaves of it is written again."""
+    run = Workdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"half")
+    assert not run.has_model()
+    (tmp_path / "model" / "model.json").write_text("{}")
+    assert run.has_model()
+
+
 def test_what_changed_is_copied_up_and_a_resumed_run_has_it(gcs):
     first = Workdir("gs://bucket/copied")
     first.fetch()

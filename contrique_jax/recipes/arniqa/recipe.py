@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
+from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
@@ -198,6 +199,10 @@ def decays(config: Config, variables: Variables) -> Tree:
     return jax.tree.map(lambda leaf: True, variables["params"])
 
 
+def encodes(config: Config) -> ModelConfig:
+    return dataclasses.replace(config.model, projection_dim=0)
+
+
 def apply(
     config: Config,
     variables: Variables,
@@ -206,6 +211,5 @@ def apply(
     reference: Array | None = None,
 ) -> Float[Array, "n d"]:
     """Features of the whole image; the original also takes the mean prediction over five crops of 224 pixels."""
-    alone = dataclasses.replace(config.model, projection_dim=0)
     kept = {part: {"encoder": variables[part]["encoder"]} for part in ("params", "batch_stats")}
-    return encoder.encode(alone, kept, stack, valid)
+    return encoder.encode(encodes(config), kept, stack, valid)
