@@ -59,7 +59,8 @@ def covered(place: tuple[float, ...]) -> np.ndarray:
     """The share of each window that lies in the fault [g, g]."""
     first = np.linspace(0, 1 - WINDOW, WINDOWS)
     sides = [
-        np.clip(np.minimum(first + WINDOW, place[i + 2]) - np.maximum(first, place[i]), 0, None) / WINDOW for i in (0, 1)
+        np.clip(np.minimum(first + WINDOW, place[i + 2]) - np.maximum(first, place[i]), 0, None) / WINDOW
+        for i in (0, 1)
     ]
     return np.outer(*sides)
 
@@ -87,7 +88,9 @@ def main() -> None:
     for name, found in hits.items():
         print(f"{name:15} worst window in the fault in {sum(found)} of {len(found)} photographs")
     every = [hit for found in hits.values() for hit in found]
-    print(f"{'all':15} {np.mean(every):.3f}; untouched photographs sink by {np.mean(depths):.1f} points at their worst window")
+    print(
+        f"{'all':15} {np.mean(every):.3f}; untouched photographs sink by {np.mean(depths):.1f} points at their worst window"
+    )
 
 
 if __name__ == "__main__":

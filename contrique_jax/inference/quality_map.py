@@ -1,8 +1,8 @@
 """Where in an image the quality is good and where it is not: the probe on overlapping windows of the network's maps.
 
 One pass of the network gives the image's features and those of 13 x 13 windows, each a quarter of the height and of the
-width (`pooling.window_means`). The embedded model knows what faults look like in a window (`probe.faults`). A probe of one's own
-judges each window as it would an image, and finds a sharp subject better than the sky behind it. Either way the map is
+width (`pooling.window_means`). The embedded model knows what faults look like in a window (`probe.faults`). A probe of one's
+own judges each window as it would an image, and finds a sharp subject better than the sky behind it. Either way the map is
 shifted to have the image's score as its mean: it says how windows compare, the score how good the whole is.
 """
 

@@ -15,9 +15,9 @@ from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.errors import printable
 from contrique_jax.io.json_files import read_json
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
+from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.posterior import Calibration, fit_posterior
 from contrique_jax.probe.spread import Spread
-from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
 from tests.fuzz.foreign_files import changed_bytes, changed_json, changed_npz, changed_zip
 from tests.fuzz.reader import Reader

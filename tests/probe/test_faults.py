@@ -26,7 +26,13 @@ def planted() -> dict[str, np.ndarray]:
     changes[np.arange(len(types)), place] += 0.5 * levels * sign
     coefficients = np.zeros(WIDTH)
     coefficients[place] = -0.2 * sign
-    return {"undistorted": undistorted, "changes": changes, "types": types, "levels": levels, "coefficients": coefficients}
+    return {
+        "undistorted": undistorted,
+        "changes": changes,
+        "types": types,
+        "levels": levels,
+        "coefficients": coefficients,
+    }
 
 
 def test_a_faulty_window_loses_what_the_probe_would_take_off(planted):
