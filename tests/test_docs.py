@@ -17,14 +17,18 @@ from contrique_jax import cli
 from contrique_jax.errors import run_verb
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("index", "train", "evaluate", "score", "python"))]  # as they build on
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("index", "train", "evaluate", "score", "python")),
+]  # as they build on
 EVERY_PAGE = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 # what a reader's machine would train for hours, and a test for two steps
 SHORT = {
     "contrique_head.py": "train.steps=2 data.batch_size=4 data.view_size=32 data.loader=threads",
-    "contrique_resnet50.py": "train.steps=2 data.batch_size=4 data.view_size=32 data.loader=threads model.encoder=resnet10 "
+    "contrique_resnet50.py": "train.steps=2 data.batch_size=4 data.view_size=64 data.loader=threads model.encoder=resnet10 "
     "model.base_width=4",
 }
+BEFORE_AND_AFTER = (["pip", "install", "."], ["head", "-4", "scores.csv"])
 BLOCK = re.compile(r"(?P<why><!-- not run: [^>]+ -->\n)?```(?P<kind>sh|python|console)\n(?P<text>.*?)```", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -50,7 +54,7 @@ def commands(block: Block) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where a reader stands: PHOTOS with clean and other ones, and scores.csv of 40."""
+    """Where a reader stands: PHOTOS with clean and other ones, and opinions.csv of 40."""
     place = tmp_path_factory.mktemp("reader")
     generator = np.random.default_rng(0)
     for name, count in (("clean", 8), ("mine", 40)):
@@ -60,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
             photograph = Image.fromarray(smooth).resize((96, 72), Image.Resampling.BICUBIC)
             photograph.save(place / "PHOTOS" / name / f"{i}.png")
     rows = [f"PHOTOS/mine/{i}.png,{generator.uniform(1, 5):.2f}" for i in range(40)]
-    (place / "scores.csv").write_text("\n".join(["path,mos", *rows]) + "\n")
+    (place / "opinions.csv").write_text("\n".join(["path,mos", *rows]) + "\n")
     return place
 
 
@@ -84,7 +88,7 @@ def test_what_a_page_shows_runs(page, folder, monkeypatch, capsys):
             exec(compile(block.text, page, "exec"), {})
             continue
         for program, *words in commands(block):
-            if (program, words) == ("head", ["-4", "scores.csv"]):
+            if [program, *words] in (["pip", "install", "."], ["head", "-4", "scores.csv"]):
                 continue
             assert program == "contrique-jax", f"{page}: {program} {shlex.join(words)} is neither run nor marked"
             assert run_verb(cli.main, shortened(words)) == 0, f"{shlex.join(words)}\n{capsys.readouterr().err}"
@@ -98,7 +102,9 @@ def test_flags_that_pages_name_exist(page, verbs_flags):
         for program, *words in commands(block):
             if program != "contrique-jax" or not words or words[0] == "convert":
                 continue
-            named = {word.partition("=")[0] for word in words if word.startswith("--") and not word.startswith("--config")}
+            named = {
+                word.partition("=")[0] for word in words if word.startswith("--") and not word.startswith("--config")
+            }
             assert named <= verbs_flags(words[0]), f"{page.name}: contrique-jax {words[0]} has no {named}"
 
 
@@ -120,7 +126,9 @@ def verbs_flags():
 
 def anchors(page: Path) -> set[str]:
     """Those that GitHub gives to headings."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL), re.M)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL), re.M
+    )
     return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading).lower()).replace(" ", "-") for heading in headings}
 
 
