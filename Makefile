@@ -3,6 +3,7 @@
 #   make test        runs the tests that need nothing else and take seconds
 #   make test-full   runs the others: slow ones, and those that need PyTorch, the compiler for TPUs (which are installed)
 #                    or the photographs in ../shared (if they are there)
+#   make docs        builds the site of docs/ in site/: open site/index.html
 # Each makes a virtual environment of its own the first time.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -12,7 +13,7 @@ TORCH ?= torch>=2.6
 # one worker a core: most of the time is the compiler's, which has one thread
 PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-short test test-full lint types clean
+.PHONY: demo demo-short test test-full lint types docs clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python -m contrique_jax.demo --out demo_out
@@ -35,6 +36,12 @@ lint: .venv-test/installed
 types: .venv-test/installed
 	.venv-test/bin/mypy contrique_jax
 
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+
+.venv-docs/installed: setup.cfg pyproject.toml
+	$(call environment,.venv-docs,.[docs])
+
 .venv-demo/installed: setup.cfg pyproject.toml
 	$(call environment,.venv-demo,.[demo])
 
@@ -43,7 +50,7 @@ types: .venv-test/installed
 
 # The compiler for TPUs lies apart: wherever it is installed, jax looks for chips.
 .venv-test/full: .venv-test/installed
-	.venv-test/bin/python -m pip install --quiet "$(TORCH)" efficientnet_lite_pytorch --editable ".[browser]"
+	.venv-test/bin/python -m pip install --quiet "$(TORCH)" efficientnet_lite_pytorch --editable ".[browser,docs]"
 	.venv-test/bin/python -m pip install --quiet --no-deps --target .venv-test/plan \
 	  "$$(sed -n 's/^ *\(libtpu[^;]*\);.*/\1/p' setup.cfg)"
 	touch $@
@@ -57,4 +64,4 @@ define environment
 endef
 
 clean:
-	rm -rf .venv-demo .venv-test demo_out
+	rm -rf .venv-demo .venv-docs .venv-test demo_out site
