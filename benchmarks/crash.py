@@ -222,51 +222,28 @@ def full_disk_scoring(bench: Bench, chance: random.Random) -> str | None:
 # name -> what it is, tries, those of --quick; those with `tries` as an argument make them one after the other
 TRIES: dict[str, tuple[Callable[..., object], str, int, int]] = {
     "killed": (killed, "SIGKILL at a random moment, resumed: losses bit-equal", 20, 2),
-    "terminated": (
-        terminated_one_of_two,
-        "SIGTERM to one of two processes: both save, exit 0, go on bit-equal",
-        20,
-        1,
-    ),
+    "terminated": (terminated_one_of_two, "SIGTERM to one of two processes: both save, exit 0, go on bit-equal", 20, 1),
     "processes": (
         other_numbers_of_processes,
-        "killed on 1, 2, 4 processes, resumed on 2, 4, 1: the next loss to 1e-5, all to 1e-2",
-        6,
-        1,
+        "killed on 1, 2, 4 processes, resumed on 2, 4, 1: the next loss to 1e-5, all to 1e-2", 6, 1,
     ),
-    "full_disk": (
-        full_disk,
-        "disk full at some write: one sentence; with space the same command ends bit-equal",
-        10,
-        2,
-    ),
+    "full_disk": (full_disk, "disk full at some write: one sentence; with space the same command ends bit-equal", 10, 2),
     "vanished": (
-        vanished_source,
-        "photographs gone while training: one sentence, saved; bit-equal once they are back",
-        5,
-        1,
+        vanished_source, "photographs gone while training: one sentence, saved; bit-equal once they are back", 5, 1,
     ),
     "truncated": (
-        truncated_checkpoint,
-        "newest checkpoint cut off at a random byte: said, the one before taken",
-        20,
-        2,
+        truncated_checkpoint, "newest checkpoint cut off at a random byte: said, the one before taken", 20, 2,
     ),
     "clock": (
         jumping_clock,
-        "Python's clock jumps by up to a day, once or at every look: bit-equal, without a second start",
-        6,
-        1,
+        "Python's clock jumps by up to a day, once or at every look: bit-equal, without a second start", 6, 1,
     ),
     "two_runs": (
-        two_runs_in_one_workdir,
-        "two runs on one workdir: one refuses in one sentence, one is bit-equal",
-        5,
-        1,
+        two_runs_in_one_workdir, "two runs on one workdir: one refuses in one sentence, one is bit-equal", 5, 1,
     ),
     "killed_score": (killed_scoring, "score, SIGKILL at a random moment: no half csv; again: the same csv", 10, 1),
     "full_score": (full_disk_scoring, "score, disk full: one sentence, no half csv; again: the same csv", 5, 1),
-}
+}  # fmt: skip
 IN_TURN = (terminated_one_of_two, other_numbers_of_processes)
 
 
