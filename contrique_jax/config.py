@@ -21,7 +21,7 @@ LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
 DECAY_MASKS = ("no_norm", "original", "all")
 OPTIMISERS = ("sgd", "adamw", "lars")
-SCHEDULES = ("cosine", "cosine_restarts", "constant")
+SCHEDULES = ("cosine", "cosine_by_epoch", "cosine_restarts", "constant")
 # fields that say how and when, not what, and so may differ between a run and its continuation
 FREE_FIELDS = (
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.remat", "train.wait_seconds",
@@ -157,7 +157,10 @@ class OptimConfig:
 
     optimiser: str = "sgd"  # "sgd", "adamw" or "lars"
     learning_rate: float = 0.6  # peak, not scaled by the batch
-    schedule: str = "cosine"  # after the warm-up: "cosine" to 0, "cosine_restarts" or "constant"
+    schedule: str = "cosine"  # after the warm-up: "cosine" to 0, "cosine_by_epoch", "cosine_restarts" or "constant"
+    schedule_epochs: int = 40  # of "cosine_by_epoch": the run is so many equal parts, each with one rate
+    final_share: float = 0.001  # of "cosine_by_epoch": its last rate, as a share of the peak, in [0, 1]
+    warmup_rate: float = 0.01  # of "cosine_by_epoch": where its warm-up begins
     restart_steps: int = 1000  # steps of the first cycle of "cosine_restarts"
     restart_growth: int = 1  # each later cycle is so many times as long as the one before
     momentum: float = 0.9  # of adamw the decay rate of the gradient's mean
@@ -172,13 +175,15 @@ class OptimConfig:
             value = getattr(self, name)
             require(value in choices, f"optim.{name}", value, f"one of {', '.join(choices)}")
         require(0 < self.learning_rate < math.inf, "optim.learning_rate", self.learning_rate, "above 0")
-        for name in ("restart_steps", "restart_growth"):
+        for name in ("restart_steps", "restart_growth", "schedule_epochs"):
             require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
         for name in ("momentum", "momentum_square"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optim.{name}", value, "at least 0 and under 1")
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
         require(self.decay_mask in DECAY_MASKS, "optim.decay_mask", self.decay_mask, f"one of {', '.join(DECAY_MASKS)}")
+        require(0 <= self.final_share <= 1, "optim.final_share", self.final_share, "between 0 and 1")
+        require(0 <= self.warmup_rate < math.inf, "optim.warmup_rate", self.warmup_rate, "at least 0")
         require(self.gradient_scale > 0, "optim.gradient_scale", self.gradient_scale, "above 0")
         require(0 <= self.warmup_share < 1, "optim.warmup_share", self.warmup_share, "at least 0 and under 1")
 

@@ -1,5 +1,5 @@
-"""`contrique-jax convert WHAT IN OUT`: models and probes to and from other programs. The sub-verb
-from-torch, say, is the function `from_torch(args)` with `from_torch_arguments(parser)`, in the module named below."""
+"""`contrique-jax convert WHAT IN OUT`: models and probes to and from other programs, several models in one folder. The
+sub-verb from-torch, say, is the function `from_torch(args)` with `from_torch_arguments(parser)`, in the module named below."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contrique_jax.errors import Parser, UserError, run_verb
 
 SUBVERBS = {
     "from-torch": ("from_torch", "a PyTorch checkpoint (CONTRIQUE, torchvision, ARNIQA, Re-IQA) -> a model folder"),
+    "ensemble": ("ensemble", "models side by side -> one model folder"),
     "to-torch": ("to_torch", "a model -> a state dict for the original program or for torchvision"),
     "to-onnx": ("to_onnx", "a model -> an ONNX graph of the encoder"),
     "probe-from-sklearn": ("sklearn_probe", "a pickled scikit-learn Ridge -> a probe; the pickle is not run"),

@@ -6,24 +6,27 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from contrique_jax.config import FEATURES, INPUT_SCALINGS, ModelConfig
+from contrique_jax.config import FEATURES, INPUT_SCALINGS, Config
 from contrique_jax.convert.from_conviqt import SAYS, adopt_conviqt, is_conviqt
 from contrique_jax.convert.torch_file import listed, read_state_dict
-from contrique_jax.convert.torch_names import COUNTER, Family, architecture, our_names, recognise
+from contrique_jax.convert.torch_names import COUNTER, Family, architecture, as_recipes, our_names, recognise
 from contrique_jax.errors import UserError, printable
+from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
 from contrique_jax.networks.description import DESCRIPTION, check_sizes
 from contrique_jax.networks.model_folder import (
     NO_LICENCE,
     content_hash,
-    flat_shapes,
     from_flat,
-    load_model,
     save_model,
+    shapes_of,
 )
+from contrique_jax.recipes import recipe_named
 from contrique_jax.recipes.conviqt.config import ConviqtConfig
+from contrique_jax.recipes.recipe import Recipe
 
 GUESS = " (a guess, as the file has no classifier: give --input-scaling imagenet for a backbone cut from torchvision's)"
 _SCALING = {
@@ -39,8 +42,8 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         "ResNet-10 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
         "precision, behind module. or inside a training checkpoint too. Only tensors are loaded; a file that would run code "
         "is refused. An encoder without CONTRIQUE's projector gives features, and can only be where training starts "
-        "(config.train.init_from). Features are this program's whatever the model: of the whole image and its half, "
-        "L2-normalised if pooled (Re-IQA does not normalise, ARNIQA averages crops)."
+        "(config.train.init_from); Re-IQA's encoder with its head becomes a model of that recipe. Features are this "
+        "program's: of the whole image and its half, L2-normalised if pooled (Re-IQA's are not, ARNIQA averages crops)."
     )
     parser.epilog = "Example: contrique-jax convert from-torch checkpoint_25.tar models/original"
     parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth or .pt")
@@ -50,7 +53,8 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         choices=INPUT_SCALINGS,
         help="what the network expects: unit is [0, 1], imagenet less mean and over deviation, centred bytes less 127 and "
         "over 128 (default: what the program "
-        "of the file does; give imagenet for Re-IQA's content-aware file, whose names do not differ)",
+        "of the file does; for Re-IQA unit is the quality-aware model and imagenet the content-aware one, whose names do not "
+        "differ: if the file's name has content in it, imagenet)",
     )
     parser.add_argument(
         "--features",
@@ -84,17 +88,34 @@ def from_torch(args: argparse.Namespace) -> None:
     variables = from_flat({name: array for name, array in flat.items() if not name.endswith(COUNTER)})
     counts = {name: int(array.item()) for name, array in flat.items() if name.endswith(COUNTER) and np.any(array)}
     provenance = {"converted from": path.name, "recognised as": family.says, **({COUNTER: counts} if counts else {})}
-    content = content_hash(model, variables)
+    content = _hash(family.recipe, model, variables)
     if _holds_another(out, content):
         raise UserError(f"{out}: holds another model, to which probes may be tied; name another folder.")
-    save_model(out, model, variables, provenance=provenance, licence=args.licence)
+    save_model(out, model, variables, provenance=provenance, licence=args.licence, recipe=family.recipe)
     print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content}")
     guess = GUESS if not args.input_scaling and _is_bare(family, tensors) else ""
     print(f"input: {_SCALING[model.input_scaling]}{guess}")
-    if not model.projection_dim:
+    if family.kinds:
+        print(
+            f"a {model.kind} model of the recipe {family.recipe!r}, with its projector; --input-scaling says which kind"
+        )
+    elif not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
     if left or others:
         print(printable("left out: " + ", ".join(listed(left, others))))
+
+
+def _hash(recipe: str, model: Any, variables: Any) -> str:
+    """What names the model, and ties probes to it."""
+    if recipe == Config.recipe:
+        return content_hash(model, variables)
+    return RecipeExtractor(_config_of(recipe_named(recipe), model), variables).model_hash
+
+
+def _config_of(recipe: Recipe, model: Any) -> Any:
+    config = recipe.Config()
+    config.model = model
+    return config
 
 
 def _check_place(out: Path) -> None:
@@ -117,27 +138,28 @@ def _from_conviqt(args: argparse.Namespace, path: Path, out: Path, tensors: Mapp
 
 def _holds_another(folder: Path, content: str) -> bool:
     try:
-        return (folder / DESCRIPTION).exists() and content_hash(*load_model(folder)) != content
+        return (folder / DESCRIPTION).exists() and open_extractor(str(folder)).model_hash != content
     except UserError:  # a damaged one may be replaced
         return False
 
 
 def adopt(
     path: Path, tensors: Mapping[str, np.ndarray], input_scaling: str | None, features: str = "pooled"
-) -> tuple[Family, ModelConfig, dict[str, np.ndarray], dict[str, np.ndarray]]:
+) -> tuple[Family, Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
 
     Raises UserError if the arrays are of no network of ours, after a list of both sides' names and shapes on stderr.
     """
     try:
-        family = recognise(tensors)
+        family = recognise(tensors, whole=features == "pooled")
         names = our_names(tensors, family)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
-        model = architecture(flat, input_scaling or _scaling(family, tensors), features)
+        model = as_recipes(family, architecture(flat, input_scaling or _scaling(path, family, tensors), features))
         check_sizes(model)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    wanted = flat_shapes(model)
+    recipe = recipe_named(family.recipe)
+    wanted = shapes_of(recipe.variable_shapes(_config_of(recipe, model)))
     weights = {name: array for name, array in flat.items() if not name.endswith(COUNTER)}
     differences = two_sided(weights, wanted, names)
     if differences:
@@ -174,7 +196,10 @@ def two_sided(
     return lines
 
 
-def _scaling(family: Family, tensors: Mapping[str, np.ndarray]) -> str:
+def _scaling(path: Path, family: Family, tensors: Mapping[str, np.ndarray]) -> str:
+    named = [scaling for scaling, kind in family.kinds.items() if kind in path.name.lower()]
+    if named:
+        return named[0]
     return "unit" if _is_bare(family, tensors) else family.input_scaling
 
 

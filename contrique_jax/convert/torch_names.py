@@ -6,16 +6,19 @@ EfficientNet-Lite0's are timm's; the package efficientnet_lite_pytorch counts al
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from contrique_jax.config import ModelConfig
+from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.efficientnet import STAGES
 from contrique_jax.networks.resnet import ARCHITECTURES, Bottleneck
+from contrique_jax.recipes import recipe_named
 
 COUNTER = "num_batches_tracked"  # torch counts batches in every BatchNorm; its arithmetic does not depend on the count
 _NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -42,14 +45,26 @@ class Family:
     prefix: str
     first: str  # its first kernel, behind the prefix
     input_scaling: str  # what its program does to images
+    recipe: str = Config.recipe  # whose model it is, if its projector is there too
+    projector: str = ""  # of another recipe's: what its names begin with
+    kinds: Mapping[str, str] = field(default_factory=dict)  # of a recipe with several kinds of model: by input scaling
 
 
 # the first that fits is taken
 FAMILIES = (
+    Family(
+        "Re-IQA",
+        "encoder.",
+        "conv1",
+        "unit",
+        recipe="reiqa",
+        projector="head.",
+        kinds={"unit": "quality", "imagenet": "content"},
+    ),
     Family("CONTRIQUE", "encoder.", "0", "unit"),
     Family("ARNIQA", "model.", "0", "imagenet"),
     Family("ARNIQA in training", "encoder.model.", "0", "imagenet"),
-    Family("Re-IQA or this program", "encoder.", "conv1", "unit"),
+    Family("this program", "encoder.", "conv1", "unit"),
     Family("MoCo", "encoder_q.", "conv1", "imagenet"),
     Family("torchvision", "", "conv1", "imagenet"),
     Family("an encoder alone as nn.Sequential", "", "0", "unit"),
@@ -60,11 +75,13 @@ FAMILIES = (
 _LITE_PARTS = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
 
 
-def recognise(names: Iterable[str]) -> Family:
-    """The family whose names for the first kernel is among `names`. Raises UserError if there is none."""
+def recognise(names: Iterable[str], whole: bool = True) -> Family:
+    """The family whose name for the first kernel is among `names`; `whole`: of another recipe's its projector's too, else
+    encoders alone. Raises UserError if there is none."""
     known = set(names)
     for family in FAMILIES:
-        if f"{family.prefix}{family.first}.weight" in known:
+        fits = not family.projector or (whole and f"{family.projector}0.weight" in known)
+        if fits and f"{family.prefix}{family.first}.weight" in known:
             return family
     examples = ", ".join(sorted(known)[:3])
     raise UserError(
@@ -85,7 +102,11 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
         part = _PARTS.get(part, "") if family.first == "0" else part
         if name.startswith(family.prefix) and part in (_LITE_PARTS if lite else _NUMBERS) and rest:
             renamed[f"encoder.{part}.{rest}"] = name
-    if family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
+    if family.projector:
+        for name in known:
+            if name.startswith(family.projector):
+                renamed[f"projector.{name.removeprefix(family.projector)}"] = name
+    elif family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
         renamed |= {name: name for name in known if name.startswith("projector.")}
     return renamed
 
@@ -116,9 +137,25 @@ def counters(names: Iterable[str]) -> list[str]:
     return [name.replace("running_mean", COUNTER) for name in names if name.endswith("running_mean")]
 
 
+def as_recipes(family: Family, model: ModelConfig) -> Any:
+    """The architecture as a model of the family's recipe. Raises UserError for an input scaling that it has no kind for."""
+    if family.recipe == Config.recipe:
+        return model
+    fields = dataclasses.asdict(model) | {"patches": 1}
+    if family.kinds:
+        if model.input_scaling not in family.kinds:
+            known = " or ".join(f"{scaling} ({kind})" for scaling, kind in family.kinds.items())
+            raise UserError(f"of {family.says}, whose images are {known}, not {model.input_scaling}.")
+        fields["kind"] = family.kinds[model.input_scaling]
+    theirs = dataclasses.replace(recipe_named(family.recipe).Config().model, **fields)
+    theirs.validate()
+    return theirs
+
+
 def architecture(flat: Mapping[str, np.ndarray], input_scaling: str, features: str = "pooled") -> ModelConfig:
-    """The architecture of ours with the nearest numbers of blocks; `flat_shapes` says whether the arrays are of it."""
-    last = next((flat[name] for name in ("projector.3.weight", "projector.4.weight") if name in flat), None)
+    """The architecture of ours with the nearest numbers of blocks; the shapes of its arrays say whether these are of it."""
+    lasts = ("projector.3.weight", "projector.4.weight", "projector.2.weight")
+    last = next((flat[name] for name in lasts if name in flat), None)
     projection_dim = 0 if last is None or not last.ndim else int(last.shape[0])
     if "encoder.conv_stem.weight" in flat:
         return ModelConfig(

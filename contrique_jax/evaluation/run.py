@@ -54,7 +54,7 @@ from contrique_jax.evaluation.tables import (
     subset_coverages,
     table,
 )
-from contrique_jax.inference.any_recipe import RecipeExtractor, extractor_of
+from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.io.outputs import atomic_write, user_cache
 from contrique_jax.networks.encoder import Variables
@@ -62,7 +62,7 @@ from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
 from contrique_jax.probe.posterior import fit_posterior
 from contrique_jax.probe.ridge import held_out_paths
 from contrique_jax.probe.standing import Standing
-from contrique_jax.training.load import load_any, load_network, random_weights, recipe_behind
+from contrique_jax.training.load import is_ensemble, load_network, random_weights, recipe_behind
 
 RANDOM, STATISTICS = "random weights", "hand-made statistics"
 # A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.
@@ -176,9 +176,10 @@ def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     found: list[Contender] = []
     control: list[Contender] = []
     for name in dict.fromkeys((flags.model, *flags.against)):
-        if recipe_behind(name) != Config.recipe:
-            config, weights = load_any(name)
-            found.append(_of_another_recipe(name, extractor_of(config, weights, max_megapixels=limit, memory=memory)))
+        if is_ensemble(name) or recipe_behind(name) != Config.recipe:
+            extractor = open_extractor(name, max_megapixels=limit, memory=memory)
+            assert isinstance(extractor, RecipeExtractor)
+            found.append(_of_another_recipe(name, extractor))
             continue
         model, weights = load_network(name)
         found.append(network(name, model, weights))

@@ -1,10 +1,11 @@
-"""Models of recipes other than CONTRIQUE at work: features for a probe, or scores that need none."""
+"""Models of recipes other than CONTRIQUE at work, and several side by side: features for a probe, or scores that need none."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,32 +14,35 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
+from contrique_jax.augment.half import half_scale
 from contrique_jax.config import Config
 from contrique_jax.data.sizes import half_size
 from contrique_jax.errors import UserError
-from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor, half_scale
-from contrique_jax.inference.runner import Runner, limits
+from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor
+from contrique_jax.inference.runner import Runner, Started, limits
 from contrique_jax.io.machine import available_cores
+from contrique_jax.networks.ensemble import ENSEMBLE
 from contrique_jax.probe import NO_REFERENCE, Probe
-from contrique_jax.recipes import recipe_named
-from contrique_jax.training.load import load_any, load_network, recipe_behind
+from contrique_jax.recipes import recipe_named, recipe_of
+from contrique_jax.recipes.recipe import Variables
+from contrique_jax.training.load import is_ensemble, load_any, load_ensemble, load_network, recipe_behind
 
 
 class RecipeExtractor(Extractor):
     """Features of a recipe's `apply` at full and half size; of one that gives scores the score, at the image's own size."""
 
     def __init__(
-        self, config: Config, variables: dict[str, Any], *, max_megapixels: float = MAX_MEGAPIXELS,
+        self, config: Any, variables: dict[str, Any], *, max_megapixels: float = MAX_MEGAPIXELS,
         shorter_side: int | None = None, workers: int = 0, sign: int = 1, memory: float | None = None,
     ):  # fmt: skip
         """As `Extractor`; `config` of the recipe, with the model's architecture. What comes out is multiplied by `sign`."""
-        if hasattr(config.model, "compute_dtype"):  # as `Extractor`
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype="float32"))
-        self.config, self.sign, self.recipe = config, sign, recipe_named(config.recipe)
+        self.config = config = _in_float32(config)  # as `Extractor`
+        self.recipe: Any = config if isinstance(config, Members) else recipe_named(config.recipe)
+        self.sign = sign
         tiled = encodes(config) if (encodes := getattr(self.recipe, "encodes", None)) else None
         self.scales = 1 if self.recipe.gives == "score" else 2
         self.model, self.variables = config.model, jax.device_put(variables)
-        self.model_hash = _name_of(variables, getattr(config.model, "features", "pooled"))
+        self.model_hash = _name_of(variables, _taken(config))
         self.shorter_side, self.memory = shorter_side, memory
         self._workers, self._windows = workers or available_cores(), False
         self.max_megapixels, size = limits(max_megapixels, memory, tiled, variables)
@@ -138,27 +142,115 @@ def extractor_of(config: Config, variables: dict[str, Any], **options: Any) -> R
     return kind(config, variables, **options)
 
 
+@dataclass
+class Members:
+    """The configs of an ensemble's models by name: what a recipe's config is to one."""
+
+    configs: dict[str, Config]
+
+    name, gives, recipe = ENSEMBLE, "features", ENSEMBLE
+
+    @property
+    def model(self) -> Members:
+        return self
+
+    @property
+    def encoder(self) -> str:
+        return " + ".join(f"{name}: {config.model.encoder}" for name, config in self.configs.items())
+
+    def apply(
+        self, config: Members, variables: dict[str, Variables], images: Array, valid: Array | None, reference: None
+    ) -> Float[Array, "n d"]:
+        """Of images of one size, each member's features in turn."""
+        found = [recipe_of(own).apply(own, variables[name], images, valid, None) for name, own in self.configs.items()]
+        return jnp.concatenate(found, axis=1)
+
+
+class EnsembleExtractor(RecipeExtractor):
+    """Features of all members: of the first at full and half size, of the next, and so on."""
+
+    def __init__(self, members: dict[str, tuple[Config, Variables]], **limits: Any):
+        """As `RecipeExtractor`. Raises UserError if a member gives scores."""
+        for name, (config, _) in members.items():
+            recipe = recipe_of(config)
+            if recipe.gives != "features" or hasattr(recipe, "of_frames"):
+                gives = "scores" if recipe.gives != "features" else "features of clips"
+                raise UserError(
+                    f"member {name!r} of the ensemble is of the recipe {config.recipe!r}, which gives {gives}; only features "
+                    "of images stand side by side."
+                )
+        self._members = members
+        configs = {name: config for name, (config, _) in members.items()}
+        super().__init__(Members(configs), {name: weights for name, (_, weights) in members.items()}, **limits)
+        one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        widths = [
+            jax.eval_shape(
+                lambda x, own=own, weights=weights: recipe_of(own).apply(own, weights, x, None, None), one
+            ).shape[1]
+            for own, weights in members.values()
+        ]
+        starts = np.cumsum([0, *widths[:-1]])
+        # all members' full size, then their half size -> one member after the other
+        self._order = np.concatenate(
+            [
+                start + scale * sum(widths) + np.arange(width)
+                for start, width in zip(starts, widths, strict=True)
+                for scale in range(self.scales)
+            ]
+        )
+
+    def _finish(self, started: Started) -> tuple[Any, Any, dict[int, str]]:
+        features, windows, failed = super()._finish(started)
+        return features[:, self._order], windows, failed
+
+    def apply(self, variables: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
+        return super().apply(variables, images)[:, self._order]
+
+    def with_sign(self, sign: int, shorter_side: int | None) -> EnsembleExtractor:
+        return EnsembleExtractor(
+            self._members, max_megapixels=self.max_megapixels, shorter_side=shorter_side, memory=self.memory
+        )
+
+
 def own_scores(spec: str, **limits: Any) -> RecipeExtractor | None:
     """The model that --model names if its recipe gives scores, None if it gives features. Raises UserError if its files
     are broken or its recipe is not known."""
-    if recipe_named(recipe_behind(spec)).gives != "score":
+    if is_ensemble(spec) or recipe_named(recipe_behind(spec)).gives != "score":
         return None
     config, variables = load_any(spec)
     return RecipeExtractor(config, variables, **limits)
 
 
 def open_extractor(spec: str, *, windows: bool = False, **limits: Any) -> Extractor:
-    """What turns images into features, or into scores, with the model that --model names."""
-    if recipe_behind(spec) == Config.recipe:
+    """What turns images into features, or into scores, with the model that --model names, or the models of an ensemble."""
+    members = load_ensemble(spec)
+    if not members and recipe_behind(spec) == Config.recipe:
         return Extractor(*load_network(spec), windows=windows, **limits)
-    config, variables = load_any(spec)
-    extractor = extractor_of(config, variables, **limits)
+    extractor = EnsembleExtractor(members, **limits) if members else extractor_of(*load_any(spec), **limits)
     return extractor.with_maps() if windows else extractor
 
 
-def _name_of(variables: dict[str, Any], features: str) -> str:
-    """Twelve hexadecimal digits that name these weights, and which features are taken of them."""
-    digest = hashlib.sha256(b"" if features == "pooled" else features.encode())
+def _in_float32(config: Any) -> Any:
+    """The config of a model that computes in float32 whatever it was trained in, so that a probe fits on every machine."""
+    if isinstance(config, Members):
+        return Members({name: _in_float32(own) for name, own in config.configs.items()})
+    if not hasattr(config.model, "compute_dtype"):
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype="float32"))
+
+
+def _taken(config: Any) -> str:
+    """What else than weights decides on the features, if it is not what the recipe's models have by default."""
+    if isinstance(config, Members):
+        return " ".join(f"{name} {_taken(own)}" for name, own in config.configs.items())
+    usual = getattr(type(config)().model, "input_scaling", "")
+    features, scaling = getattr(config.model, "features", "pooled"), getattr(config.model, "input_scaling", "")
+    return ("" if features == "pooled" else features) + ("" if scaling == usual else f" of {scaling}")
+
+
+def _name_of(variables: dict[str, Any], taken: str) -> str:
+    """Twelve hexadecimal digits that name these weights, and what is taken of them."""
+    digest = hashlib.sha256(taken.encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(np.asarray(leaf, np.float32)).data)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from contrique_jax.augment.half import half_scale
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import half_size, promised_size, read_image, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
@@ -38,13 +39,6 @@ LOOKED_AT = 1024  # files whose headers are read to choose shapes
 WINDOW_CHUNK_IMAGES = 16  # of which each window has features
 
 RGB = UInt8[np.ndarray, "h w 3"]
-
-
-def half_scale(images: Float[Array, "n h w 3"], kernel: str = "cubic") -> Float[Array, "n h//2 w//2 3"]:
-    """Images in [0, 1] at half size, by Pillow's kernel of that name ("cubic", "linear") without its rounding to bytes."""
-    n, height, width, channels = images.shape
-    shape = (n, max(height // 2, 1), max(width // 2, 1), channels)
-    return jnp.clip(jax.image.resize(images, shape, kernel, antialias=True), 0, 1)
 
 
 def two_scale_features(

@@ -98,10 +98,13 @@ class Contrique(nnx.Module):
     ) -> Float[Array, "n p d"]:
         return self.projector(self.patch_features(images, statistics, remat), statistics)
 
-    def features(self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None) -> Float[Array, "n c"]:
+    def features(
+        self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None, unit: bool
+    ) -> Float[Array, "n c"]:
         if self.of_stages:
             return global_statistics(self.encoder.stages(images, RUNNING, valid))
-        return normalise(global_mean(*self.encoder(images, RUNNING, valid)))
+        means = global_mean(*self.encoder(images, RUNNING, valid))
+        return normalise(means) if unit else means
 
     def windows(
         self, images: Float[Array, "n h w 3"], valid: Int[Array, "n 2"] | None
@@ -171,15 +174,18 @@ def encode(
     variables: Variables,
     images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"],
     valid: Int[Array, "n 2"] | None = None,
+    *,
+    unit: bool = True,
 ) -> Float[Array, "n c"]:
     """Global features of images of any size, BatchNorm in evaluation mode, float32.
 
-    `model.features` "pooled": means over the last map, L2-normalised. "stages": means and deviations over the last map of
-    each stage, as they are; an EfficientNet-Lite0's head then takes no part. `images` are float in [0, 1] (or uint8).
+    `model.features` "pooled": means over the last map, L2-normalised if `unit`. "stages": means and deviations over the
+    last map of each stage, as they are; an EfficientNet-Lite0's head then takes no part. `images` are float in [0, 1]
+    (or uint8).
     `valid` gives the height and width of each image where the batch is padded at the bottom and right; the features are
     then those of the image alone, whatever the padding holds.
     """
-    return _bind(model, variables).features(scaled(model, images), valid)
+    return _bind(model, variables).features(scaled(model, images), valid, unit)
 
 
 def encode_windows(

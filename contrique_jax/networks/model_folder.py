@@ -150,6 +150,8 @@ def preprocessing(model: Any) -> dict[str, Any]:
         said |= {"mean": list(IMAGENET_MEAN), "standard deviation": list(IMAGENET_DEVIATION)}
     if scaling == "centred":
         said |= {"mean": [CENTRE / 255] * 3, "standard deviation": [HALF_RANGE / 255] * 3}
+    if not getattr(model, "unit_features", True):
+        said["features"] = "global average at each scale, full scale first"
     if getattr(model, "features", "") == "stages":
         said["features"] = "mean and deviation over the last map of each stage, at each scale, full scale first"
     return said | getattr(model, "preprocessing", {})
@@ -172,7 +174,7 @@ def read_weights(folder: str | os.PathLike[str], wanted: Variables) -> Variables
     """The weights of a model folder of any recipe, whose params and batch_stats must be those of `wanted` (arrays, or what has
     their shapes). Raises UserError for a missing or broken file and for weights that do not fit."""
     path = checked_folder(folder) / WEIGHTS
-    return _read_weights(path, _read_header(path), _shapes_of(wanted))
+    return _read_weights(path, _read_header(path), shapes_of(wanted))
 
 
 def checked_folder(folder: str | os.PathLike[str]) -> Path:
@@ -243,10 +245,11 @@ def _storable(dtype: str, shape: tuple[int, ...]) -> bool:
 
 def flat_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of what `to_flat` gives for this architecture."""
-    return _shapes_of(variable_shapes(model))
+    return shapes_of(variable_shapes(model))
 
 
-def _shapes_of(variables: Variables) -> dict[str, tuple[int, ...]]:
+def shapes_of(variables: Variables) -> dict[str, tuple[int, ...]]:
+    """The shapes that `to_flat` gives the arrays of these variables, or of what has their shapes."""
     shapes = {}
     for tree in (variables["params"], variables["batch_stats"]):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -1,4 +1,4 @@
-"""An encoder's pooled features behind a projector with biases and without BatchNorm (SimCLR's; ARNIQA's).
+"""An encoder's pooled features behind a projector with biases and without BatchNorm (SimCLR's; ARNIQA's, MoCo-v2's).
 
 `Variables` are named as in `encoder`: encoder/..., projector/0/weight and bias, projector/2/weight and bias.
 """
@@ -21,7 +21,7 @@ from contrique_jax.networks.pooling import global_mean, normalise
 
 
 class PairProjector(nnx.Module):
-    """Encoder, mean of the last map, L2 norm, Linear, ReLU, Linear."""
+    """Encoder, mean of the last map, with `unit` its L2 norm, Linear, ReLU, Linear."""
 
     def __init__(self, model: ModelConfig):
         dtype, width = jnp.dtype(model.compute_dtype), feature_width(model)
@@ -30,8 +30,11 @@ class PairProjector(nnx.Module):
         setattr(self.projector, "0", BiasedLinear(width, width, dtype=dtype))
         setattr(self.projector, "2", BiasedLinear(width, model.projection_dim, dtype=dtype))
 
-    def __call__(self, images: Float[Array, "n h w 3"], statistics: Statistics, remat: bool) -> Float[Array, "n d"]:
-        features = normalise(global_mean(*self.encoder(images, statistics, remat=remat)))
+    def __call__(
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, remat: bool, unit: bool
+    ) -> Float[Array, "n d"]:
+        features = global_mean(*self.encoder(images, statistics, remat=remat))
+        features = normalise(features) if unit else features
         return getattr(self.projector, "2")(jax.nn.relu(getattr(self.projector, "0")(features)))
 
 
@@ -59,14 +62,16 @@ def project(
     statistics: Statistics,
     *,
     remat: bool = False,
+    unit: bool = True,
 ) -> tuple[Float[Array, "n d"], dict[str, Any]]:
-    """Projections, float32, not yet normalised, and the moved running statistics. BatchNorm as `statistics` say."""
+    """Projections, float32, not yet normalised, and the moved running statistics. BatchNorm as `statistics` say; with `unit`
+    the projector sees L2-normalised features."""
     graph, params, batch_stats = _skeleton(dataclasses.astuple(model))
     params, batch_stats = (jax.tree.map(lambda leaf: leaf, state) for state in (params, batch_stats))
     nnx.replace_by_pure_dict(params, variables["params"])
     nnx.replace_by_pure_dict(batch_stats, jax.tree.map(jnp.asarray, variables["batch_stats"]))
     network = nnx.merge(graph, params, batch_stats)
-    z = network(scaled(model, images), statistics, remat)
+    z = network(scaled(model, images), statistics, remat, unit)
     return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 

@@ -16,6 +16,7 @@ RECIPES = {
     "contrique": "contrique_jax.recipes.contrique.recipe",
     "contrique_head": "contrique_jax.recipes.contrique_head.recipe",
     "arniqa": "contrique_jax.recipes.arniqa.recipe",
+    "reiqa": "contrique_jax.recipes.reiqa.recipe",
     "conviqt": "contrique_jax.recipes.conviqt.recipe",
 }
 

@@ -42,7 +42,7 @@ class Recipe(RowRecipe, Protocol):
     # the training
 
     def init(self, config: Any, seed: int) -> Variables:
-        """Fresh variables on the host, float32."""
+        """Fresh variables on the host, float32; counters in collections of the recipe's own int32."""
 
     def variable_shapes(self, config: Any) -> Variables:
         """The shapes of a model folder's collections, params and batch_stats, without memory for any: what a stranger's file

@@ -12,6 +12,7 @@ from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.networks.encoder import Variables, init_model
+from contrique_jax.networks.ensemble import members_of
 from contrique_jax.networks.model_folder import (
     DESCRIPTION,
     WEIGHTS,
@@ -26,10 +27,11 @@ from contrique_jax.recipes import RECIPES, recipe_named
 
 def recipe_behind(spec: str) -> str:
     """The recipe of the model that --model names; of what is no model folder, CONTRIQUE's. Raises UserError for one
-    that is not known."""
+    that is not known, and for several models."""
     folder = None if spec.startswith("random:") else model_folder(spec)
     if folder is None:
         return Config.recipe
+    _refuse_ensemble(spec, folder)
     name = str(read_description(folder).get("recipe", Config.recipe))
     if name not in RECIPES:
         known = ", ".join(sorted(RECIPES))
@@ -65,6 +67,27 @@ def load_any(spec: str) -> tuple[Config, Variables]:
     return config, variables
 
 
+def load_ensemble(spec: str) -> dict[str, tuple[Config, Variables]]:
+    """The models of the ensemble that --model names, by name, as `load_any` gives them; {} if it names no ensemble."""
+    folder = None if spec.startswith("random:") else model_folder(spec)
+    return {name: load_any(str(folder / name)) for name in members_of(folder)} if folder else {}
+
+
+def is_ensemble(spec: str) -> bool:
+    """Whether --model names several models in one folder."""
+    folder = None if spec.startswith("random:") else model_folder(spec)
+    return folder is not None and bool(members_of(folder))
+
+
+def _refuse_ensemble(spec: str, folder: Path) -> None:
+    names = members_of(folder)
+    if names:
+        one = f"{spec.rstrip('/')}/{names[0]}"
+        raise UserError(
+            f"{spec}: holds several models side by side ({', '.join(names)}); name one of them, such as {one}."
+        )
+
+
 def load_network(spec: str) -> tuple[ModelConfig, Variables]:
     """The network that --model names: an embedded model, a model folder, a run's workdir, a checkpoint in it, or `random:`
     and the name of an encoder or another such place: the same architecture with random weights. A place may be an address
@@ -78,6 +101,7 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
         return model, random_weights(model)
     folder, remote = model_folder(spec), buckets.is_address(spec)
     if folder is not None:
+        _refuse_ensemble(spec, folder)
         try:
             return load_model(folder)
         except UserError as error:
@@ -117,9 +141,13 @@ def _fetched(address: str) -> Path | None:
             here = Path(tempfile.mkdtemp(prefix="contrique_jax."))
             atexit.register(shutil.rmtree, here, ignore_errors=True)
             (here / DESCRIPTION).write_bytes(description)
-            weights = buckets.read(f"{folder}/{WEIGHTS}")
-            if weights is not None:
-                (here / WEIGHTS).write_bytes(weights)
+            names = members_of(here)
+            files = [f"{name}/{file}" for name in names for file in (DESCRIPTION, WEIGHTS)] or [WEIGHTS]
+            for file in files:
+                stored = buckets.read(f"{folder}/{file}")
+                if stored is not None:
+                    (here / file).parent.mkdir(exist_ok=True)
+                    (here / file).write_bytes(stored)
             return here
     return None
 

@@ -17,8 +17,12 @@ def learning_rate(optim: OptimConfig, steps: int, step: Int[Array, ""] | int) ->
 
     "cosine" falls to 0 at the end. "cosine_restarts" falls to 0 over `restart_steps` steps and begins anew at the peak, each
     time over `restart_growth` times as many (torch's CosineAnnealingWarmRestarts, stepped every iteration). "constant" stays.
+    "cosine_by_epoch" changes `schedule_epochs` times in the run, to the cosine at the end of the part that begins, and ends at
+    `final_share` of the peak; its warm-up rises every step from `warmup_rate` to the rate at which it ends.
     """
     warmup = round(optim.warmup_share * steps)
+    if optim.schedule == "cosine_by_epoch":
+        return _by_epoch(optim, steps, warmup, jnp.asarray(step, jnp.int32))
     step = jnp.asarray(step, jnp.float32)
     rising = (step + 1) / max(warmup, 1)
     if optim.schedule == "constant":
@@ -31,6 +35,19 @@ def learning_rate(optim: OptimConfig, steps: int, step: Int[Array, ""] | int) ->
     else:
         falling = 0.5 * (1 + jnp.cos(jnp.pi * (step - warmup) / max(steps - warmup, 1)))
     return optim.learning_rate * jnp.where(step < warmup, rising, falling)
+
+
+def _by_epoch(optim: OptimConfig, steps: int, warmup: int, step: Int[Array, ""]) -> Float[Array, ""]:
+    epochs = optim.schedule_epochs
+
+    def cosine(epoch: Any) -> Any:
+        low = optim.final_share
+        return optim.learning_rate * (low + (1 - low) * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs)))
+
+    epoch = jnp.minimum(step // max(steps // epochs, 1) + 1, epochs)
+    target = cosine(max(round(optim.warmup_share * epochs), 1))
+    rising = optim.warmup_rate + (target - optim.warmup_rate) * step / max(warmup, 1)
+    return jnp.where(step < warmup, rising, cosine(epoch))
 
 
 def _within_cycle(step: Float[Array, ""], first: int, growth: int) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -46,8 +63,8 @@ def _within_cycle(step: Float[Array, ""], first: int, growth: int) -> tuple[Floa
 def optimiser(optim: OptimConfig, steps: int, decays: Any) -> optax.GradientTransformation:
     """Of the gradient x `gradient_scale`; `decays`: a tree of booleans like the parameters, which weight decay touches.
 
-    "sgd" is torch.optim.SGD's rule: g + decay x w, then the momentum buffer, then the rate of the step. "lars" scales that
-    sum, of each array that is decayed, by .001 |w| / |g + decay x w| before the rate and the buffer (arXiv 1708.03888).
+    "sgd" is torch.optim.SGD's rule: g + decay x w, then the momentum buffer, then the rate of the step. "lars" (arXiv
+    1708.03888) is the same, but that sum is scaled, of each array that is decayed, by .001 |w| / |g + decay x w|.
     "adamw" decays apart from the gradient's moments (arXiv 1711.05101), `momentum` and `momentum_square` their decay rates.
     """
 
@@ -57,13 +74,9 @@ def optimiser(optim: OptimConfig, steps: int, decays: Any) -> optax.GradientTran
     if optim.optimiser == "adamw":
         rule = optax.adamw(rate, optim.momentum, optim.momentum_square, weight_decay=optim.weight_decay, mask=decays)
         return optax.chain(optax.scale(optim.gradient_scale), rule)
-    if optim.optimiser == "lars":
-        rule = optax.lars(rate, optim.weight_decay, decays, trust_ratio_mask=decays, momentum=optim.momentum)
-        return optax.chain(optax.scale(optim.gradient_scale), rule)
-    if optim.optimiser != "sgd":
+    if optim.optimiser not in ("sgd", "lars"):
         raise ValueError(optim.optimiser)
-    return optax.chain(
-        optax.scale(optim.gradient_scale),
-        optax.add_decayed_weights(optim.weight_decay, mask=decays),
-        optax.sgd(rate, momentum=optim.momentum),
-    )
+    rules = [optax.scale(optim.gradient_scale), optax.add_decayed_weights(optim.weight_decay, mask=decays)]
+    if optim.optimiser == "lars":  # not optax.lars, whose buffer holds gradients times the rate of their step
+        rules.append(optax.masked(optax.scale_by_trust_ratio(trust_coefficient=0.001), decays))
+    return optax.chain(*rules, optax.sgd(rate, momentum=optim.momentum))

@@ -161,14 +161,14 @@ def test_training_checkpoints_with_extra_keys(original, wrapper, tmp_path, capsy
 
 
 def test_files_of_other_programs(tmp_path, image, capsys):
-    """Encoders of torchvision, ARNIQA and Re-IQA: their features, and that there is no projector to train."""
+    """Encoders of torchvision, ARNIQA and Re-IQA, of that without its head: their features, and no projector to train."""
     torch.manual_seed(1)
     resnet = stirred(ResNet("resnet18", BASE))
     arniqa = stirred(Arniqa("resnet18", BASE))
     reiqa = stirred(ReIQA("resnet18", BASE))
     moco = {f"module.encoder_{kind}.{k}": v for kind in "qk" for k, v in resnet.state_dict().items()}
     behind = {f"encoder.{k}": v for k, v in arniqa.state_dict().items()}
-    data_parallel = {f"module.{k}": v for k, v in reiqa.state_dict().items()}
+    data_parallel = {f"module.{k}": v for k, v in reiqa.state_dict().items() if not k.startswith("head.")}
     encode_resnet = torch.nn.Sequential(*list(resnet.children())[:-2])
     encode_reiqa = torch.nn.Sequential(*list(reiqa.encoder.children())[:-1])
     bare = encode_resnet.state_dict()
@@ -177,8 +177,8 @@ def test_files_of_other_programs(tmp_path, image, capsys):
         ("torchvision", resnet.state_dict(), encode_resnet, "imagenet", ()),
         ("ARNIQA", arniqa.state_dict(), arniqa.model, "imagenet", ()),
         ("ARNIQA in training", {"model_state_dict": behind, "epoch": 9}, arniqa.model, "imagenet", ()),
-        ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "unit", ()),
-        ("Re-IQA", {"model": data_parallel, "contrast": {}}, encode_reiqa, "imagenet", content),
+        ("this program", {"model": data_parallel, "contrast": {}}, encode_reiqa, "unit", ()),
+        ("this program", {"model": data_parallel, "contrast": {}}, encode_reiqa, "imagenet", content),
         ("an encoder alone", bare, encode_resnet, "imagenet", content),
         ("an encoder alone", bare, encode_resnet, "unit", ()),
         ("MoCo", {"state_dict": moco}, encode_resnet, "imagenet", ()),

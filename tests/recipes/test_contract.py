@@ -27,6 +27,7 @@ from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
+from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
@@ -67,6 +68,18 @@ def tiny_head() -> HeadConfig:
     return config
 
 
+def tiny_reiqa() -> ReiqaConfig:
+    data = ReiqaData(
+        authentic="scenes:24", batch_size=8, height=64, width=96, view_size=32, copies=3, types=(5, 8, 24),
+        augment_on="host", loader="threads",
+    )  # fmt: skip
+    model = ReiqaModel("resnet18", base_width=4, projection_dim=16, compute_dtype="float32", patches=1)
+    # 48 keys a step, which the queue's length is no multiple of, nor of four devices
+    config = ReiqaConfig(data=data, model=model, loss=ReiqaLoss(queue=131, momentum=0.9, block_size=50))
+    config.optim = OptimConfig(optimiser="adamw", learning_rate=0.001, schedule="constant", warmup_share=0.0)
+    return config
+
+
 def tiny_conviqt() -> ConviqtConfig:
     kept = {"pristine": "scenes:12", "authentic": "scenes:12", "height": 64, "width": 64, "made_frames": 5}
     config = ConviqtConfig(
@@ -86,6 +99,7 @@ TINY = {
     "contrique_head": tiny_head,
     "arniqa": tiny_arniqa,
     "conviqt": tiny_conviqt,
+    "reiqa": tiny_reiqa,
 }
 
 
@@ -186,7 +200,9 @@ def test_init_repeats_and_depends_on_the_seed(name):
     first, again, other = (recipe.init(config, seed) for seed in (1, 1, 2))
     same(first, again)
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True))
-    assert {leaf.dtype for leaf in jax.tree.leaves(first)} == {np.dtype("float32")}
+    for collection, tree in first.items():
+        counters = {np.dtype("int32")} if collection not in ("params", "batch_stats") else set()
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} <= {np.dtype("float32")} | counters
     assert jax.tree.structure(recipe.decays(config, first)) == jax.tree.structure(first["params"])
     kept = recipe.finished(config, first, recipe.constants(config))[1]
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (recipe.variable_shapes(config), kept)]

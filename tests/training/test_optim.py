@@ -156,6 +156,20 @@ def test_lars_scales_each_decayed_array_by_its_norms():
     np.testing.assert_allclose(updates["b"], -2.0 * np.asarray(gradients["b"]), rtol=1e-5)
 
 
+def test_lars_is_sgd_where_nothing_is_decayed():
+    """With a rate that changes: in both it comes behind the buffer."""
+    params = {"b": jnp.asarray(np.random.default_rng(0).standard_normal(5), jnp.float32)}
+    found = []
+    for name in ("lars", "sgd"):
+        rule, at = optimiser(OptimConfig(optimiser=name, learning_rate=0.3, warmup_share=0.0), 6, {"b": False}), params
+        state = rule.init(at)
+        for _ in range(5):
+            updates, state = rule.update({"b": jnp.sin(at["b"])}, state, at)
+            at = optax.apply_updates(at, updates)
+        found.append(at["b"])
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.fixture(scope="module")
 def names() -> dict[str, dict[str, bool]]:
     """Mask -> dotted parameter name of a ResNet-50 -> whether it is decayed."""

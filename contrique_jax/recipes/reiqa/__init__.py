@@ -1,0 +1,1 @@
+"""Re-IQA: `recipe` and what it is made of."""
