@@ -1,10 +1,10 @@
 """Re-IQA (arXiv 2304.00451) with its authors' settings: two ResNet-50s, trained apart by momentum contrast with 65,536 keys.
 
 Quality: 640 photographs a step (630 in the paper), each with 11 distorted copies and at both sizes: 15,360 pairs of crops, LARS
-and 40 epochs over photographs of every kind. About 260 TFLOP a step, 320 in micro-batches (--config.train.accumulation=8), as
-16 chips of 16 GB need. Content: MoCo-v2, 256 photographs a step, 200 epochs, 8 TFLOP a step. Features of both side by side have
-a SROCC of .914 on KonIQ-10k and of .872 on KADID-10k with a regularised regression: later papers' numbers; nobody has run these
-configs to their end.
+and 40 epochs over photographs of every kind. About 260 TFLOP a step. With --config.train.accumulation=8 it is 310, and fits 16
+chips of a v5e with 3.5 GB on each and 0.26 s a step at their peaks (`contrique-jax plan`, whose compiler takes long). Content:
+MoCo-v2, 256 photographs a step, 200 epochs, 8 TFLOP a step. Features of both side by side have a SROCC of .914 on KonIQ-10k and
+of .872 on KADID-10k with a regularised regression: later papers' numbers; nobody has run these configs to their end.
 
   python -m contrique_jax.main --config configs/reiqa.py --workdir runs/quality --config.data.authentic=PHOTOS
   python -m contrique_jax.main --config configs/reiqa.py:content --workdir runs/content --config.data.authentic=PHOTOS

@@ -24,6 +24,7 @@ from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.io.outputs import atomic_write, output_path
 from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
 from contrique_jax.planning.topology import Topology, open_topology
+from contrique_jax.recipes import recipe_of
 from contrique_jax.training.flags import parse_flags as training_flags
 from contrique_jax.training.mesh import Runtime
 
@@ -37,7 +38,7 @@ def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Co
     """What plan.json holds. Units: bytes, operations, seconds; null if it is not known."""
     parts = times(compiled, topology)
     seconds = step_seconds(parts) if parts else None
-    steps = math.ceil(2 * images / config.data.batch_size)
+    steps = math.ceil(len(recipe_of(config).roles) * images / config.data.batch_size)
     return {
         "topology": topology.name,
         "devices": runtime.devices,
