@@ -57,8 +57,8 @@ def test_direction_and_column_hold_for_the_other_csv_too(place, tmp_path):
     damage = run(place, tmp_path, "damage.csv", "--lower-is-better", "--cross", place / "other" / "damage.csv")
     named = ("--score-column", "quality", "--cross", place / "other" / "quality.csv")
     quality = run(place, tmp_path, "quality.csv", *named)
-    assert plain > 0.6 and damage["cross"][0]["srocc"] == pytest.approx(plain, abs=0.05)
-    assert quality["cross"][0]["srocc"] == pytest.approx(plain, abs=0.05)
+    assert plain > 0.6 and damage["cross"][0]["srocc"] == pytest.approx(plain, abs=0.1)
+    assert quality["cross"][0]["srocc"] == pytest.approx(plain, abs=0.1)
 
 
 def test_columns_are_taken_where_the_other_csv_has_them(place):
@@ -162,7 +162,7 @@ def test_the_images_column_is_named_for_all_csv_files_and_equal_files_are_one_gr
     table = place / "images" / "named.csv"
     write_csv(table, [["image_name", "MOS"], *[[row[0], row[header.index("mos")]] for row in rows], ["twin.png", "3"]])
     columns = ["--path-column", "image_name", "--score-column", "MOS"]
-    argv = ["--model", "random:resnet10", "--scores", str(table), *columns, "--cross", str(table)]
+    argv = ["--model", "random:resnet18", "--scores", str(table), *columns, "--cross", str(table)]
     images = read_images(flags := parse_flags(argv))
     assert images.groups[-1] == images.groups[0] and f"(line {len(rows) + 2})" in capsys.readouterr().err
     assert len(read_others(flags, images)[0]) == len(images)

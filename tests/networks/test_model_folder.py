@@ -17,7 +17,7 @@ from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, content_hash, load_model, save_model, to_flat
 from contrique_jax.training.load import load_any
 
-MODEL = ModelConfig("resnet10", base_width=4, projection_dim=8, compute_dtype="float32")
+MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_names_and_layouts_are_torch_s(folder: Path):
 
 def test_description_says_what_the_model_is(folder: Path):
     description = json.loads((folder / DESCRIPTION).read_text())
-    assert description["architecture"]["encoder"] == "resnet10"
+    assert description["architecture"]["encoder"] == "resnet18"
     assert description["provenance"] == {"steps": 10}
     assert description["format_version"] == 1 and description["licence"] and description["preprocessing"]
 
@@ -222,7 +222,7 @@ def test_a_folder_from_before_a_field_existed_has_its_default(folder: Path):
 
 
 def test_an_encoder_needs_no_projector(tmp_path: Path):
-    model = ModelConfig("resnet10", base_width=4, projection_dim=0, input_scaling="imagenet")
+    model = ModelConfig("resnet18", base_width=4, projection_dim=0, input_scaling="imagenet")
     save_model(tmp_path / "model", model, init_model(model, 1), provenance={})
     loaded, variables = load_model(tmp_path / "model")
     assert loaded == model and set(variables["params"]) == {"encoder"}

@@ -368,7 +368,9 @@ def test_constants_are_kept_as_a_hash(tmp_path, monkeypatch):
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
     claim_workdir(tmp_path, tiny("contrique"), {"authentic": 24})
-    with pytest.raises(UserError, match=r"another config's run \(recipe is 'toy' here and 'contrique' there\)"):
+    with pytest.raises(
+        UserError, match=r"another config's run \(config.json: recipe is 'toy' here and 'contrique' there\)"
+    ):
         claim_workdir(tmp_path, tiny("toy"), {"authentic": 24})
 
 
