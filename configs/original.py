@@ -1,4 +1,4 @@
-"""The paper's run in the original program's way, wherever a field can choose it; docs/contrique.md has the list.
+"""The paper's run in the original program's way, wherever a field can choose it; docs/fidelity.md has the list.
 
   python -m contrique_jax.main --config configs/original.py --workdir runs/original \
       --config.data.pristine=PHOTOS/clean --config.data.authentic=PHOTOS/mine

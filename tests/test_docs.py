@@ -95,6 +95,12 @@ def test_what_a_page_shows_runs(page, folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.name)
+def test_what_is_not_run_is_marked(page):
+    name = str(page.relative_to(ROOT))
+    assert name in PAGES or all(block.not_run for block in blocks(name))
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.name)
 def test_flags_that_pages_name_exist(page, verbs_flags):
     for block in blocks(str(page.relative_to(ROOT))):
         if block.kind == "python":
