@@ -6,23 +6,20 @@ one synthetic distortion are of one class; an authentic one is a class of its ow
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float16, Int
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.order import records
-from contrique_jax.data.pipeline import Sources, Tree, in_turn
-from contrique_jax.errors import UserError
+from contrique_jax.data.pipeline import Sources, Tree
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import encoder, gru
-from contrique_jax.networks.model_folder import content_hash
-from contrique_jax.networks.trunk import load_trunk, trunk_of
+from contrique_jax.networks.trunk import trunk_of
+from contrique_jax.recipes import on_trunk
 from contrique_jax.recipes.conviqt.classes import NUM_CLASSES
 from contrique_jax.recipes.conviqt.config import ConviqtConfig as Config
 from contrique_jax.recipes.conviqt.config import ConviqtModel
@@ -35,6 +32,8 @@ rows_together = 2
 gives = "features"
 takes_reference = False
 after_update = as_moved
+finish_row, finish = on_trunk.finish_row, on_trunk.finish
+constants, finished, check = on_trunk.constants, on_trunk.finished, on_trunk.check
 
 
 class Draws(NamedTuple):
@@ -95,14 +94,6 @@ def example_shapes(config: Config, sources: Sources | None = None) -> tuple[Rows
     return 2 * (Rows(vectors, jax.ShapeDtypeStruct((), np.int32)),)  # type: ignore[arg-type,return-value]
 
 
-def finish_row(config: Config, role: int, example: Rows) -> Rows:
-    return example
-
-
-def finish(config: Config, examples: tuple[Rows, ...]) -> Rows:
-    return Rows(*(in_turn(parts, jnp.stack) for parts in zip(*examples, strict=True)))
-
-
 def init(config: Config, seed: int) -> Variables:
     return gru.init(_widths(config.model), seed)
 
@@ -114,27 +105,7 @@ def variable_shapes(config: Config) -> Variables:
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """GRU and projector, of a model of the same widths on the same trunk."""
-    spec = config.train.init_from
-    if not isinstance(model, ConviqtModel):
-        raise UserError(
-            f"config.train.init_from={spec}: is no model of this recipe; give {spec} as config.model.trunk, or another."
-        )
-    trunk = content_hash(config.model.of_trunk, constants(config))
-    if model.trunk_hash != trunk:
-        raise UserError(
-            f"config.train.init_from={spec}: its trunk is {model.trunk_hash} and config.model.trunk={config.model.trunk} is "
-            f"{trunk}; name a model on the same trunk."
-        )
-    if _widths(model) != _widths(config.model):
-        raise UserError(
-            f"config.train.init_from={spec}: its widths are {_widths(model)}; take the same or draw new weights."
-        )
-    return {part: {key: theirs[part][key] for key in drawn[part]} for part in drawn}, "its GRU and its projector"
-
-
-def constants(config: Config) -> Tree:
-    """The trunk."""
-    return load_trunk(config.model)
+    return on_trunk.taken_over(config, drawn, model, theirs, ConviqtModel, _widths), "its GRU and its projector"
 
 
 def forward(
@@ -166,20 +137,6 @@ def decays(config: Config, variables: Variables) -> Tree:
     if config.optim.decay_mask == "no_norm":
         return gru.decays(_widths(config.model))
     return jax.tree.map(lambda leaf: True, variables["params"])
-
-
-def finished(config: Config, variables: Variables, constants: Tree) -> tuple[ConviqtModel, Variables]:
-    """Trunk, GRU and projector; the trunk's weights are named by their hash."""
-    model = dataclasses.replace(config.model, trunk_hash=content_hash(config.model.of_trunk, constants))
-    return model, {part: constants[part] | variables[part] for part in ("params", "batch_stats")}
-
-
-def check(model: ConviqtModel, variables: Variables) -> None:
-    found = content_hash(model.of_trunk, trunk_of(variables))
-    if found != model.trunk_hash:
-        raise UserError(
-            f"the trunk's weights are {found} and the GRU was trained on {model.trunk_hash}; copy the model again."
-        )
 
 
 def apply(
