@@ -3,7 +3,7 @@
 #   make test        runs the tests that need nothing else and take seconds
 #   make test-full   runs the others: slow ones, and those that need PyTorch, the compiler for TPUs (which are installed)
 #                    or the photographs in ../shared (if they are there)
-#   make docs        builds the site of docs/ in site/: open site/index.html
+#   make docs        builds the site of docs/ in site/: open site/index.html (its search needs a server: python -m http.server -d site)
 # Each makes a virtual environment of its own the first time.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
