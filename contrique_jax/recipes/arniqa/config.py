@@ -43,18 +43,6 @@ class ArniqaData(LoaderConfig):
 
 
 @dataclass
-class ArniqaLoss:
-    """NT-Xent of pairs."""
-
-    temperature: float = 0.1  # similarities are divided by this, > 0
-    block_size: int = 512  # rows and columns of the similarity matrix held at a time
-
-    def validate(self) -> None:
-        require(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "above 0")
-        require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
-
-
-@dataclass
 class ArniqaConfig(Config):
     """Everything that a run depends on; `model.patches` and `model.features` "stages" are CONTRIQUE's alone."""
 
@@ -63,7 +51,6 @@ class ArniqaConfig(Config):
 
     data: ArniqaData = field(default_factory=ArniqaData)  # type: ignore[assignment]
     model: ModelConfig = field(default_factory=lambda: ModelConfig(input_scaling="imagenet", patches=1))
-    loss: ArniqaLoss = field(default_factory=ArniqaLoss)  # type: ignore[assignment]
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
             learning_rate=1e-3, warmup_share=0.0, schedule="cosine_restarts", restart_steps=8750, restart_growth=2,

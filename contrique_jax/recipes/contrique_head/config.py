@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from contrique_jax.config import (
-    ENCODERS,
-    INPUT_SCALINGS,
     Config,
     DataConfig,
     ModelConfig,
@@ -13,6 +11,7 @@ from contrique_jax.config import (
     TrainConfig,
     require,
 )
+from contrique_jax.recipes.trunk_config import OnTrunk
 
 FEATURES = ("head", "stages", "stages+head")
 
@@ -35,15 +34,9 @@ class HeadData(DataConfig):
 
 
 @dataclass
-class HeadModel:
+class HeadModel(OnTrunk):
     """A frozen trunk and a head on the mean and deviation of its stages' last maps."""
 
-    # the network that stays as it is: an embedded model's name, a model folder, a run's workdir, or "random"
-    trunk: str = "lite0"
-    trunk_hash: str = ""  # of a finished model: which weights that were; a run leaves it empty
-    encoder: str = "efficientnet_lite0"  # of the trunk, as are base_width and input_scaling
-    base_width: int = 64
-    input_scaling: str = "centred"
     hidden_width: int = 1024
     head_width: int = 512  # the head's features of one size of an image
     projection_dim: int = 128
@@ -51,12 +44,7 @@ class HeadModel:
     features: str = "head"
 
     def validate(self) -> None:
-        require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
-        require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
-        require(
-            self.input_scaling in INPUT_SCALINGS, "model.input_scaling", self.input_scaling,
-            f"one of {', '.join(INPUT_SCALINGS)}",
-        )  # fmt: skip
+        super().validate()
         require(self.features in FEATURES, "model.features", self.features, f"one of {', '.join(FEATURES)}")
         for name in ("hidden_width", "head_width", "projection_dim"):
             require(getattr(self, name) >= 2, f"model.{name}", getattr(self, name), "at least 2")
@@ -64,10 +52,7 @@ class HeadModel:
     @property
     def of_trunk(self) -> ModelConfig:
         """The trunk as an encoder without a projector."""
-        return ModelConfig(
-            encoder=self.encoder, base_width=self.base_width, input_scaling=self.input_scaling, features="stages",
-            patches=1, projection_dim=0, compute_dtype="float32",
-        )  # fmt: skip
+        return self.encoder_giving("stages")
 
 
 @dataclass

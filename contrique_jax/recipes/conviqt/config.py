@@ -1,13 +1,10 @@
 """CONVIQT's config. Annotations are types and not strings: the flags read them."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from contrique_jax.config import (
-    ENCODERS,
     FEATURES,
-    INPUT_SCALINGS,
     Config,
     LoaderConfig,
     ModelConfig,
@@ -17,6 +14,7 @@ from contrique_jax.config import (
 )
 from contrique_jax.distort.bank import NUM_TYPES, TYPES
 from contrique_jax.recipes.conviqt.classes import TEMPORAL
+from contrique_jax.recipes.trunk_config import OnTrunk
 
 
 @dataclass
@@ -58,15 +56,9 @@ class ConviqtData(LoaderConfig):
 
 
 @dataclass
-class ConviqtModel:
+class ConviqtModel(OnTrunk):
     """A frozen trunk, a GRU over the vectors of its frames, and a projector."""
 
-    # the network that every frame goes through: an embedded model's name, a model folder, a run's workdir, or "random"
-    trunk: str = "lite0"
-    trunk_hash: str = ""  # of a finished model: which weights that were; a run leaves it empty
-    encoder: str = "efficientnet_lite0"  # of the trunk, as are base_width and input_scaling
-    base_width: int = 64
-    input_scaling: str = "centred"
     # of a frame: "pooled", the L2-normalised mean of the last map, as in the paper; "stages", means and deviations of all
     # stages, which are then standardised
     frame_features: str = "pooled"
@@ -75,12 +67,7 @@ class ConviqtModel:
     projection_dim: int = 128
 
     def validate(self) -> None:
-        require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
-        require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
-        require(
-            self.input_scaling in INPUT_SCALINGS, "model.input_scaling", self.input_scaling,
-            f"one of {', '.join(INPUT_SCALINGS)}",
-        )  # fmt: skip
+        super().validate()
         require(
             self.frame_features in FEATURES, "model.frame_features", self.frame_features,
             f"one of {', '.join(FEATURES)}",
@@ -101,22 +88,7 @@ class ConviqtModel:
     @property
     def of_trunk(self) -> ModelConfig:
         """The trunk as an encoder without a projector."""
-        return ModelConfig(
-            encoder=self.encoder, base_width=self.base_width, input_scaling=self.input_scaling,
-            features=self.frame_features, patches=1, projection_dim=0, compute_dtype="float32",
-        )  # fmt: skip
-
-
-@dataclass
-class ConviqtLoss:
-    """Multi-positive NT-Xent, one row a clip."""
-
-    temperature: float = 0.1  # similarities are divided by this, > 0
-    block_size: int = 512  # rows and columns of the similarity matrix held at a time
-
-    def validate(self) -> None:
-        require(0 < self.temperature < math.inf, "loss.temperature", self.temperature, "above 0")
-        require(self.block_size >= 1, "loss.block_size", self.block_size, "at least 1")
+        return self.encoder_giving(self.frame_features)
 
 
 @dataclass
@@ -128,7 +100,6 @@ class ConviqtConfig(Config):
 
     data: ConviqtData = field(default_factory=ConviqtData)  # type: ignore[assignment]
     model: ConviqtModel = field(default_factory=ConviqtModel)  # type: ignore[assignment]
-    loss: ConviqtLoss = field(default_factory=ConviqtLoss)  # type: ignore[assignment]
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(learning_rate=0.6, decay_mask="all"))
     train: TrainConfig = field(default_factory=TrainConfig)
 
