@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from contrique_jax.cli import VERBS
 from contrique_jax.convert.__main__ import SUBVERBS
 
@@ -32,6 +34,7 @@ sys.exit(pytest.main(["--collect-only", "--quiet", "-p", "no:cacheprovider", "te
 """
 
 
+@pytest.mark.slow  # `make test` in a bare environment is the same proof
 def test_every_test_module_imports_or_skips_without_optional_packages():
     done = subprocess.run([sys.executable, "-c", COLLECT], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -77,6 +77,7 @@ def test_commands_say_what_they_do(verb, capsys):
     assert "example" in capsys.readouterr().out.lower()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint(place, tmp_path):
     """config.json is this config's, the first steps' metrics stay, and the others come out as they did."""
     run = tmp_path / "run"

@@ -32,9 +32,14 @@ def nchw(images):
     "model",
     [
         ModelConfig("resnet18", base_width=16, projection_dim=8),
-        ModelConfig("resnet50", base_width=8, projection_dim=0, input_scaling="imagenet"),
+        pytest.param(
+            ModelConfig("resnet50", base_width=8, projection_dim=0, input_scaling="imagenet"), marks=pytest.mark.slow
+        ),
         ModelConfig("resnet18", base_width=8, projection_dim=0, features="stages"),
-        ModelConfig("efficientnet_lite0", projection_dim=0, input_scaling="centred", features="stages"),
+        pytest.param(
+            ModelConfig("efficientnet_lite0", projection_dim=0, input_scaling="centred", features="stages"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_features_at_two_sizes_and_batch_sizes(model, tmp_path, capsys):

@@ -74,6 +74,7 @@ def test_tfdata_and_threads_give_the_same_images(photographs):
         assert np.mean(difference > 1) < 0.01
 
 
+@pytest.mark.slow
 def test_rows_for_the_device_are_those_of_the_host(photographs):
     """The same (seed, step): what the device makes of the decoded rows is what the host makes of them. With the other
     loader: `test_contract.py`; every type, row by row: `test_host_views.py`."""

@@ -113,6 +113,7 @@ def test_flat_images_stay_flat(run, type):
         assert type in ADDING or len(np.unique(got)) == 1
 
 
+@pytest.mark.slow
 @each_type
 def test_vmap_is_a_loop(run, photo, image, type):
     images = np.stack([image, photo("astronaut", 75, 93) / 255]).astype(np.float32)

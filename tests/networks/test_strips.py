@@ -28,7 +28,7 @@ def compiled(variables, images, valid, elements, monkeypatch):
     "valid",
     [
         pytest.param(None, id="whole", marks=pytest.mark.slow),
-        pytest.param([[97, 131]], id="odd"),
+        pytest.param([[97, 131]], id="odd", marks=pytest.mark.slow),
         pytest.param([[64, 130]], id="even"),
     ],
 )

@@ -87,8 +87,7 @@ def test_float32_is_as_near_as_it_says(n, d, unit):
     assert (error < 4e-7 * (1 + largest / alphas))[largest / alphas < 1e6].all()
 
 
-@pytest.mark.parametrize("members", [1, 7])
-@pytest.mark.parametrize(("n", "d"), [(30, 70), (70, 30), (40, 40)])
+@pytest.mark.parametrize(("n", "d", "members"), [(30, 70, 7), (70, 30, 1), (40, 40, 7)])
 def test_left_out_is_fitting_again(n, d, members):
     x, y = problem(n, d)
     group = np.random.default_rng(3).permutation(np.arange(n) // members)

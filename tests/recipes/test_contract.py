@@ -37,6 +37,7 @@ from tests import tiny_config
 from tests.conftest import release_memory
 from tests.recipes import toy, toy_config
 
+COMPILING: list[Callable] = []
 SEED_OF_NOISE = 3
 STEPS = 12
 
@@ -103,7 +104,21 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module", params=[*RECIPES, "toy"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test for each recipe. What compiles whole programs is in `make test` for the first recipe and the toy, which has
+    all the state there can be, and in `make test-full` for the others."""
+    if "name" in metafunc.fixturenames:
+        late = set(RECIPES) - {"contrique"} if metafunc.function in COMPILING else set()
+        names = [pytest.param(name, marks=[pytest.mark.slow] * (name in late)) for name in (*RECIPES, "toy")]
+        metafunc.parametrize("name", names, indirect=True, scope="module")
+
+
+def compiling(test: Callable) -> Callable:
+    COMPILING.append(test)
+    return test
+
+
+@pytest.fixture(scope="module")
 def name(request) -> Iterator[str]:
     """A recipe, all of whose tests come together: what they compiled is released before the next one's."""
     with pytest.MonkeyPatch.context() as patch:
@@ -209,6 +224,7 @@ def test_init_repeats_and_depends_on_the_seed(name):
     assert shapes[0] == shapes[1]
 
 
+@compiling
 def test_batches_have_the_shapes_that_plan_is_told(name):
     for where in ("host", "device"):
         config = tiny(name)
@@ -218,6 +234,7 @@ def test_batches_have_the_shapes_that_plan_is_told(name):
         assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch) == said
 
 
+@compiling
 def test_the_device_finishes_what_the_host_does(name):
     config = tiny(name)
     host, examples = (batches_of(name, where)[2] for where in ("host", "device"))
@@ -234,6 +251,7 @@ def test_the_device_finishes_what_the_host_does(name):
     jax.tree.map(close, device, host)
 
 
+@compiling
 def test_the_loss_falls_and_all_moves_that_should(name):
     config = tiny(name)
     losses, state = after(config, [batches_of(name)[0]] * STEPS)
@@ -247,6 +265,7 @@ def test_the_loss_falls_and_all_moves_that_should(name):
     same(state.constants, recipe_of(config).constants(config))
 
 
+@compiling
 def test_devices_and_micro_batches_change_nothing_but_rounding(name):
     config, batches = tiny(name), batches_of(name)
     losses, state = after(config, batches)
@@ -296,6 +315,7 @@ def fails() -> None:
     raise KeyboardInterrupt
 
 
+@compiling
 def test_a_resumed_run_is_bit_equal(name, uninterrupted, tmp_path, monkeypatch):
     """From the last checkpoint, with the steps since then again; and when it has ended, there is nothing to do."""
     config, pipeline, (before, whole) = tiny(name), pipeline_for(name), uninterrupted(name)
@@ -329,6 +349,7 @@ def test_sigterm_saves_where_the_run_stands(uninterrupted, tmp_path, monkeypatch
     assert losses_of(tmp_path) == losses_of(before)
 
 
+@compiling
 def test_plan_compiles_it(name):
     config = tiny(name)
     topology = open_topology("cpu:4")

@@ -97,6 +97,7 @@ def test_a_trunk_that_does_not_fit_is_one_sentence(config, tmp_path):
         recipe.constants(config)
 
 
+@pytest.mark.slow
 def test_a_finished_model_is_whole_and_knows_its_trunk(config, tmp_path):
     """Trunk and head in one folder, with the trunk's hash; a folder of other weights is refused."""
     image, widths = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8), {}
