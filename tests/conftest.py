@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.gcs_server import Server
 
 # A file goes to one worker whole: begun last, these would keep one at work alone.
-LONGEST = ("test_contract.py", "test_train.py", "test_hosts.py", "test_quality_map.py", "test_report.py")
+LONGEST = ("test_contract.py", "test_train.py", "test_hosts.py", "test_quality_map.py", "test_docs.py")
 PEAKS = pytest.StashKey[dict[str, str]]()  # process -> its peak of resident memory, for the summary
 
 

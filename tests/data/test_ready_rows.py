@@ -76,6 +76,7 @@ def test_every_row_has_its_class_and_the_pixels_of_its_image(folder):
     assert {(True, 1, True), (True, 2, True), (True, 1, False), (True, 2, False)} <= compared
 
 
+@pytest.mark.slow
 def test_tfdata_and_threads_give_the_same_images(folder):
     pytest.importorskip("tensorflow")
     for a, b in zip(*(pipeline(folder, loader=loader).batches(2, 5) for loader in ("threads", "tfdata")), strict=True):

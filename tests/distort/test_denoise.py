@@ -35,6 +35,7 @@ def test_takes_the_noise_out(run, photo, level, variance):
         assert psnr(source, run(15, level, source, level), data_range=1) >= before + 5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level, variance", list(enumerate(VARIANCES, 1)))
 def test_is_no_worse_than_wavelets(run, photo, level, variance):
     pytest.importorskip("pywt")

@@ -61,6 +61,7 @@ def made(tmp_path_factory):
     return pages, json.loads((folder / "r.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_needs_nothing_else(made):
     page = made[0][0]
     reader = Reader()
@@ -73,6 +74,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(made):
     assert "prefers-color-scheme: dark" in page and "nan" not in " ".join(reader.words).lower().split()
 
 
+@pytest.mark.slow
 def test_it_says_what_was_measured(made):
     (page, _), found = made
     assert f"SROCC {found['srocc']:.3f}" in page
@@ -86,6 +88,7 @@ def test_it_says_what_was_measured(made):
         assert f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]" in page
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_gives_the_same_page(made):
     first, second = (page.replace("b.html", "a.html") for page in made[0])
     assert first == second

@@ -70,6 +70,7 @@ def test_its_features_are_its_members_side_by_side(place):
     assert "content: resnet18 + quality: resnet18" in repr(both)
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_and_scores_with_its_probe(place, capsys):
     flags = [
         "--scores",

@@ -107,7 +107,7 @@ def test_devices_exchange_gradients_once_a_step():
     assert size <= sum(one.bytes for one in exchanges) <= 1.2 * size
 
 
-@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("parts", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_without_batch_statistics_micro_batches_change_nothing(parts):
     views, classes = noise()
     labels = np.tile(np.repeat(classes, 4), 2)
