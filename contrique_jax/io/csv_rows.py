@@ -41,6 +41,7 @@ _SIGNATURES = {
     b"\x1f\x8b": "it is compressed; unpack it first",
     b"{": "it is JSON; give a csv, which `contrique-jax score --out F.csv` writes too",
 }
+_BYTES = re.compile("[\udc80-\udcff]")  # as Python keeps those of file names that are no UTF-8
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _EXCEL_HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
@@ -215,10 +216,22 @@ def _parsed(
         try:
             for row in reader:
                 if row and (row[0].strip() or any(map(str.strip, row))):
+                    if _BYTES.search("".join(row)):
+                        _check_names(path, field, before + reader.line_num, row)
                     yield before + reader.line_num, row
         except csv.Error as error:
             line = before + reader.line_num
             raise UserError(f"{field}: {path} cannot be read as a csv file (line {line}: {error}).") from error
+
+
+def _check_names(path: Path | str, field: str, line: int, row: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 are the name of a file that has such a one, or else the table is in another encoding."""
+    for cell in row:
+        if _BYTES.search(cell) and not any(is_file(folder, cell.strip()) for folder in (Path(path).parent, Path())):
+            raise UserError(
+                f"{field}: {path} cannot be read as a csv file in UTF-8 "
+                f"(line {line}: {cell.strip()!r} is in another encoding; save it as CSV UTF-8)."
+            )
 
 
 @contextmanager
@@ -236,12 +249,12 @@ def _opened(path: Path | str, field: str) -> TextIO:
     if not buckets.is_address(path):
         file = open_regular(path)
         signature = file.peek(4)[:4]
-        stream: TextIO = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        stream: TextIO = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     else:
         data = buckets.read(str(path))
         if data is None:
             raise FileNotFoundError(path)
-        signature, stream = data[:4], io.StringIO(data.decode("utf-8-sig"), newline="")
+        signature, stream = data[:4], io.StringIO(data.decode("utf-8-sig", errors="surrogateescape"), newline="")
     for start, sentence in _SIGNATURES.items():
         if signature.startswith(start):
             stream.close()

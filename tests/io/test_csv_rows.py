@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ def test_lines_are_counted_through_comments_and_cells_of_several_lines(tmp_path)
     [
         ('path,mos,note\na,1,"x\nb,2,y\n', "line 3: unexpected end of data"),
         ('path,mos\n"a"b,1\n', "line 2: ',' expected"),
-        (b"path,mos\n\xe4,1\n", "byte 0xe4 .*save it as CSV UTF-8"),
+        (b"path,mos\n\xe4,1\n", "line 2: .*another encoding; save it as CSV UTF-8"),
         ("path,mos\n".encode("utf-16"), "it is in UTF-16; save it as CSV UTF-8"),
         ("path,mos\n".encode("utf-16-le"), "it is no text in UTF-8; save it as CSV UTF-8"),
         ('{"header": {}}\n', "it is JSON; give a csv"),
@@ -58,6 +60,14 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, data, says):
     with pytest.raises(UserError, match=says) as caught:
         read(tmp_path, data)
     assert str(tmp_path / "t.csv") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names of a Mac are UTF-8")
+def test_a_name_that_is_no_utf8_is_read_if_a_file_has_it(tmp_path):
+    """As our own tables have it; another encoding's letters would name no file."""
+    name = os.fsdecode(b"n\xe4.png")
+    (tmp_path / name).touch()
+    assert read(tmp_path, b"path,mos\nn\xe4.png,1\n") == [(2, [name, "1"])]
 
 
 def test_the_images_of_a_table(tmp_path, capsys, monkeypatch):
