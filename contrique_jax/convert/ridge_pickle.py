@@ -1,8 +1,7 @@
 """Reads a pickled scikit-learn Ridge without running anything that the pickle names.
 
-A pickle is a program that may call whatever it names. Here a name leads to one of the few stand-ins below or to a
-refusal: not even NumPy's own functions are called, because a crafted dtype makes them read wild pointers. Files of
-`pickle.dump` and, uncompressed, of `joblib.dump` (arrays lie as plain bytes between the opcodes) are read.
+Not even NumPy's own functions are called, because a crafted dtype makes them read wild pointers. Files of `pickle.dump`
+and, uncompressed, of `joblib.dump` (arrays lie as plain bytes between the opcodes) are read.
 """
 
 from __future__ import annotations
@@ -10,52 +9,27 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import struct
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
+from contrique_jax.convert.plain_pickle import Reader, StandIn
 from contrique_jax.errors import UserError
 from contrique_jax.io.regular import open_regular
 
 _MOST_BYTES = 1 << 26  # of a file
-_OPCODES = b"".join(
-    (
-        *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.MEMOIZE),
-        *(
-            pickle.BINPUT,
-            pickle.LONG_BINPUT,
-            pickle.BINGET,
-            pickle.LONG_BINGET,
-            pickle.BUILD,
-            pickle.REDUCE,
-            pickle.NEWOBJ,
-        ),
-        *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_DICT),
-        *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
-        *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
-        *(pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINBYTES8),
-    )
-)
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
-class _StandIn:
-    """An object that a pickle may make. BUILD on the class itself fails, so that no pickle can change a stand-in."""
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError(f"{type(self).__name__} with a state")
-
-
-class _Ridge(_StandIn):
+class _Ridge(StandIn):
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
             raise pickle.UnpicklingError("a Ridge without attributes")
         self.attributes = state
 
 
-class _Bytes(_StandIn):
+class _Bytes(StandIn):
     """`_codecs.encode`, by which protocol 2 writes bytes."""
 
     def __new__(cls, text: str, encoding: str) -> Any:
@@ -64,7 +38,7 @@ class _Bytes(_StandIn):
         return text.encode("latin1")
 
 
-class _Dtype(_StandIn):
+class _Dtype(StandIn):
     """`numpy.dtype`: a code, and the byte order that follows as state."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True):
@@ -80,7 +54,7 @@ class _Dtype(_StandIn):
         return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
-class _Array(_StandIn):
+class _Array(StandIn):
     """Anything that becomes a NumPy array or number; decoded only when it is asked for."""
 
     shape: tuple[int, ...]
@@ -126,76 +100,29 @@ class _FromBuffer(_Array):
         self.shape, self.dtype, self.column_major, self.data = shape, dtype, order == "F", data
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """The interpreter in Python, because it reads no byte ahead: joblib's arrays follow their description directly.
+def _reader(stream: io.BytesIO) -> Reader:
+    class JoblibArray(_Array):
+        """`NumpyArrayWrapper`: described by its state, its bytes are the next of the file, after some padding."""
 
-    It knows the opcodes that such files use, and no other: BYTEARRAY8 takes memory before there are bytes, and the hash of
-    tuples in tuples, which a set or another key than text asks for, may never end.
-    """
+        def __setstate__(self, state: Any) -> None:
+            self.shape, self.dtype = state["shape"], state["dtype"]
+            self.column_major = state["order"] == "F"
+            if state.get("numpy_array_alignment_bytes") is not None:
+                stream.read(stream.read(1)[0])
+            self.data = stream.read(self.size() * self.dtype.numpy().itemsize)
 
-    read: Any  # these are the interpreter's
-    append: Any
-    pop_mark: Any
-    stack: list[Any]
-    dispatch: ClassVar[dict[int, Any]] = {code: pickle._Unpickler.dispatch[code] for code in _OPCODES}  # type: ignore
-
-    def __init__(self, stream: io.BytesIO):
-        super().__init__(stream)
-        self.size = stream.getbuffer().nbytes
-
-        class JoblibArray(_Array):
-            """`NumpyArrayWrapper`: described by its state, its bytes are the next of the file, after some padding."""
-
-            def __setstate__(self, state: Any) -> None:
-                self.shape, self.dtype = state["shape"], state["dtype"]
-                self.column_major = state["order"] == "F"
-                if state.get("numpy_array_alignment_bytes") is not None:
-                    stream.read(stream.read(1)[0])
-                self.data = stream.read(self.size() * self.dtype.numpy().itemsize)
-
-        arrays = {"_reconstruct": _Reconstructed, "scalar": _Scalar, "_frombuffer": _FromBuffer}
-        self.known: dict[tuple[str, str], type] = {
-            ("sklearn.linear_model._ridge", "Ridge"): _Ridge,
-            ("_codecs", "encode"): _Bytes,
-            ("numpy", "dtype"): _Dtype,
-            ("numpy", "ndarray"): _StandIn,
-            ("joblib.numpy_pickle", "NumpyArrayWrapper"): JoblibArray,
-        }
-        for core in ("numpy.core", "numpy._core"):  # before NumPy 2 and since
-            for module in ("multiarray", "numeric"):
-                self.known |= {(f"{core}.{module}", name): kind for name, kind in arrays.items()}
-
-    def find_class(self, module: str, name: str) -> type:
-        try:
-            return self.known[module, name]
-        except KeyError:
-            named = " ".join(f"{module}.{name}".split())
-            raise UserError(f"it names {named}, which a Ridge does not need") from None
-
-    def load_bytearray8(self) -> None:
-        (size,) = struct.unpack("<Q", self.read(8))
-        if size > self.size:
-            raise pickle.UnpicklingError("more bytes than the file has")
-        self.append(bytearray(self.read(size)))
-
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
-
-    def load_setitem(self) -> None:
-        value, name = self.stack.pop(), self.stack.pop()
-        self._set([name, value])
-
-    dispatch[pickle.SETITEM[0]] = load_setitem
-
-    def load_setitems(self) -> None:
-        self._set(self.pop_mark())
-
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-
-    def _set(self, items: list[Any]) -> None:
-        held = self.stack[-1]
-        if type(held) is not dict or not all(type(name) is str for name in items[::2]):
-            raise pickle.UnpicklingError("a dict whose keys are not text")
-        held.update(zip(items[::2], items[1::2], strict=True))
+    arrays = {"_reconstruct": _Reconstructed, "scalar": _Scalar, "_frombuffer": _FromBuffer}
+    known: dict[tuple[str, str], type] = {
+        ("sklearn.linear_model._ridge", "Ridge"): _Ridge,
+        ("_codecs", "encode"): _Bytes,
+        ("numpy", "dtype"): _Dtype,
+        ("numpy", "ndarray"): StandIn,
+        ("joblib.numpy_pickle", "NumpyArrayWrapper"): JoblibArray,
+    }
+    for core in ("numpy.core", "numpy._core"):  # before NumPy 2 and since
+        for module in ("multiarray", "numeric"):
+            known |= {(f"{core}.{module}", name): kind for name, kind in arrays.items()}
+    return Reader(stream, known, "a Ridge")
 
 
 def read_ridge(path: Path) -> dict[str, Any]:
@@ -217,7 +144,7 @@ def read_ridge(path: Path) -> dict[str, Any]:
             f"{path}: not a pickle of protocol 2 or later; a compressed one must be written again without compression."
         )
     try:
-        ridge = _Reader(io.BytesIO(data)).load()
+        ridge = _reader(io.BytesIO(data)).load()
     except UserError as error:
         raise UserError(f"{path}: {error}; nothing was run, give a Ridge that scikit-learn wrote.") from None
     except Exception as error:  # damaged pickles fail in nearly any way

@@ -51,6 +51,11 @@ def probe_from_sklearn_arguments(parser: argparse.ArgumentParser) -> None:
         "live.npz --low 0 --high 100 --higher-is-better no"
     )
     parser.add_argument("ridge", metavar="X.save", help="pickle (protocol 2 to 5), .json or .skops")
+    probe_arguments(parser)
+
+
+def probe_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a regressor of another program does not tell about the probe that is made of it."""
     parser.add_argument("out", metavar="OUT.npz")
     parser.add_argument("--low", type=float, help="lowest score of the data set it was fitted on")
     parser.add_argument("--high", type=float, help="highest score of that data set")
@@ -70,7 +75,12 @@ def probe_from_sklearn(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no Ridge, and if neither file nor flags tell range and direction."""
     out = output_path("OUT", args.out, (".npz",))
     path = Path(args.ridge).expanduser()
-    ridge = read(path)
+    save_probe(args, out, path, read(path))
+
+
+def save_probe(args: argparse.Namespace, out: Path, path: Path, ridge: StoredRidge) -> None:
+    """The Ridge that was read from `path` as a probe, with what its file tells and the flags. Raises UserError if neither
+    tells range and direction."""
     flags = {
         "score_low": args.low,
         "score_high": args.high,
@@ -84,7 +94,7 @@ def probe_from_sklearn(args: argparse.Namespace) -> None:
     asked = {"score_low": "--low", "score_high": "--high", "higher_is_better": "--higher-is-better yes|no"}
     missing = [flag for name, flag in asked.items() if name not in known]
     if missing:
-        raise UserError(f"{path}: a Ridge does not say which scores it predicts; give {' and '.join(missing)}.")
+        raise UserError(f"{path}: it does not say which scores it predicts; give {' and '.join(missing)}.")
     low, high = known["score_low"], known["score_high"]
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(f"--low {low:g} --high {high:g}: give two numbers, the lower one first.")

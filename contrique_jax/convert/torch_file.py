@@ -103,7 +103,10 @@ def _load(path: Path) -> Any:
         ) from error
     except Exception as error:  # whatever a broken file makes torch stumble over
         if "TorchScript" in str(error):
-            raise UserError(f"{path}: a TorchScript program, not a state dict; save model.state_dict().") from error
+            raise UserError(
+                f"{path}: a TorchScript program, not a state dict; save model.state_dict() (ARNIQA's regressors: "
+                "`contrique-jax convert probe-from-torch`)."
+            ) from error
         raise UserError(f"{path}: cut off or not a PyTorch checkpoint; copy it again.") from error
 
 

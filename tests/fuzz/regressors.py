@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 
 from contrique_jax.convert import sklearn_probe
 from contrique_jax.convert.ridge_pickle import read_ridge
+from contrique_jax.convert.script_regressor import read_script
 from contrique_jax.errors import printable
 from contrique_jax.io.json_files import read_json
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
@@ -95,3 +96,12 @@ def regressor_of_skops(folder: Path) -> Reader:
     sklearn_probe.write_skops(_probe(), folder / "r.skops")
     whole = (folder / "r.skops").read_bytes()
     return Reader(folder / "r.skops", changed_zip(whole), sklearn_probe.read, 500)
+
+
+def scripted_regressor(folder: Path) -> Reader:
+    def read(path: Path) -> None:
+        found = read_script(path)
+        assert found["coef_"].dtype == np.float64 and found["coef_"].ndim == 1
+
+    whole = (Path(__file__).parents[1] / "convert" / "regressor_live.pth").read_bytes()
+    return Reader(folder / "r.pth", changed_zip(whole), read)

@@ -33,7 +33,15 @@ READERS = {  # functions of a module beside this one, imported when it is their 
         "matlab",
         "splits",
     ),
-    "regressors": ("probe", "why", "faults", "pickled_regressor", "regressor_as_json", "regressor_of_skops"),
+    "regressors": (
+        "probe",
+        "why",
+        "faults",
+        "pickled_regressor",
+        "regressor_as_json",
+        "regressor_of_skops",
+        "scripted_regressor",
+    ),
     "models": ("description", "config_of_a_run", "weights", "checkpoint", "pytorch"),
 }
 
