@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from contrique_jax.errors import UserError
-from contrique_jax.evaluation.correlation import correlate, fit_logistic, krocc, rmse, srocc
+from contrique_jax.evaluation.correlation import correlate, fit_logistic, krocc, srocc
 from contrique_jax.probe.ridge import rows_by_group
 
 Values = Float[np.ndarray, " n"]
@@ -104,14 +104,11 @@ def bootstrap_medians(
         fitted = (
             fit_logistic(predicted, scores[test], logistic_parameters)[0] if defined else np.full(len(test), np.nan)
         )
-        sides.append((np.asarray(predicted, np.float64), fitted, scores[test], test))
+        sides.append((_Side(np.asarray(predicted, np.float64), fitted, scores[test]), test))
 
     def statistic(rows: Rows) -> Values:
         times = np.bincount(tested[rows], minlength=len(scores))
-        values = []
-        for predicted, fitted, wanted, test in sides:
-            chosen = np.repeat(np.arange(len(test)), times[test])
-            values.append(_ranks_line_error(predicted[chosen], fitted[chosen], wanted[chosen]))
+        values = [side.ranks_line_error(times[test]) for side, test in sides]
         kept = [column[~np.isnan(column)] for column in np.array(values).T]
         return np.array([np.median(column) if len(column) else np.nan for column in kept])
 
@@ -120,16 +117,38 @@ def bootstrap_medians(
     return dict(zip(OF_MEDIANS, found, strict=True))
 
 
-def _ranks_line_error(predicted: Values, fitted: Values, scores: Values) -> tuple[float, float, float]:
-    """SROCC of the predictions, PLCC and RMSE of what the logistic makes of them."""
-    if len(scores) < 3 or np.isnan(fitted).any():
-        return np.nan, np.nan, np.nan
-    if np.ptp(predicted) == 0 or np.ptp(fitted) == 0 or np.ptp(scores) == 0:
-        return np.nan, np.nan, rmse(fitted, scores)
-    turned = fitted[np.argmax(predicted)] < fitted[np.argmin(predicted)]  # the sign is that of the predictions
-    line = (-1 if turned else 1) * np.corrcoef(fitted, scores)[0, 1]
-    ranks = np.corrcoef(stats.rankdata(predicted), stats.rankdata(scores))[0, 1]
-    return float(ranks), float(line), rmse(fitted, scores)
+class _Side:
+    """A test side, sorted once: a resample is how many times each of its images was drawn."""
+
+    def __init__(self, predicted: Values, fitted: Values, scores: Values):
+        self.predicted, self.fitted, self.scores = predicted, fitted, scores
+        self.places = [np.unique(values, return_inverse=True)[1] for values in (predicted, scores)]
+        self.defined = not np.isnan(fitted).any()
+
+    def ranks_line_error(self, times: Rows) -> tuple[float, float, float]:
+        """SROCC of the predictions, PLCC and RMSE of what the logistic makes of them, each image so many times."""
+        drawn, count = np.flatnonzero(times), int(times.sum())
+        if count < 3 or not self.defined:
+            return np.nan, np.nan, np.nan
+        times = times[drawn]
+        predicted, fitted, scores = (values[drawn] for values in (self.predicted, self.fitted, self.scores))
+        error = float(np.sqrt(times @ (fitted - scores) ** 2 / count))
+        if np.ptp(predicted) == 0 or np.ptp(fitted) == 0 or np.ptp(scores) == 0:
+            return np.nan, np.nan, error
+        turned = fitted[np.argmax(predicted)] < fitted[np.argmin(predicted)]  # the sign is that of the predictions
+        line = (-1 if turned else 1) * _pearson(fitted, scores, times)
+        ranks = []
+        for places in self.places:
+            equal = np.bincount(places[drawn], times)
+            ranks.append((np.cumsum(equal) - equal / 2)[places[drawn]])  # of equal ones the middle
+        return _pearson(*ranks, times), line, error
+
+
+def _pearson(x: Values, y: Values, times: Rows) -> float:
+    """The correlation, each pair so many times."""
+    count = times.sum()
+    x, y = x - times @ x / count, y - times @ y / count
+    return float(times @ (x * y) / np.sqrt((times @ x**2) * (times @ y**2)))
 
 
 def bootstrap_difference(
