@@ -141,7 +141,7 @@ class _Side:
         for places in self.places:
             equal = np.bincount(places[drawn], times)
             ranks.append((np.cumsum(equal) - equal / 2)[places[drawn]])  # of equal ones the middle
-        return _pearson(*ranks, times), line, error
+        return _pearson(ranks[0], ranks[1], times), line, error
 
 
 def _pearson(x: Values, y: Values, times: Rows) -> float:
