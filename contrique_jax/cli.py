@@ -16,6 +16,7 @@ VERBS = {
     "features": ("features", "two-scale features of images -> F.npz"),
     "evaluate": ("evaluate", "how well a ridge on the features predicts opinion scores; saves the probe"),
     "score": ("score", "quality scores of files and folders"),
+    "bulk": ("bulk", "scores of a million images, in shards, on all cores or on a cluster (Apache Beam)"),
     "serve": ("serve", "a page to drop images on for their scores, and the same as JSON"),
     "models": ("models", "the models inside this package: size, what they were measured on, licences"),
     "gallery": ("gallery", "one image under every distortion at every level, on a sheet"),

@@ -17,6 +17,7 @@ ROOMS = [
     "doors",  # modules on top: what one types
     "convert",
     "serving",
+    "shards",
     "evaluation",
     "planning",
     "inference",
@@ -44,6 +45,8 @@ HEAVY = {
     "starlette": "serving",
     "uvicorn": "serving",
     "prometheus_client": "serving",
+    "apache_beam": "shards",
+    "pyarrow": "shards",
 }
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 

@@ -91,14 +91,18 @@ def decode(data: bytes, *, name: str, max_pixels: int = 200_000_000) -> RGB:
 
 def read(path: Path, max_pixels: int = 200_000_000) -> RGB:
     """`decode` of a file. Raises BrokenImage if it cannot be read too."""
+    return decode(file_bytes(path), name=str(path), max_pixels=max_pixels)
+
+
+def file_bytes(path: Path) -> bytes:
+    """What a file holds. Raises BrokenImage if it cannot be read."""
     try:
-        data = read_bytes(path)
+        return read_bytes(path)
     except FileNotFoundError as error:
         raise BrokenImage(str(path), "the file does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         why = getattr(error, "strerror", None) or error
         raise BrokenImage(str(path), f"the file cannot be read ({why})") from error
-    return decode(data, name=str(path), max_pixels=max_pixels)
 
 
 def _open(data: bytes) -> Image.Image | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,18 @@ def read_image(path: Path, max_megapixels: float, shorter_side: int | None = Non
     """The file's image, brought to `shorter_side` as its data set asks, then scaled down (bicubic) to `max_megapixels`
     if it has more (`limited_size`), and whether that was so. Raises BrokenImage for a file that cannot be read.
     """
+    return read_fitted(str(path), lambda: read(path), max_megapixels, shorter_side)
+
+
+def read_fitted(
+    name: str, image: Callable[[], RGB], max_megapixels: float, shorter_side: int | None = None
+) -> tuple[RGB, bool]:
+    """The same of what `image` gives, which messages call `name`."""
     try:
-        image = read(path)
+        found = image()
     except MemoryError as error:
-        raise BrokenImage(str(path), "too large for this machine's memory") from error
-    return fitted(image, max_megapixels, shorter_side)
+        raise BrokenImage(name, "too large for this machine's memory") from error
+    return fitted(found, max_megapixels, shorter_side)
 
 
 def fitted(image: RGB, max_megapixels: float, shorter_side: int | None = None) -> tuple[RGB, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.augment.half import half_scale
 from contrique_jax.config import ModelConfig
-from contrique_jax.data.sizes import half_size, promised_size, read_image, to_shorter_side
+from contrique_jax.data.decode import read
+from contrique_jax.data.sizes import half_size, promised_size, read_fitted, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.clip_features import SECONDS_BETWEEN, clip_features, images_and_clips
 from contrique_jax.inference.file_features import FileFeatures, gather
@@ -148,12 +149,19 @@ class Extractor:
         return rows
 
     def _images(self, paths: Iterable[Path]) -> Iterator[FileFeatures]:
-        """Files are decoded in threads while the network is at work on earlier ones."""
+        looked_at = paths if isinstance(paths, Sequence) else ()
+        yield from self.stream_read(((path, functools.partial(read, path)) for path in paths), looked_at)
+
+    def stream_read(
+        self, images: Iterable[tuple[Path, Callable[[], RGB]]], looked_at: Sequence[Path] = ()
+    ) -> Iterator[FileFeatures]:
+        """As `stream`, of images that functions read, in threads while the network is at work on earlier ones; a function
+        raises BrokenImage if there is none. `looked_at`: files whose headers tell the sizes beforehand, if there are any."""
         pool = ThreadPoolExecutor(self._workers)
         try:
-            if isinstance(paths, Sequence):
-                self._prepare(paths, pool)
-            yield from self._through(ahead(pool, self._load, paths, 2 * self._workers))
+            if looked_at:
+                self._prepare(looked_at, pool)
+            yield from self._through(ahead(pool, self._load, images, 2 * self._workers))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # a read may never end
 
@@ -198,9 +206,10 @@ class Extractor:
         """The image at each size of which there are features."""
         return image, half_size(image)
 
-    def _load(self, path: Path) -> tuple[FileFeatures, tuple[RGB, ...] | None]:
+    def _load(self, given: tuple[Path, Callable[[], RGB]]) -> tuple[FileFeatures, tuple[RGB, ...] | None]:
+        path, read_it = given
         try:
-            image, reduced = read_image(path, self.max_megapixels, self.shorter_side)
+            image, reduced = read_fitted(str(path), read_it, self.max_megapixels, self.shorter_side)
             return FileFeatures(path, None, reduced=reduced), self._scaled(image)
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error), None

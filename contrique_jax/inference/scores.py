@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.io.outputs import atomic_write
 from contrique_jax.probe import FULL_REFERENCE, Probe
 from contrique_jax.probe.faults import Faults
+from contrique_jax.probe.spread import INSIDE
 from contrique_jax.probe.why import NONE, Why
 
 SHOWN = 3  # images at each end of the summary
@@ -117,7 +118,29 @@ def _judged(probe: Probe, item: FileFeatures, reference: Float[np.ndarray, " d"]
     return Score(item.path, float(scale.scores(raw)), shown, None, item.reduced, raw)
 
 
-def check_fit(extractor: Extractor, probe: Probe, with_reference: bool) -> None:
+def range_of(probe: Probe, scale: Scale | None) -> tuple[float, float]:
+    """The least and the largest of the scores that are shown."""
+    return (0.0, 100.0) if scale else (probe.score_low, probe.score_high)
+
+
+def interval(score: Score, probe: Probe, scale: Scale | None) -> tuple[float, float] | None:
+    """The ends of a score's 90 % interval, within its range; None if the probe knows no deviation."""
+    if score.score is None or score.deviation is None:
+        return None
+    low, high = range_of(probe, scale)
+    ends = (score.score - INSIDE * score.deviation, score.score + INSIDE * score.deviation)
+    return min(max(ends[0], low), high), min(max(ends[1], low), high)
+
+
+class Fitting(Protocol):
+    """What a probe must belong to."""
+
+    model_hash: str
+    width: int
+    shorter_side: int | None
+
+
+def check_fit(extractor: Fitting, probe: Probe, with_reference: bool) -> None:
     """Raises UserError if the probe is for another model, needs a reference or has no use for one."""
     probe.check_model(extractor.model_hash, extractor.width)
     if probe.shorter_side != extractor.shorter_side:

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from contrique_jax.errors import UserError
 
 if TYPE_CHECKING:
     from etils import epath
 
+READ_AHEAD = 8 << 20  # bytes of an object that is read piece by piece
 _ADDRESS = re.compile(
     r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\x00-\x1f/*?#\[\]]+)*"
 )  # the bucket's name by Google's rules
@@ -89,6 +90,15 @@ def read(address: str) -> bytes | None:
     """An object's bytes, None if there is none. Raises UserError if it cannot be read."""
     with one_sentence(address), suppress(FileNotFoundError):
         return bytes(_gcs().cat_file(address))
+    return None
+
+
+def open_object(address: str) -> BinaryIO | None:
+    """An object to be read from its start in bounded memory, None if there is none. Raises UserError if it cannot be
+    opened; reads may raise anything (`one_sentence`)."""
+    with one_sentence(address), suppress(FileNotFoundError):
+        stream: BinaryIO = _gcs().open(address, "rb", cache_type="readahead", block_size=READ_AHEAD)
+        return stream
     return None
 
 

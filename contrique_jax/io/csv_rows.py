@@ -160,8 +160,17 @@ def csv_rows(path: Path | str, field: str) -> Iterator[tuple[int, list[str]]]:
 def table_paths(
     path: Path | str, field: str, path_column: str | None = None, flag: str = "--path-column"
 ) -> list[Path]:
-    """The images that a csv lists, whether or not they are there, in its order: those of its column `path`, or of the one
-    that `flag` names; relative names start where `beside` says.
+    """The images that a csv lists, whether or not they are there: `table_names`, of which relative ones start where `beside`
+    says. Raises UserError as that does."""
+    names = table_names(path, field, path_column, flag)
+    folder = beside(path, names)
+    return [located(folder, name) for name in names]
+
+
+def table_names(
+    path: Path | str, field: str, path_column: str | None = None, flag: str = "--path-column"
+) -> list[str]:
+    """The cells of a csv's column `path`, or of the one that `flag` names, in its order.
 
     Raises UserError, naming `field`, if it cannot be read, has no such column or no rows, and if a row names no image.
     """
@@ -174,8 +183,7 @@ def table_paths(
         names.append(name)
     if not names:
         raise UserError(f"{field}: {path} has no rows; give one an image.")
-    folder = beside(path, names)
-    return [located(folder, name) for name in names]
+    return names
 
 
 def located(folder: Path, name: str) -> Path:

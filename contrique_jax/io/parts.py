@@ -112,16 +112,11 @@ class Parts:
         return end
 
     def _check(self, first: bytes) -> None:
-        again = "run the command that began it, or delete it to start anew"
         try:
-            found = json.loads(first)["about"]
-            names = found.keys() | self._about.keys()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            found = dict(json.loads(first)["about"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{self.path}: it holds something else than results so far; move it away.") from error
-        for name in sorted(names):
-            was, now = found.get(name), self._about.get(name)
-            if was != now:
-                raise UserError(f"{self.path}: it was begun with {name} {was!r:.60}, this is {now!r:.60}; {again}.")
+        check_same(self.path, found, self._about, "run the command that began it, or delete it to start anew")
 
     def _write(self, record: Mapping[str, Any]) -> None:
         line = json.dumps({"about": record} if record is self._about else record).encode() + b"\n"
@@ -135,6 +130,15 @@ class Parts:
             sentence = disk_message(error, str(self.path))
             raise UserError(sentence or f"{self.path}: it cannot be written ({error.strerror}).") from error
         self._end += len(line)
+
+
+def check_same(path: object, found: Mapping[str, Any], about: Mapping[str, Any], otherwise: str) -> None:
+    """Raises UserError, naming the first field that differs, if the results at `path` depend on other things than `about`;
+    `otherwise`: what to do then."""
+    for name in sorted(found.keys() | about.keys()):
+        was, now = found.get(name), about.get(name)
+        if was != now:
+            raise UserError(f"{path}: it was begun with {name} {was!r:.60}, this is {now!r:.60}; {otherwise}.")
 
 
 def file_key(path: Path) -> str:

@@ -15,10 +15,9 @@ from contrique_jax import __version__
 from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.pretrained import choose_meter, load_why
-from contrique_jax.inference.scores import Score, check_fit, header, judged
+from contrique_jax.inference.scores import Score, check_fit, header, interval, judged, range_of
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.probe import FULL_REFERENCE
-from contrique_jax.probe.spread import INSIDE
 
 WORDS = ("bad", "poor", "fair", "good", "excellent")  # of the five-grade scale of ITU-R BT.500, for fifths of the range
 BINS = 20  # of the histogram
@@ -70,14 +69,13 @@ class Engine:
     def told(self, score: Score, with_map: bool) -> dict[str, Any]:
         """A score's part of an answer."""
         assert score.score is not None
-        low, high = self._ends
+        ends = interval(score, self.meter.probe, self.meter.scale)
         answer: dict[str, Any] = {
             "score": round(score.score, 4), "deviation": None, "interval": None, "word": self._word(score.score)
         }  # fmt: skip
-        if score.deviation is not None:
-            ends = [score.score - INSIDE * score.deviation, score.score + INSIDE * score.deviation]
+        if ends is not None and score.deviation is not None:
             answer["deviation"] = round(score.deviation, 4)
-            answer["interval"] = [round(min(max(end, low), high), 4) for end in ends]
+            answer["interval"] = [round(end, 4) for end in ends]
         standing = self.meter.probe.standing
         if standing is not None:
             raw = score.score if score.raw is None else score.raw
@@ -95,7 +93,7 @@ class Engine:
     def about(self) -> dict[str, Any]:
         """What a client should know of the model."""
         probe, scale = self.meter.probe, self.meter.scale
-        low, high = self._ends
+        low, high = range_of(self.meter.probe, self.meter.scale)
         answer = header(probe, scale) | {
             "model": self.extractor.model_hash, "name": self.name, "version": __version__, "words": WORDS,
             "interval": 0.9, "maps": self.has_maps, "why": self.why is not None,
@@ -113,16 +111,11 @@ class Engine:
         return answer
 
     @property
-    def _ends(self) -> tuple[float, float]:
-        probe = self.meter.probe
-        return (0.0, 100.0) if self.meter.scale else (probe.score_low, probe.score_high)
-
-    @property
     def _upwards(self) -> bool:
         return self.meter.scale is not None or self.meter.probe.higher_is_better
 
     def _word(self, score: float) -> str:
-        low, high = self._ends
+        low, high = range_of(self.meter.probe, self.meter.scale)
         place = (score - low) / (high - low)
         fifth = int(np.clip((place if self._upwards else 1 - place) * len(WORDS), 0, len(WORDS) - 1))
         return WORDS[fifth]

@@ -1,0 +1,138 @@
+"""The same few lines on every runner of Apache Beam: numbers of shards, spread over workers, each scored. Beam is imported
+here alone.
+
+No image, name or result goes through Beam: a worker finds its shard's list, and leaves its files, in the results' place.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from contrique_jax.errors import UserError
+from contrique_jax.shards.workers import Closed, Settings, workers_of
+
+DIRECT = "direct"
+LOCAL = ("direct", "directrunner", "fnapirunner")
+_SENTENCE = re.compile("\u27e6(.*?)\u27e7", re.DOTALL)  # in whatever a runner makes of an exception's text
+LOOK_SECONDS = 0.2
+
+
+class Score(beam.DoFn):
+    """Shards by number -> nothing: what comes of them is in files."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    def process(self, number: int) -> Iterable[Any]:
+        try:
+            counts = workers_of(self.settings).score(number)
+        except UserError as error:
+            raise RuntimeError(f"\u27e6{error}\u27e7") from None
+        for name in ("found", "scored", "broken"):  # for the runner's own page; what is printed is counted from files
+            beam.metrics.Metrics.counter("contrique_jax", name).inc(getattr(counts, name))
+        return ()
+
+
+def is_local(runner: str) -> bool:
+    return runner.lower() in LOCAL
+
+
+def check_runner(runner: str, options: Sequence[str]) -> None:
+    """Raises UserError if Beam knows no such runner, or cannot read its options."""
+    _options(runner, options, 1)
+    if is_local(runner):
+        return
+    try:
+        beam.runners.create_runner(runner)
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"--runner {runner}: Beam knows no such runner, or lacks what it needs ({str(error).splitlines()[0]:.200}); choose "
+            f"{DIRECT}, DataflowRunner, FlinkRunner, SparkRunner or PortableRunner."
+        ) from error
+
+
+def run(
+    numbers: Iterable[int], settings: Settings, runner: str, options: Sequence[str], look: Callable[[], None]
+) -> None:
+    """Scores those shards; `look` is called a few times a second meanwhile. Raises UserError if one cannot be done."""
+    local = is_local(runner)
+    if local:
+        logging.disable(logging.CRITICAL)  # tracebacks, of which we say one sentence
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            pipeline = beam.Pipeline(options=_options(runner, options, settings.count))
+            (
+                pipeline
+                | beam.Create(list(_runs(numbers)))
+                | beam.FlatMap(lambda run: range(*run))
+                | beam.Reshuffle()
+                | beam.ParDo(Score(settings))
+            )
+            pipeline.run().wait_until_finish()
+        except BaseException as error:
+            failed.append(error)
+
+    # in a thread of its own, since Beam's waits hear of no Ctrl-C
+    thread = threading.Thread(target=work, name="pipeline", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(LOOK_SECONDS)
+            look()
+    except BaseException:
+        workers_of(settings).close()
+        raise
+    finally:
+        if local:
+            logging.disable(logging.NOTSET)
+    for error in failed:
+        said = _SENTENCE.search(str(error))
+        if said:
+            raise UserError(said[1]) from None
+        if local or isinstance(error, Closed):
+            raise error
+        why = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise UserError(
+            f"--runner {runner}: the job failed ({why:.300}); its log has more, and the same command goes on."
+        ) from error
+
+
+def _options(runner: str, options: Sequence[str], workers: int) -> PipelineOptions:
+    flags = [f"--{option}" for option in options]
+    if is_local(runner):
+        # not DirectRunner, which would first look for another runner's program on the network; and threads, since of its
+        # own processes it waits for ever for one that was killed: each has a process of ours, which may die
+        flags += ["--runner=FnApiRunner", f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
+    else:
+        flags += [f"--runner={runner}"]
+    try:
+        found = PipelineOptions(flags)
+        with suppress(AttributeError):
+            found.get_all_options()
+        return found
+    except SystemExit as error:
+        raise UserError(f"--option: Beam cannot read {' '.join(options)}; give each as NAME=VALUE.") from error
+
+
+def _runs(numbers: Iterable[int]) -> Iterable[tuple[int, int]]:
+    """Numbers in order as ranges, first and one behind the last: a pipeline that holds millions one by one is refused."""
+    first = last = None
+    for number in numbers:
+        if first is not None and number == last:
+            last = number + 1
+            continue
+        if first is not None:
+            yield first, last
+        first, last = number, number + 1
+    if first is not None:
+        yield first, last
