@@ -103,7 +103,9 @@ def kills(place: Path, count: int, times: int, workers: int) -> None:
     assert (now_scored + was_scored, now_broken + was_broken) == (len(scored), len(broken))
     assert len(broken) == len(range(37, count, BROKEN_EACH))
     left = [str(path) for path in out.rglob(".*")]
-    print(f"{times} kills: {len(both)} images, each once: {len(scored)} scored, {len(broken)} broken; files left over: {left}")
+    print(
+        f"{times} kills: {len(both)} images, each once: {len(scored)} scored, {len(broken)} broken; files left over: {left}"
+    )
 
 
 def timed(words: list[str]) -> tuple[float, float]:
@@ -131,9 +133,7 @@ def speed(place: Path, count: int, height: int, width: int, rounds: int, shard: 
                 if workers is None:
                     words = command("score", place / folder, "--out", f"{out}.csv", "--why")
                 else:
-                    words = command(
-                        "bulk", place / folder, "--out", out, "--workers", workers, "--shard-images", shard
-                    )
+                    words = command("bulk", place / folder, "--out", out, "--workers", workers, "--shard-images", shard)
                 both.append(timed(words))
             if turn:
                 seen[kind].append((both[1][0] - both[0][0], both[1][1] - both[0][1]))

@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> None:
         help="files, folders (recursive), globs, .csv, .txt; tar files (WebDataset), Parquet tables that name images or hold "
         "them; the same at gs://",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, metavar="DIR", help="a folder, made if it is not there, or gs://BUCKET/FOLDER")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="a folder, made if it is not there, or gs://BUCKET/FOLDER"
+    )
     parser.add_argument(
         "--path-column", metavar="NAME",
         help="the column of a table that names the images, or holds them (default: path, of Parquet else image)",
@@ -39,7 +41,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of scores (default: %(default)s)")
     parser.add_argument("--features", action="store_true", help="keep features too, in features-N.npz")
     parser.add_argument(
-        "--features-of", metavar="DIR", help="score the features that another run has kept, with a new probe; no PATH then"
+        "--features-of",
+        metavar="DIR",
+        help="score the features that another run has kept, with a new probe; no PATH then",
     )
     parser.add_argument(
         "--shard-images", type=int, default=1000, metavar="N",
@@ -54,7 +58,11 @@ def main(argv: Sequence[str]) -> None:
         help="of Apache Beam: direct is this machine; DataflowRunner, FlinkRunner, SparkRunner ... (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of that runner, as often as need be"
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of that runner, as often as need be",
     )
     flags = parser.parse_intermixed_args(argv)
     check_installed()

@@ -135,9 +135,12 @@ def interval(score: Score, probe: Probe, scale: Scale | None) -> tuple[float, fl
 class Fitting(Protocol):
     """What a probe must belong to."""
 
-    model_hash: str
-    width: int
-    shorter_side: int | None
+    @property
+    def model_hash(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def shorter_side(self) -> int | None: ...
 
 
 def check_fit(extractor: Fitting, probe: Probe, with_reference: bool) -> None:

@@ -167,9 +167,7 @@ def table_paths(
     return [located(folder, name) for name in names]
 
 
-def table_names(
-    path: Path | str, field: str, path_column: str | None = None, flag: str = "--path-column"
-) -> list[str]:
+def table_names(path: Path | str, field: str, path_column: str | None = None, flag: str = "--path-column") -> list[str]:
     """The cells of a csv's column `path`, or of the one that `flag` names, in its order.
 
     Raises UserError, naming `field`, if it cannot be read, has no such column or no rows, and if a row names no image.

@@ -53,7 +53,9 @@ def _local(name: str, roots: list[str]) -> bytes:
     except BrokenImage:
         gone = next((root for root in roots if root and not os.path.lexists(root)), None)
         if gone is not None:
-            raise UserError(f"{gone}: it was there and has gone; bring it back and run the same command again.") from None
+            raise UserError(
+                f"{gone}: it was there and has gone; bring it back and run the same command again."
+            ) from None
         raise
 
 
@@ -104,7 +106,9 @@ def _members(name: str) -> Iterator[Given]:
                     if len(data) < member.size:
                         raise tarfile.ReadError("unexpected end of data")
                 full = f"{name}/{member.name}"
-                yield Given(full, functools.partial(_whole, full, data, f"{member.size} bytes are too many for one image"))
+                yield Given(
+                    full, functools.partial(_whole, full, data, f"{member.size} bytes are too many for one image")
+                )
                 count += 1
     except GeneratorExit:
         raise

@@ -44,7 +44,9 @@ def find(paths: Sequence[str], column: str | None, rows: int) -> Found:
     found = Found()
     for path in paths:
         if path == STDIN:
-            raise UserError("-: a list on stdin is gone when the command is given again; save it as a .txt and name that.")
+            raise UserError(
+                "-: a list on stdin is gone when the command is given again; save it as a .txt and name that."
+            )
         for match in _matches(path):
             _add(found, match, column, rows)
     unique = {key_of(part): part for part in found.archives}
@@ -86,7 +88,9 @@ def _matches(path: str) -> list[str]:
         if not any(sign in last for sign in "*?["):
             return [buckets.check_address(path, FIELD)]
         folder = buckets.check_address(folder, FIELD)
-        names = [name for name in buckets.names(folder, f"{FIELD}: ") if "/" not in name and fnmatch.fnmatch(name, last)]
+        names = [
+            name for name in buckets.names(folder, f"{FIELD}: ") if "/" not in name and fnmatch.fnmatch(name, last)
+        ]
         if not names:
             raise UserError(f"{path}: matches no object; check the path.")
         return [f"{folder}/{name}" for name in names]

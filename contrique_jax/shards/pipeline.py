@@ -126,13 +126,13 @@ def _options(runner: str, options: Sequence[str], workers: int) -> PipelineOptio
 
 def _runs(numbers: Iterable[int]) -> Iterable[tuple[int, int]]:
     """Numbers in order as ranges, first and one behind the last: a pipeline that holds millions one by one is refused."""
-    first = last = None
+    begun: tuple[int, int] | None = None
     for number in numbers:
-        if first is not None and number == last:
-            last = number + 1
+        if begun is not None and number == begun[1]:
+            begun = begun[0], number + 1
             continue
-        if first is not None:
-            yield first, last
-        first, last = number, number + 1
-    if first is not None:
-        yield first, last
+        if begun is not None:
+            yield begun
+        begun = number, number + 1
+    if begun is not None:
+        yield begun

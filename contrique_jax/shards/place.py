@@ -44,7 +44,10 @@ class Place:
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            why = disk_message(error, self.where) or f"--out: {self.where}: no folder can be made there ({error.strerror})."
+            why = (
+                disk_message(error, self.where)
+                or f"--out: {self.where}: no folder can be made there ({error.strerror})."
+            )
             raise UserError(why) from error
         if not os.access(root, os.W_OK):
             raise UserError(f"--out: the folder {root} cannot be written to; choose another.")

@@ -72,7 +72,9 @@ def write(place: Place, number: int, results: Results, kind: str, about: dict[st
             _write_csv(temporary, ("path", "reason"), results.broken)
     with place.write(f"scores-{name}.{kind}") as temporary:
         if kind == "csv":
-            _write_csv(temporary, list(COLUMNS), ([_text(getattr(row, name)) for name in COLUMNS] for row in results.rows))
+            _write_csv(
+                temporary, list(COLUMNS), ([_text(getattr(row, name)) for name in COLUMNS] for row in results.rows)
+            )
         else:
             columns = {column: [_storable(getattr(row, column)) for row in results.rows] for column in COLUMNS}
             parquet.write(temporary, columns, COLUMNS, about)
@@ -109,4 +111,8 @@ def _text(value: Any) -> Any:
 
 def _storable(value: Any) -> Any:
     """Of file names that are not UTF-8 the bytes in question as \\xff, which Parquet takes."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if isinstance(value, str) else value
+    return (
+        value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if isinstance(value, str)
+        else value
+    )

@@ -50,7 +50,9 @@ def score_all(job: Job, run: Run) -> str:
     local = pipeline.is_local(run.runner)
     place = Place(job.out)
     if "dataflow" in run.runner.lower() and not buckets.is_address(job.out):
-        raise UserError(f"--out {job.out}: Dataflow's workers do not see this machine's folders; give gs://BUCKET/FOLDER.")
+        raise UserError(
+            f"--out {job.out}: Dataflow's workers do not see this machine's folders; give gs://BUCKET/FOLDER."
+        )
     known = Place(job.known) if job.known else None
     if known is not None and known.where == place.where:
         raise UserError(f"--out {place}: the features are there; name another folder for the new scores.")
@@ -98,7 +100,9 @@ def _copy_plan(known: Place, place: Place) -> None:
     if not about.get("--features"):
         raise UserError(f"--features-of {known}: no features were kept there; give `bulk --features` to that run.")
     if set(numbers) - plan.done(known).keys():
-        raise UserError(f"--features-of {known}: some of its shards are not done yet; run the command that makes it again.")
+        raise UserError(
+            f"--features-of {known}: some of its shards are not done yet; run the command that makes it again."
+        )
     for number in range(len(plan.planned(place)), len(numbers)):
         plan.write_part(place, number, plan.read_part(known, number))
 

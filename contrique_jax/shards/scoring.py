@@ -139,10 +139,11 @@ class Scorer:
         assert score.score is not None
         low, high = interval(score, probe, scale) or (None, None)
         reason = score.reasons[0] if score.reasons else None
-        named = (reason.distortion, reason.level, reason.probability) if reason else (None, None, None)
         return Row(
-            seen.name, score.score, score.deviation, low, high, score.raw, *named, seen.width, seen.height, seen.size,
-            seen.content, self.extractor.model_hash,
+            path=seen.name, score=score.score, deviation=score.deviation, low=low, high=high, raw=score.raw,
+            distortion=reason.distortion if reason else None, level=reason.level if reason else None,
+            probability=reason.probability if reason else None, width=seen.width, height=seen.height, bytes=seen.size,
+            content=seen.content, model=self.extractor.model_hash,
         )  # fmt: skip
 
     def _new(
@@ -186,7 +187,9 @@ class Scorer:
         except (ValueError, KeyError) as error:
             raise UserError(f"{place.name(name)}: it cannot be read ({error}); do its shard again.") from error
         if str(stored["model_hash"]) != self.extractor.model_hash:
-            raise UserError(f"{place.name(name)}: it holds features of model {stored['model_hash']}; do its shard again.")
+            raise UserError(
+                f"{place.name(name)}: it holds features of model {stored['model_hash']}; do its shard again."
+            )
         for i, path in enumerate(stored["path"].tolist()):
             sizes = (int(stored[side][i]) for side in ("bytes", "height", "width"))
             yield _Seen(path, str(stored["content"][i]), *sizes), FileFeatures(Path(path), stored["features"][i])

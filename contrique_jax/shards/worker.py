@@ -1,5 +1,5 @@
-"""A process that scores shards: `python -m contrique_jax.shards.worker`. On stdin come lines of JSON, the job first, then shards;
-on stdout go answers. It ends with its stdin, so that nothing is left of a command that was killed.
+"""A process that scores shards: `python -m contrique_jax.shards.worker`. On stdin come lines of JSON, the job first, then
+shards; on stdout go answers. It ends with its stdin, so that nothing is left of a command that was killed.
 """
 
 from __future__ import annotations

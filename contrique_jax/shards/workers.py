@@ -68,7 +68,9 @@ class Workers:
                 if error.at is not None:
                     deaths[error.at] = deaths.get(error.at, 0) + 1
                     if deaths[error.at] >= DEATHS:
-                        skip[error.at] = f"the process that read it was brought down by it, {DEATHS} times ({error.how})"
+                        skip[error.at] = (
+                            f"the process that read it was brought down by it, {DEATHS} times ({error.how})"
+                        )
                 process = None
                 continue
             finally:
@@ -126,7 +128,11 @@ class _Process:
         places = [str(Path(contrique_jax.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = dict(os.environ)
         # XLA has as many threads as this says, OpenBLAS too: else each process would have one a core, and wait for the others'
-        environment |= {"PJRT_NPROC": str(threads), "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        environment |= {
+            "PJRT_NPROC": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": str(threads),
+        }
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{ACCELERATOR_SHARE / settings.count:.3f}")
         environment["PYTHONPATH"] = os.pathsep.join(places)
         self._process = subprocess.Popen(
