@@ -55,6 +55,7 @@ class Runner:
     ):  # fmt: skip
         self.variables, self.width, self.windows, self.tiled = variables, width, windows, tiled
         self._encode, self._programs, self._canvases = encode, Programs(about), Canvases(always=tiled is None)
+        self._whole_programs: dict[tuple[int, int, int, bool], Callable[..., tuple[Array, Array | None]]] = {}
         kind = "cpu" if jax.default_backend() == "cpu" else "other"
         self._batch_pixels = BATCH_PIXELS[kind]
         self._whole = min(TILED_FROM[kind], memory // PROGRAM_BYTES) if tiled else 1 << 62
@@ -140,9 +141,13 @@ class Runner:
         return self._programs.get(name, functools.partial(run_tile, self.tiled, piece), arguments)
 
     def _whole_program(self, batch: Batch) -> Callable[..., tuple[Array, Array | None]]:
-        images = jax.ShapeDtypeStruct((batch.slots, batch.height, batch.width, 3), jnp.uint8)
-        valid = jax.ShapeDtypeStruct((batch.slots, 2), jnp.int32) if batch.padded else None
-        return self._programs.get("windows" if self.windows else "whole", self._encode, (self.variables, images, valid))
+        shape = (batch.slots, batch.height, batch.width, batch.padded)
+        if shape not in self._whole_programs:  # `get` looks at every weight, which takes as long as a small image
+            images = jax.ShapeDtypeStruct((batch.slots, batch.height, batch.width, 3), jnp.uint8)
+            valid = jax.ShapeDtypeStruct((batch.slots, 2), jnp.int32) if batch.padded else None
+            name, arguments = "windows" if self.windows else "whole", (self.variables, images, valid)
+            self._whole_programs[shape] = self._programs.get(name, self._encode, arguments)
+        return self._whole_programs[shape]
 
     def _try_program(self, batch: Batch) -> None:
         try:

@@ -98,6 +98,8 @@ def _matches(path: str) -> list[str]:
     if os.path.lexists(expanded) or not glob.has_magic(expanded):
         return [expanded]
     matches = sorted(glob.glob(expanded, recursive=True))
+    if not matches and (is_tar(path) or is_parquet(path)):
+        raise UserError(f"{path}: matches no file; check the path.")
     return matches if any(is_tar(match) or is_parquet(match) for match in matches) else [path]
 
 

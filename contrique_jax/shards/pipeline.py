@@ -6,11 +6,12 @@ No image, name or result goes through Beam: a worker finds its shard's list, and
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr
 from typing import Any
 
 import apache_beam as beam
@@ -19,8 +20,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from contrique_jax.errors import UserError
 from contrique_jax.shards.workers import Closed, Settings, workers_of
 
-DIRECT = "direct"
 LOCAL = ("direct", "directrunner", "fnapirunner")
+_CHOICE = "direct, DataflowRunner, FlinkRunner, SparkRunner or PortableRunner"
 _SENTENCE = re.compile("\u27e6(.*?)\u27e7", re.DOTALL)  # in whatever a runner makes of an exception's text
 LOOK_SECONDS = 0.2
 
@@ -52,11 +53,10 @@ def check_runner(runner: str, options: Sequence[str]) -> None:
         return
     try:
         beam.runners.create_runner(runner)
-    except (ValueError, ImportError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"--runner {runner}: Beam knows no such runner, or lacks what it needs ({str(error).splitlines()[0]:.200}); choose "
-            f"{DIRECT}, DataflowRunner, FlinkRunner, SparkRunner or PortableRunner."
-        ) from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"--runner {runner}: Beam knows no such runner; choose {_CHOICE}.") from error
+    except ImportError as error:
+        raise UserError(f"--runner {runner}: Beam lacks what it needs ({error}); install that, or choose {_CHOICE}.") from error
 
 
 def run(
@@ -116,8 +116,8 @@ def _options(runner: str, options: Sequence[str], workers: int) -> PipelineOptio
     else:
         flags += [f"--runner={runner}"]
     try:
-        found = PipelineOptions(flags)
-        with suppress(AttributeError):
+        with redirect_stderr(io.StringIO()):  # pages of its usage
+            found = PipelineOptions(flags)
             found.get_all_options()
         return found
     except SystemExit as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -39,10 +40,21 @@ def check_installed() -> None:
         raise UserError("bulk: it needs apache-beam: pip install 'contrique-jax[beam]'.")
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Context: Beam does not say which of its optional packages are missing."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def score_all(job: Job, run: Run) -> str:
     """Scores whatever is missing -> a sentence with the counts. Raises UserError."""
     check_installed()
-    from contrique_jax.shards import pipeline
+    with _quietly():
+        from contrique_jax.shards import pipeline
 
     if job.kind == "parquet":
         parquet.pyarrow()
