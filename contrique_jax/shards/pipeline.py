@@ -18,7 +18,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from contrique_jax.errors import UserError
-from contrique_jax.shards.workers import Closed, Settings, workers_of
+from contrique_jax.shards.workers import Settings, workers_of
 
 LOCAL = ("direct", "directrunner", "fnapirunner")
 _CHOICE = "direct, DataflowRunner, FlinkRunner, SparkRunner or PortableRunner"
@@ -29,14 +29,24 @@ LOOK_SECONDS = 0.2
 class Score(beam.DoFn):
     """Shards by number -> nothing: what comes of them is in files."""
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
+    def __init__(self, settings: Settings, local: bool):
+        """`local`: a failure is left with the workers, for the command that is in this process: Beam would print it with its
+        trace."""
+        self.settings, self.local = settings, local
 
     def process(self, number: int) -> Iterable[Any]:
+        workers = workers_of(self.settings)
+        if workers.failure is not None:
+            return ()
         try:
-            counts = workers_of(self.settings).score(number)
-        except UserError as error:
-            raise RuntimeError(f"\u27e6{error}\u27e7") from None
+            counts = workers.score(number)
+        except Exception as error:
+            if self.local:
+                workers.failure = workers.failure or error
+                return ()
+            if isinstance(error, UserError):
+                raise RuntimeError(f"\u27e6{error}\u27e7") from None
+            raise
         for name in ("found", "scored", "broken"):  # for the runner's own page; what is printed is counted from files
             beam.metrics.Metrics.counter("contrique_jax", name).inc(getattr(counts, name))
         return ()
@@ -56,7 +66,9 @@ def check_runner(runner: str, options: Sequence[str]) -> None:
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--runner {runner}: Beam knows no such runner; choose {_CHOICE}.") from error
     except ImportError as error:
-        raise UserError(f"--runner {runner}: Beam lacks what it needs ({error}); install that, or choose {_CHOICE}.") from error
+        raise UserError(
+            f"--runner {runner}: Beam lacks what it needs ({error}); install that, or choose {_CHOICE}."
+        ) from error
 
 
 def run(
@@ -76,7 +88,7 @@ def run(
                 | beam.Create(list(_runs(numbers)))
                 | beam.FlatMap(lambda run: range(*run))
                 | beam.Reshuffle()
-                | beam.ParDo(Score(settings))
+                | beam.ParDo(Score(settings, local))
             )
             pipeline.run().wait_until_finish()
         except BaseException as error:
@@ -95,11 +107,14 @@ def run(
     finally:
         if local:
             logging.disable(logging.NOTSET)
+    failure = workers_of(settings).failure
+    if failure is not None:
+        raise failure
     for error in failed:
         said = _SENTENCE.search(str(error))
         if said:
             raise UserError(said[1]) from None
-        if local or isinstance(error, Closed):
+        if local:
             raise error
         why = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(

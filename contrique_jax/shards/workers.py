@@ -35,11 +35,13 @@ class Settings:
 
 
 class Workers:
-    """`here` processes, begun when they are needed. Threads may share it. `scored`: images so far; `died`: processes."""
+    """`here` processes, begun when they are needed. Threads may share it. `found`: images so far; `died`: processes;
+    `failure`: why no more shards are to be begun."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
         self.found = self.died = 0
+        self.failure: BaseException | None = None
         self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
         for _ in range(settings.here):
             self._idle.put(None)
