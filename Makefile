@@ -3,6 +3,7 @@
 #   make test        runs the tests that need nothing else and take seconds
 #   make test-full   runs the others: slow ones, and those that need PyTorch, the compiler for TPUs (which are installed)
 #                    or the photographs in ../shared (if they are there)
+#   make test-beam   runs those of `bulk`, in an environment of its own: Beam takes an older Pillow and protobuf
 #   make docs        builds the site of docs/ in site/: open site/index.html (its search needs a server: python -m http.server -d site)
 # Each makes a virtual environment of its own the first time.
 
@@ -13,7 +14,7 @@ TORCH ?= torch>=2.6
 # one worker a core: most of the time is the compiler's, which has one thread
 PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-short test test-full lint types docs clean
+.PHONY: demo demo-short test test-full test-beam lint types docs clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python -m contrique_jax.demo --out demo_out
@@ -29,6 +30,9 @@ test-full: .venv-test/full
 	CONTRIQUE_TPU_COMPILER=$(CURDIR)/.venv-test/plan \
 	  .venv-test/bin/python -m pytest $(PYTEST_ARGS) -m "slow or torch or shared"
 
+test-beam: .venv-beam/installed
+	.venv-beam/bin/python -m pytest tests/shards
+
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
@@ -41,6 +45,9 @@ docs: .venv-docs/installed
 
 .venv-docs/installed: setup.cfg pyproject.toml
 	$(call environment,.venv-docs,.[docs])
+
+.venv-beam/installed: setup.cfg pyproject.toml
+	$(call environment,.venv-beam,.[test,beam])
 
 .venv-demo/installed: setup.cfg pyproject.toml
 	$(call environment,.venv-demo,.[demo])
@@ -64,4 +71,4 @@ define environment
 endef
 
 clean:
-	rm -rf .venv-demo .venv-docs .venv-test demo_out site
+	rm -rf .venv-beam .venv-demo .venv-docs .venv-test demo_out site

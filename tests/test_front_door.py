@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 OPTIONAL = [
     "torch", "onnx", "onnxruntime", "sklearn", "skops", "tensorflow", "tensorflow_datasets", "openpyxl", "joblib", "yaml",
     "google_crc32c", "libtpu", "timm", "efficientnet_lite_pytorch", "pillow_heif",
-    "av", "playwright", "axe_playwright_python",
+    "av", "playwright", "axe_playwright_python", "apache_beam", "pyarrow",
 ]  # fmt: skip
 # flax and Orbax import some of these themselves, so that they come before the others are hidden
 COLLECT = f"""

@@ -52,9 +52,9 @@ class Place:
         if not os.access(root, os.W_OK):
             raise UserError(f"--out: the folder {root} cannot be written to; choose another.")
         with only_writer(root):
-            for cut_off in root.rglob(HIDDEN_PART):
-                cut_off.unlink(missing_ok=True)
+            _sweep(root)
             yield
+            _sweep(root)  # after workers that were killed
 
     def names(self, folder: str = "") -> list[str]:
         """The names of files in one of its folders, sorted; none if it is not there."""
@@ -94,3 +94,8 @@ class Place:
     def write_text(self, file: str, text: str) -> None:
         with self.write(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _sweep(root: Path) -> None:
+    for cut_off in root.rglob(HIDDEN_PART):
+        cut_off.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ class Row:
     probability: float | None
     width: int  # before it is scaled down
     height: int
+    reduced: bool  # to --max-megapixels, or to what memory has room for
     bytes: int
     content: str  # 32 hexadecimal digits of the SHA-256 of the file's bytes
     model: str
@@ -42,9 +43,10 @@ class Row:
 KINDS = {
     **dict.fromkeys(("path", "distortion", "content", "model"), "string"),
     **dict.fromkeys(("width", "height"), "int32"),
+    "reduced": "bool",
     "bytes": "int64",
 }
-SIDE = ("width", "height", "bytes", "content")  # columns that are kept beside features too
+SIDE = ("width", "height", "reduced", "bytes", "content")  # columns that are kept beside features too
 COLUMNS = {name.name: KINDS.get(name.name, "float64") for name in fields(Row)}
 
 
@@ -106,6 +108,8 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else format(value, DIGITS) if isinstance(value, float) else value
 
 

@@ -71,13 +71,14 @@ def score_all(job: Job, run: Run) -> str:
     found = find(run.paths, run.path_column, run.shard_images) if known is None else None
     count = run.workers or available_cores()
     with ExitStack() as stack:
-        stack.enter_context(place.alone())
         stack.callback(close_all)
         settings = Settings(job, count, count if local else 1)
         about, device = workers_of(settings).about()
-        if device != "cpu" and not run.workers and local and count > 1:  # processes would only share it
-            close_all()
+        if device != "cpu" and not run.workers and local:  # processes would only share it
             settings = Settings(job, 1, 1)
+        if not local or settings.count < count:
+            close_all()
+        stack.enter_context(place.alone())
         sources = {"PATH": list(run.paths), "--path-column": run.path_column, "--shard-images": run.shard_images}
         plan.begin(place, about | sources | {"--features-of": job.known})
         if found is not None:
@@ -129,7 +130,9 @@ def _summary(place: Place, shards: Sequence[int], before: dict[int, Counts], aft
     now = sum((counts for number, counts in after.items() if number not in before), Counts())
     skipped = sum((counts for number, counts in after.items() if number in before), Counts())
     total = now + skipped
-    if total.found and not total.scored:
+    if not total.found:
+        raise UserError(f"{place}: no image was found in what PATH names; check what the tar files hold.")
+    if not total.scored:
         raise UserError(f"none of the {total.found} images could be read; {place}/broken-*.csv have the reasons.")
     lines = [
         f"{place}: {total.found} images found = {now.scored} scored + {now.broken} broken + {skipped.found} skipped "

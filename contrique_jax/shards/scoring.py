@@ -67,7 +67,7 @@ class _Known:
     model_hash: str
     width: int
     shorter_side: int | None
-    max_megapixels: float
+    limit: float  # --max-megapixels of the run that made them
 
 
 class Scorer:
@@ -99,9 +99,10 @@ class Scorer:
     def about(self) -> dict[str, Any]:
         """What results depend on."""
         found = self.extractor
+        limit = found.limit if isinstance(found, _Known) else self.job.max_megapixels
         return {
-            "model": found.model_hash, "width": found.width, "shorter side": found.shorter_side,
-            "probe": fingerprint([self.meter.probe, self.meter.scale]), "--max-megapixels": self.job.max_megapixels,
+            "model": found.model_hash, "width": found.width, "shorter side": found.shorter_side, "--max-megapixels": limit,
+            "probe": fingerprint([self.meter.probe, self.meter.scale]),
             "--format": self.job.kind, "--features": self.job.features,
         }  # fmt: skip
 
@@ -142,8 +143,8 @@ class Scorer:
         return Row(
             path=seen.name, score=score.score, deviation=score.deviation, low=low, high=high, raw=score.raw,
             distortion=reason.distortion if reason else None, level=reason.level if reason else None,
-            probability=reason.probability if reason else None, width=seen.width, height=seen.height, bytes=seen.size,
-            content=seen.content, model=self.extractor.model_hash,
+            probability=reason.probability if reason else None, width=seen.width, height=seen.height,
+            reduced=item.reduced, bytes=seen.size, content=seen.content, model=self.extractor.model_hash,
         )  # fmt: skip
 
     def _new(
@@ -192,7 +193,8 @@ class Scorer:
             )
         for i, path in enumerate(stored["path"].tolist()):
             sizes = (int(stored[side][i]) for side in ("bytes", "height", "width"))
-            yield _Seen(path, str(stored["content"][i]), *sizes), FileFeatures(Path(path), stored["features"][i])
+            item = FileFeatures(Path(path), stored["features"][i], reduced=bool(stored["reduced"][i]))
+            yield _Seen(path, str(stored["content"][i]), *sizes), item
 
     def _known_broken(self, number: int) -> Iterable[tuple[str, str]]:
         assert self.job.known is not None

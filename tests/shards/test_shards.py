@@ -93,7 +93,9 @@ def test_every_image_stands_in_the_results_once_with_the_score_of_score(place, s
         score = expected[row["path"]]
         assert float(row["score"]) == pytest.approx(score.score, rel=1e-4)
         assert float(row["low"]) <= np.clip(score.score, 1, 5) <= float(row["high"])
-        assert (row["width"], row["height"]) == ("64", "64") and row["model"] == mine.extractor.model_hash
+        assert (row["width"], row["height"], row["reduced"]) == ("64", "64", "false") and row[
+            "model"
+        ] == mine.extractor.model_hash
         assert len(row["content"]) == 32 and int(row["bytes"]) > 1000
     with np.load(tmp_path / "out" / "features-00001.npz") as stored:
         assert stored["features"].shape == (len(stored["path"]), mine.extractor.width)
@@ -126,14 +128,14 @@ def test_stored_features_take_a_new_probe_without_the_network(place, scorer, tmp
     with np.load(tmp_path / "first" / "features-00000.npz") as stored:
         expected = probe.predict(stored["features"])
     np.testing.assert_allclose([float(row["score"]) for row in second], expected, rtol=1e-5)
-    for name in ("path", "content", "bytes", "width", "height"):
+    for name in ("path", *results.SIDE):
         assert [row[name] for row in first] == [row[name] for row in second]
     assert all_rows(tmp_path / "first", "broken-*.csv") == all_rows(tmp_path / "second", "broken-*.csv")
 
 
 def test_a_parquet_table_says_what_its_columns_are(tmp_path):
     pa = pytest.importorskip("pyarrow.parquet")
-    row = results.Row("a\udcff.png", 1.0, None, None, None, None, "none", 0.0, 0.5, 4, 3, 99, "ab", "m")
+    row = results.Row("a\udcff.png", 1.0, None, None, None, None, "none", 0.0, 0.5, 4, 3, True, 99, "ab", "m")
     found = results.Results([row], [("b", "why")], [np.ones(3, np.float32)])
     results.write(Place(str(tmp_path)), 7, found, "parquet", {"model": "m"})
     table = pa.read_table(tmp_path / "scores-00007.parquet")
