@@ -99,7 +99,7 @@ def score_all(job: Job, run: Run) -> str:
         if found is not None:
             found.left_out.say()
         if workers.died:
-            print(f"{workers.died} processes died; their shards were done again", file=sys.stderr)
+            print(f"note: processes that died, their shards done again: {workers.died}", file=sys.stderr)
         return _summary(place, shards, before, after)
 
 
