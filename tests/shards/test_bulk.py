@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
@@ -80,6 +81,24 @@ def each_once(place, out, images="images"):
     return sorted(Path(name).name for name in names)
 
 
+def children(parent):
+    """The processes that another one has begun, on Linux."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def alive(process):
+    """Whether it is there, and not only waits for somebody to take note of its end."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_and_nothing_is_done_twice(place, tmp_path):
     """SIGKILL with its processes at work, then SIGTERM, then in peace; no process and no half a file is left."""
@@ -89,9 +108,13 @@ def test_a_killed_command_goes_on_and_nothing_is_done_twice(place, tmp_path):
         wanted = skipped + 1
         while process.poll() is None and len(list(out.glob("done/*.json"))) < wanted:
             time.sleep(0.02)
+        workers = children(process.pid)
         process.send_signal(number)
-        assert process.wait(30) == code
-        time.sleep(1)
+        assert process.wait(30) == code and workers
+        until = time.monotonic() + 10
+        while any(map(alive, workers)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
         skipped = len(list(out.glob("done/*.json")))
     scores = [out / f"scores-{path.stem}.csv" for path in out.glob("done/*.json")]
     written = [path.stat().st_mtime_ns for path in scores]
