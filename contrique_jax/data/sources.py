@@ -187,20 +187,20 @@ class CachedSource:
     def __init__(self, source: Source, limit: int):
         self.name, self.classes, self.labels = source.name, source.classes, source.labels
         self.left_out = getattr(source, "left_out", None)
-        self._source, self._limit, self._used = source, limit, 0
+        self.source, self._limit, self._used = source, limit, 0
         self._kept: dict[int, UInt8[np.ndarray, "k h w 3"]] = {}
         self._counting = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def item_name(self, i: int) -> str:
-        return self._source.item_name(i)
+        return self.source.item_name(i)
 
     def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
         image = self._kept.get(i)
         if image is None:
-            image = self._source.load(i)
+            image = self.source.load(i)
             with self._counting:
                 if i not in self._kept and self._used + image.nbytes <= self._limit:
                     self._kept[i] = image

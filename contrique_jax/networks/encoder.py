@@ -188,6 +188,13 @@ def encode(
     return _bind(model, variables).features(scaled(model, images), valid, unit)
 
 
+def stage_maps(
+    model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"]
+) -> list[Float[Array, "n h w c"]]:
+    """The last map of each stage of images of one size, BatchNorm in evaluation mode; as `encode`."""
+    return [x for x, _ in _bind(model, variables).encoder.stages(scaled(model, images), RUNNING)]
+
+
 def encode_windows(
     model: ModelConfig,
     variables: Variables,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax.config import Config, ModelConfig, OptimConfig, TrainConfig, as_record
+from contrique_jax.config import Config, ModelConfig, OptimConfig, as_record
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
@@ -27,7 +28,9 @@ from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
+from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
+from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
@@ -36,6 +39,7 @@ from contrique_jax.training.step import init_state, make_step
 from tests import tiny_config
 from tests.conftest import release_memory
 from tests.recipes import toy, toy_config
+from tests.recipes.rated_folder import pairs_csv
 
 COMPILING: list[Callable] = []
 SEED_OF_NOISE = 3
@@ -45,7 +49,8 @@ STEPS = 12
 def tiny(name: str, **train) -> Config:
     """A run of seconds of that recipe."""
     config = toy_config.get_config() if name == "toy" else TINY[name]()
-    config.train = TrainConfig(**({"steps": STEPS, "checkpoint_every": 4, "log_every": 4} | train))
+    settings: dict[str, Any] = {"steps": STEPS, "checkpoint_every": 4, "log_every": 4} | train
+    config.train = dataclasses.replace(config.train, **settings)
     return config
 
 
@@ -95,12 +100,26 @@ def tiny_conviqt() -> ConviqtConfig:
     return config
 
 
+def tiny_zeng_kwong() -> TwoModeConfig:
+    config = TwoModeConfig(
+        data=OpinionData(rated=pairs_csv(), batch_size=8, view_size=32, augment_on="host", loader="threads")
+    )
+    config.model = TwoModeModel(
+        "random", "", "resnet10", 4, "unit", width=8, depth=1, heads=2, hidden=16, crop_count=4, crop_size=32
+    )
+    # the bias of an attention's keys changes nothing: adamw would make a step of the rounding in its gradient
+    config.optim = OptimConfig(learning_rate=0.05)
+    config.train = OpinionTrain(average=0.5)
+    return config
+
+
 TINY = {
     "contrique": tiny_config.get_config,
     "contrique_head": tiny_head,
     "arniqa": tiny_arniqa,
     "conviqt": tiny_conviqt,
     "reiqa": tiny_reiqa,
+    "zeng_kwong": tiny_zeng_kwong,
 }
 
 
