@@ -51,8 +51,10 @@ class Runner:
 
     def __init__(
         self, encode: Encode, variables: Any, width: int, about: str, tiled: ModelConfig | None, *,
-        windows: bool, memory: int,
+        windows: bool, memory: int, channels: int = 3,
     ):  # fmt: skip
+        """`channels`: 3, or 6 of images with their references behind them."""
+        self.channels = channels
         self.variables, self.width, self.windows, self.tiled = variables, width, windows, tiled
         self._encode, self._programs, self._canvases = encode, Programs(about), Canvases(always=tiled is None)
         kind = "cpu" if jax.default_backend() == "cpu" else "other"
@@ -140,7 +142,7 @@ class Runner:
         return self._programs.get(name, functools.partial(run_tile, self.tiled, piece), arguments)
 
     def _whole_program(self, batch: Batch) -> Callable[..., tuple[Array, Array | None]]:
-        images = jax.ShapeDtypeStruct((batch.slots, batch.height, batch.width, 3), jnp.uint8)
+        images = jax.ShapeDtypeStruct((batch.slots, batch.height, batch.width, self.channels), jnp.uint8)
         valid = jax.ShapeDtypeStruct((batch.slots, 2), jnp.int32) if batch.padded else None
         return self._programs.get("windows" if self.windows else "whole", self._encode, (self.variables, images, valid))
 
