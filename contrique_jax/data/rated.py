@@ -6,33 +6,14 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages, csv_columns, layout_of, read_scores, read_set
 from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.errors import BrokenImage
-
-
-class Rated(Protocol):
-    """A source (`sources.Source`) of images with opinion scores."""
-
-    name: str
-
-    @property
-    def sets(self) -> Sequence[ScoredImages]:
-        """The data sets whose images are its records, one after the other."""
-
-    @property
-    def has_reference(self) -> Bool[np.ndarray, " n"]:
-        """Of each record whether its stack holds the reference too."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]: ...
 
 
 class RatedSource:

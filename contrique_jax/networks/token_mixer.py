@@ -32,6 +32,7 @@ class Widths(NamedTuple):
     heads: int
     hidden: int
     dropout: float
+    compares: bool = True  # whether there is a head for images beside their references
 
 
 def _like_vit(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -55,7 +56,9 @@ class TokenMixer(nnx.Module):
         self.middle, self.deep = linear(widths.middle, widths.width), linear(widths.deep, widths.width)
         self.token = parameter((1, widths.width), _like_vit, decays=False)
         self.encoder = Encoder(widths.depth, widths.width, widths.heads, widths.hidden, dropout=widths.dropout)
-        self.alone, self.beside = Head(widths.width, widths.width), Head(2 * widths.width, widths.width)
+        self.alone = Head(widths.width, widths.width)
+        if widths.compares:
+            self.beside = Head(2 * widths.width, widths.width)
 
     def quality(self, maps: Maps, keys: Keys | None) -> Float[Array, "n c"]:
         """The quality token behind the encoder."""

@@ -30,6 +30,7 @@ from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, He
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
 from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
+from contrique_jax.recipes.student.config import StudentConfig, StudentData, StudentModel
 from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
@@ -113,12 +114,24 @@ def tiny_zeng_kwong() -> TwoModeConfig:
     return config
 
 
+def tiny_student() -> StudentConfig:
+    config = StudentConfig(
+        data=StudentData(rated=pairs_csv(), batch_size=8, view_size=32, augment_on="host", loader="threads")
+    )
+    config.model = StudentModel(
+        "random", "", "resnet10", 4, "unit", width=8, depth=1, heads=2, hidden=16, crop_count=4, crop_size=32
+    )
+    config.optim = OptimConfig(learning_rate=0.05)  # as that of zeng_kwong
+    return config
+
+
 TINY = {
     "contrique": tiny_config.get_config,
     "contrique_head": tiny_head,
     "arniqa": tiny_arniqa,
     "conviqt": tiny_conviqt,
     "reiqa": tiny_reiqa,
+    "student": tiny_student,
     "zeng_kwong": tiny_zeng_kwong,
 }
 

@@ -15,8 +15,12 @@ class OpinionData(LoaderConfig):
     """Images with opinion scores, alone or beside their references."""
 
     # F.csv with columns path, reference if there are pairs, and mos, dmos or score; or NAME=FOLDER, a public data set, of which
-    # only the official training part is taken if it has one; or several of these with commas between
+    # only the official training part is taken if it has one; or several of these with commas between. Or bank:PHOTOS, pairs of
+    # photographs (a folder, F.csv, scenes:N) under the bank's distortions, eight of each, which `teacher` scores
     rated: str = ""
+    teacher: str = (
+        "ms-ssim"  # of bank:PHOTOS: "ms-ssim", or a model that gives scores, a model folder or a run's workdir
+    )
     batch_size: int = 16  # crops a step, over all devices
     augment_on: str = "device"  # crops are taken on the host in either case, and nothing is left to do
     view_size: int = 224  # side of a training crop [pixels], the same window in image and reference

@@ -6,6 +6,7 @@ finish_row, finish. Where all records need a reference it makes `prepared` with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -13,14 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from contrique_jax.data.bank_pairs import BankPairs
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_images
 from contrique_jax.data.order import records
 from contrique_jax.data.pipeline import Sources, in_turn
-from contrique_jax.data.rated import Rated
+from contrique_jax.data.rated import RatedSource
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
-from contrique_jax.recipes.opinions.scale import fit
+from contrique_jax.recipes.opinions.scale import Scored, fit
+from contrique_jax.recipes.opinions.teacher import judged
 
 roles = ("rated",)
 
@@ -48,10 +51,16 @@ class Targets:
 
     classes = None
 
-    def __init__(self, source: Source, scaling: str):
+    def __init__(self, source: Source, config: Any, broken: BrokenLog):
         self.source, self.name = source, source.name
-        self.rated = cast(Rated, getattr(source, "source", source))  # what a cache stands before
-        self.labels, self.scale = fit(self.rated, scaling)
+        behind = _behind(source)
+        self.has_reference: Bool[np.ndarray, " n"] = behind.has_reference
+        self.sets: Sequence[Scored] = (
+            [judged(source, config.data.teacher, broken, config.data.workers)]
+            if isinstance(behind, BankPairs)
+            else behind.sets
+        )
+        self.labels, self.scale = fit(self.sets, config.data.scaling)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -63,25 +72,31 @@ class Targets:
         return self.source.item_name(i)
 
 
+def _behind(source: Any) -> RatedSource | BankPairs:
+    """What a cache stands before."""
+    found = getattr(source, "source", source)
+    return found if isinstance(found, RatedSource | BankPairs) else _behind(found)
+
+
 def canvas(config: Any) -> tuple[int, int]:
     return 384, 512
 
 
 def describe(config: Any, sources: Sources) -> str:
-    rated = cast(Targets, sources["rated"]).rated
-    pairs = int(rated.has_reference.sum())
-    return f"{len(rated)} rated images, {pairs} with references, of {', '.join(each.name for each in rated.sets)}"
+    rated = cast(Targets, sources["rated"])
+    pairs, names = int(rated.has_reference.sum()), ", ".join(each.name for each in rated.sets)
+    return f"{len(rated)} rated images, {pairs} with references, of {names}"
 
 
 def prepared(config: Any, sources: Sources, broken: BrokenLog) -> Sources:
     """The source with its targets. Raises UserError if all scores of a set are the same."""
-    return {"rated": Targets(sources["rated"], config.data.scaling)}
+    return {"rated": Targets(sources["rated"], config, broken)}
 
 
 def needing_references(config: Any, sources: Sources, broken: BrokenLog) -> Sources:
     """`prepared` of a recipe that compares. Raises UserError too if an image has no reference."""
-    found = Targets(sources["rated"], config.data.scaling)
-    missing = np.flatnonzero(~found.rated.has_reference)
+    found = Targets(sources["rated"], config, broken)
+    missing = np.flatnonzero(~found.has_reference)
     if len(missing):
         raise UserError(
             f"config.data.rated={found.name}: {len(missing)} of its {len(found)} images have no reference, the first is "

@@ -8,14 +8,14 @@ holds the numbers.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from contrique_jax.data.rated import Rated
 from contrique_jax.errors import UserError
 from contrique_jax.recipes.recipe import Variables
 
@@ -48,11 +48,22 @@ def fitted(scores: Float[np.ndarray, " n"], higher_is_better: bool, scaling: str
     return Scale(low if higher_is_better else high, sign * (high - low), low, high)
 
 
-def fit(source: Rated, scaling: str) -> tuple[Float[np.ndarray, " n"], Scale]:
-    """Targets of a source's records, each data set by a line of its own; and the line of the model: that of the one set, or if
-    there are several none."""
-    scales = [fitted(each.scores, each.higher_is_better, scaling, each.name) for each in source.sets]
-    targets = np.concatenate([line.targets(each.scores) for line, each in zip(scales, source.sets, strict=True)])
+class Scored(Protocol):
+    """A data set, as far as its scores go."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scores(self) -> Float[np.ndarray, " n"]: ...
+    @property
+    def higher_is_better(self) -> bool: ...
+
+
+def fit(sets: Sequence[Scored], scaling: str) -> tuple[Float[np.ndarray, " n"], Scale]:
+    """Targets of data sets one after the other, each by a line of its own; and the model's line: that of the one set, or none
+    if there are several."""
+    scales = [fitted(each.scores, each.higher_is_better, scaling, each.name) for each in sets]
+    targets = np.concatenate([line.targets(each.scores) for line, each in zip(scales, sets, strict=True)])
     return targets.astype(np.float32), scales[0] if len(scales) == 1 else OWN
 
 

@@ -15,8 +15,6 @@ from jaxtyping import Array, Float, UInt32
 from contrique_jax.data.pipeline import Tree
 from contrique_jax.losses.opinion import mean_over
 from contrique_jax.networks import encoder, token_mixer
-from contrique_jax.networks.efficientnet import STAGE_WIDTHS
-from contrique_jax.networks.resnet import stage_widths
 from contrique_jax.networks.token_mixer import Judged, Maps, Widths
 from contrique_jax.networks.trunk import trunk_of
 from contrique_jax.recipes import on_trunk
@@ -118,18 +116,13 @@ def apply(
 
 def _maps(model: TwoModeModel, trunk: Variables, images: Array, references: Array | None) -> tuple[Maps, Maps | None]:
     """The last maps of strides 16 and 32, of images and of references, which go through the trunk together."""
-    together = images if references is None else jnp.concatenate([images, references])
-    maps = encoder.stage_maps(model.of_trunk, trunk, together)
-    deep = maps[-1]
-    middle = next(x for x in reversed(maps) if x.shape[1] > deep.shape[1])
     if references is None:
-        return (middle, deep), None
-    own, theirs = zip(*(jnp.split(x, 2) for x in (middle, deep)), strict=True)
-    return own, theirs
+        return encoder.last_two_maps(model.of_trunk, trunk, images), None
+    both = encoder.last_two_maps(model.of_trunk, trunk, jnp.concatenate([images, references]))
+    (middle, their_middle), (deep, their_deep) = (jnp.split(x, 2) for x in both)
+    return (middle, deep), (their_middle, their_deep)
 
 
 def _widths(model: TwoModeModel) -> Widths:
-    lite = model.encoder == "efficientnet_lite0"
-    stages = STAGE_WIDTHS if lite else stage_widths(model.encoder, model.base_width)
-    middle = stages[4] if lite else stages[-2]
-    return Widths(middle, stages[-1], model.width, model.depth, model.heads, model.hidden, model.dropout)
+    maps = encoder.last_two_widths(model.of_trunk)
+    return Widths(*maps, model.width, model.depth, model.heads, model.hidden, model.dropout)
