@@ -39,7 +39,7 @@ from contrique_jax.recipes.zeng_kwong import recipe as two_mode
 from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import optim
 
-SIDE, BATCH, PHOTOGRAPHS, SEEDS, REPEATS = 224, 16, 120, 3, 5
+SIDE, BATCH, PHOTOGRAPHS, SEEDS, REPEATS = 224, 16, 120, 3, 3
 TAUGHT, JUDGED = 600, 300  # steps on a teacher's scores, and on opinions
 TOGETHER = 32  # windows that are judged at once
 RECIPES: dict[str, Any] = {"zeng_kwong": two_mode, "student": student}
@@ -220,7 +220,7 @@ def measures(images: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def blind(csv: str, photographs: str) -> None:
     images, trunk = read_scores(csv), Trunk()
-    kept = np.sort(np.random.default_rng(1).permutation(len(images))[:1500])
+    kept = np.sort(np.random.default_rng(1).permutation(len(images))[:1400])
     images = images.subset(kept)
     own = trunk.maps((x for f in images.paths for x in windows(f, False)), 4 * len(images), "windows of BIQ2021")
     views = np.arange(4 * len(images)).reshape(-1, 4)
@@ -258,7 +258,7 @@ def blind(csv: str, photographs: str) -> None:
     for (labels, name), each in found.items():
         said = f"{labels} labels, {name}: mean SROCC {np.mean(each):.3f} of {len(each)} splits"
         if name.startswith("label-only"):
-            apart = compare_over_splits(np.array(found[labels, "taught"]), np.array(each), 500 / labels)
+            apart = compare_over_splits(np.array(found[labels, "taught"]), np.array(each), 400 / labels)
             said += (
                 f"; taught less this {apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}], higher in {apart.wins}"
             )

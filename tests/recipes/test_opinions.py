@@ -84,6 +84,8 @@ def test_rated_images_that_cannot_be_used_are_one_sentence(pairs, tmp_path):
     config.loss.reference_share = 1.0
     with pytest.raises(UserError, match=r"24 of its 24 images have no reference, the first is 0_0.png; give a column"):
         recipe.prepared(config, {"rated": opened(alone)}, BrokenLog())
+    with pytest.raises(UserError, match=r"config\.data\.rated=scenes:2: its images have no opinions"):
+        recipe.prepared(config, {"rated": opened("scenes:2")}, BrokenLog())
     both = recipe.prepared(config_for(), {"rated": opened(f"{pairs},{alone}")}, BrokenLog())["rated"]
     assert recipe.describe(None, {"rated": both}).startswith("48 rated images, 24 with references")
     assert tuple(both.scale) == (0, 1, 0, 1)  # two units: no line of the model's own

@@ -73,9 +73,15 @@ class Targets:
 
 
 def _behind(source: Any) -> RatedSource | BankPairs:
-    """What a cache stands before."""
-    found = getattr(source, "source", source)
-    return found if isinstance(found, RatedSource | BankPairs) else _behind(found)
+    """What caches stand before. Raises UserError if its images have no opinions."""
+    while not isinstance(source, RatedSource | BankPairs):
+        if not hasattr(source, "source"):
+            raise UserError(
+                f"config.data.rated={source.name}: its images have no opinions; give F.csv with a column of scores, "
+                "NAME=FOLDER, or bank:PHOTOS for a teacher."
+            )
+        source = source.source
+    return source
 
 
 def canvas(config: Any) -> tuple[int, int]:
