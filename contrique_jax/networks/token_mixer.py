@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from contrique_jax.networks.attention import Encoder, Keys, dropped, gelu, linear, sine_positions
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.layers import decayed, drawn, parameter
+from contrique_jax.networks.pairs import apart, in_turn
 
 Maps = tuple[Float[Array, "n H W d"], Float[Array, "n h w c"]]  # of strides 16 and 32
 
@@ -87,9 +88,9 @@ def judge(
     network = _bind(widths, variables)
     if reference is None:
         return Judged(*network.alone(network.quality(maps, keys)), None, None)
-    both = [jnp.concatenate(pair) for pair in zip(maps, reference, strict=True)]
+    both = in_turn(maps[0], reference[0]), in_turn(maps[1], reference[1])
     # the same units are dropped of both, or dropout would tell them apart
-    own, theirs = jnp.split(network.quality((both[0], both[1]), None if keys is None else jnp.tile(keys, (2, 1))), 2)
+    own, theirs = apart(network.quality(both, None if keys is None else jnp.repeat(keys, 2, 0)))
     return Judged(*network.alone(own), *network.beside(jnp.concatenate([jnp.abs(theirs - own), own], 1)))
 
 

@@ -40,15 +40,9 @@ def after_update(config: Any, variables: Variables) -> Variables:
     return variables | {"average": moved}
 
 
-def learned(config: Any, variables: Variables) -> tuple[Any, Variables]:
-    """`finished` of a recipe without a frozen backbone: the architecture with the line of the scores, the averaged weights if
-    there are some, and batch_stats. With one: `on_trunk.finished` of what `with_line` gives."""
-    config, variables = with_line(config, variables)
-    return config.model, {part: variables[part] for part in ("params", "batch_stats")}
-
-
 def with_line(config: Any, variables: Variables) -> tuple[Any, Variables]:
-    """The config whose model has the line of the scores; and the variables that the finished model has."""
+    """For `finished`: the config whose model has the line of the scores, and the variables with the averaged weights if there
+    are some (`on_trunk.finished` takes both)."""
     config = dataclasses.replace(config, model=kept(config.model, variables))
     return config, variables | {"params": variables.get("average", variables["params"])}
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt32
 from contrique_jax.data.pipeline import Tree
 from contrique_jax.losses.opinion import mean_over
 from contrique_jax.networks import encoder, token_mixer
+from contrique_jax.networks.pairs import apart, in_turn
 from contrique_jax.networks.token_mixer import Judged, Maps, Widths
 from contrique_jax.networks.trunk import trunk_of
 from contrique_jax.recipes import on_trunk
@@ -118,9 +119,7 @@ def _maps(model: TwoModeModel, trunk: Variables, images: Array, references: Arra
     """The last maps of strides 16 and 32, of images and of references, which go through the trunk together."""
     if references is None:
         return encoder.last_two_maps(model.of_trunk, trunk, images), None
-    both = encoder.last_two_maps(model.of_trunk, trunk, jnp.concatenate([images, references]))
-    (middle, their_middle), (deep, their_deep) = (jnp.split(x, 2) for x in both)
-    return (middle, deep), (their_middle, their_deep)
+    return apart(encoder.last_two_maps(model.of_trunk, trunk, in_turn(images, references)))
 
 
 def _widths(model: TwoModeModel) -> Widths:
