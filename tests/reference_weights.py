@@ -79,3 +79,18 @@ def rebuilt(name: str, shape: tuple[int, ...]) -> np.ndarray:
     else:
         values = r.standard_normal(shape) * 0.1
     return values.astype(np.float32)
+
+
+def system_state(shared: Path, name: str, table: str | None = None) -> dict[str, np.ndarray]:
+    """The state dict of one of the systems' networks, without BatchNorm's counters; `table`: of a file that holds several."""
+    shapes = json.loads((shared / "systems" / "reference" / f"{name}_shapes.json").read_text())
+    shapes = shapes[table] if table else shapes
+    return {key: rebuilt(key, tuple(shape)) for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+
+
+def close(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
+    """Equal up to a share of the largest number."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert worst <= tolerance, f"off by {worst:.1e} of the largest"
