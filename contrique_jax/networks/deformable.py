@@ -43,39 +43,39 @@ def deformable_convolve(x: Map, offsets: Float[Array, "n h w 2*t"], kernel: Floa
     """
     size, (n, height, width, channels) = len(kernel), x.shape
     flat = x.reshape(n, height * width, channels)
-    moved = offsets.reshape(n, height, width, size, size, 2)
-    rows = jnp.arange(height, dtype=jnp.float32)[:, None] - (size - 1) // 2
-    columns = jnp.arange(width, dtype=jnp.float32) - (size - 1) // 2
-    out = jnp.zeros((), x.dtype)
-    for i in range(size):
-        for j in range(size):
-            y, z = rows + i + moved[:, :, :, i, j, 0], columns + j + moved[:, :, :, i, j, 1]
-            out = out + _tap(flat, y.reshape(n, -1), z.reshape(n, -1), kernel[i, j], (height, width))
-    return out.reshape(n, height, width, -1)
+    moved = jnp.moveaxis(offsets.reshape(n, height * width, size**2, 2), 2, 0)
+    usual = jnp.stack(jnp.mgrid[:height, :width], axis=-1).reshape(1, height * width, 2)
+    taps = jnp.stack(jnp.mgrid[:size, :size], axis=-1).reshape(size**2, 1, 1, 2) - (size - 1) // 2
+    places, matrices = moved + (usual + taps), kernel.reshape(size**2, channels, -1)
+    first = _tap(flat, places[0], matrices[0], (height, width))
+
+    def add(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + _tap(flat, *tap, (height, width)), None
+
+    return lax.scan(add, first, (places[1:], matrices[1:]))[0].reshape(n, height, width, -1)
 
 
-@functools.partial(jax.checkpoint, static_argnums=(4,))
+@functools.partial(jax.checkpoint, static_argnums=(3,))
 def _tap(
-    flat: Float[Array, "n p c"], y: Float[Array, "n q"], x: Float[Array, "n q"], matrix: Array, sides: tuple[int, int]
+    flat: Float[Array, "n p c"], places: Float[Array, "n q 2"], matrix: Float[Array, "c d"], sides: tuple[int, int]
 ) -> Float[Array, "n q d"]:
     precision = lax.Precision.HIGHEST if flat.dtype == jnp.float32 else None
-    return jnp.dot(bilinear(flat, y, x, sides), matrix, precision=precision)
+    return jnp.dot(bilinear(flat, places, sides), matrix, precision=precision)
 
 
 def bilinear(
-    flat: Float[Array, "n p c"], y: Float[Array, "n q"], x: Float[Array, "n q"], sides: tuple[int, int]
+    flat: Float[Array, "n p c"], places: Float[Array, "n q 2"], sides: tuple[int, int]
 ) -> Float[Array, "n q c"]:
-    """Maps of the height and width `sides`, their pixels in a row, at places between them; zero outside."""
+    """Maps of the height and width `sides`, their pixels in a row, at places (down, right) between them; zero outside."""
     corners = []
-    for place, side in ((y, sides[0]), (x, sides[1])):
-        place = jnp.clip(place, -2, side + 1)  # farther out is zero too, and no whole number overflows
+    for axis, side in enumerate(sides):
+        place = jnp.clip(places[:, :, axis], -2, side + 1)  # farther out is zero too, and no whole number overflows
         first = jnp.floor(place)
         share, low = place - first, first.astype(jnp.int32)
-        ends = ((low, 1 - share), (low + 1, share))
-        corners.append([(jnp.clip(at, 0, side - 1), jnp.where((at >= 0) & (at < side), part, 0)) for at, part in ends])
-    total = jnp.zeros((), flat.dtype)
-    for row, of_row in corners[0]:
-        for column, of_column in corners[1]:
-            seen = jax.vmap(lambda pixels, at: pixels[at])(flat, row * sides[1] + column)
-            total = total + seen * (of_row * of_column)[:, :, None].astype(flat.dtype)
-    return total
+        at, part = jnp.stack([low, low + 1], -1), jnp.stack([1 - share, share], -1)
+        corners.append((jnp.clip(at, 0, side - 1), jnp.where((at >= 0) & (at < side), part, 0)))
+    (rows, of_rows), (columns, of_columns) = corners
+    index = (rows[:, :, :, None] * sides[1] + columns[:, :, None, :]).reshape(len(flat), -1, 4)
+    weights = (of_rows[:, :, :, None] * of_columns[:, :, None, :]).reshape(index.shape).astype(flat.dtype)
+    seen = jax.vmap(lambda pixels, at: pixels[at])(flat, index)
+    return jnp.sum(seen * weights[:, :, :, None], axis=2)
