@@ -84,8 +84,8 @@ class Heads(nnx.Module):
 
     def __init__(self, width: int, heads: int, dtype: jnp.dtype):
         self.heads, self.dtype = heads, dtype
-        for name in ("query", "key", "value", "output"):
-            setattr(self, f"{name}_layer", BiasedLinear(width, width, dtype=dtype))
+        self.query_layer, self.key_layer = (BiasedLinear(width, width, dtype=dtype) for _ in range(2))
+        self.value_layer, self.output_layer = (BiasedLinear(width, width, dtype=dtype) for _ in range(2))
 
     def __call__(self, query: Map, memory: Map) -> Map:
         def heads(layer: BiasedLinear, x: Map) -> Float[Array, "n l heads d"]:

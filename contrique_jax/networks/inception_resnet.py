@@ -107,6 +107,13 @@ class InceptionResNet(nnx.Module):
         return [maps[i] for i in TAPS]
 
 
+def grid_of(side: int) -> int:
+    """Pixels along a map of an image of so many; below 1 if nothing is left of it."""
+    for shrink, stride in ((3, 2), (3, 1), (3, 2), (3, 1), (3, 2)):  # two stem layers, pool, layer, pool
+        side = (side - shrink) // stride + 1
+    return side
+
+
 def mean_pool(x: Map) -> Map:
     """Means of 3x3, stride 1; at the edges of what lies inside the map."""
 

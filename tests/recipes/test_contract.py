@@ -25,7 +25,9 @@ from contrique_jax.networks.model_folder import load_model, read_description, re
 from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
+from contrique_jax.recipes.ahiq.config import AhiqConfig, AhiqModel
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
+from contrique_jax.recipes.conformer.config import ConformerConfig, ConformerData, ConformerModel
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
 from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
@@ -125,7 +127,41 @@ def tiny_student() -> StudentConfig:
     return config
 
 
+def tiny_ahiq() -> AhiqConfig:
+    config = AhiqConfig(
+        data=OpinionData(rated=pairs_csv(), batch_size=8, view_size=32, augment_on="host", loader="threads")
+    )
+    config.model = AhiqModel(
+        crop_count=4, crop_size=32, vit="random", resnet="random", vit_width=16, vit_heads=2, vit_side=4, base_width=4,
+        fused=8, bottleneck=8, projected=8, smoothed=8, compute_dtype="float32",
+    )  # fmt: skip
+    config.optim = OptimConfig(optimiser="adam", learning_rate=0.003)
+    config.train = OpinionTrain()
+    return config
+
+
+def tiny_conformer() -> ConformerConfig:
+    """Of its network of two modes the one with a reference, which has all layers of the other."""
+    config = ConformerConfig()
+    config.data = ConformerData(
+        rated=pairs_csv(),
+        batch_size=8,
+        view_size=32,
+        scaling="z-score",
+        rotation=0.0,
+        augment_on="host",
+        loader="threads",
+    )
+    config.model = ConformerModel(
+        crop_count=4, crop_size=32, backbone="efficientnet_lite0", width=8, heads=2, hidden=16, compute_dtype="float32"
+    )
+    config.optim = OptimConfig(optimiser="adam", learning_rate=0.003)
+    return config
+
+
 TINY = {
+    "conformer": tiny_conformer,
+    "ahiq": tiny_ahiq,
     "contrique": tiny_config.get_config,
     "contrique_head": tiny_head,
     "arniqa": tiny_arniqa,
@@ -399,8 +435,10 @@ def test_padding_changes_nothing(name):
     padded = np.zeros((1, 64, 96, 3), np.float32)
     padded[:, :48, :64] = image
     apply = jax.jit(functools.partial(recipe.apply, config))
-    alone = apply(variables, jnp.asarray(image), None, None)
-    beside = apply(variables, jnp.asarray(padded), jnp.asarray([[48, 64]]), None)
+    needed = recipe.takes_reference(config) == "needed"
+    references = [1 - jnp.asarray(each) if needed else None for each in (image, padded)]
+    alone = apply(variables, jnp.asarray(image), None, references[0])
+    beside = apply(variables, jnp.asarray(padded), jnp.asarray([[48, 64]]), references[1])
     np.testing.assert_allclose(beside, alone, rtol=1e-4, atol=1e-5)
     assert alone.ndim == (1 if recipe.gives == "score" else 2)
 
