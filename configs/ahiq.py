@@ -1,8 +1,9 @@
 """AHIQ (arXiv 2204.10485) with its authors' settings: a ViT-B/8 and a ResNet-50 that stay as they are, 4 pairs a step, Adam,
 200 epochs of PIPAL's training part.
 
-The frozen networks are timm's, as model folders (`contrique-jax convert from-torch FILE FOLDER`): vit_base_patch8_224.augreg_in21k_ft_in1k
-and resnet50.a1_in1k. Trained are 27 million weights. On PIPAL's 23,200 pairs 200 epochs are 1.16 million steps; COST.
+The frozen networks are timm's, as model folders (`contrique-jax convert from-torch FILE FOLDER`):
+vit_base_patch8_224.augreg_in21k_ft_in1k and resnet50.a1_in1k. Trained are 27 million weights. On PIPAL's 23,200 pairs 200
+epochs are 1.16 million steps; COST.
 The paper has, as far as we remember (its text could not be had), PLCC .845 and SROCC .835 on the challenge's validation part
 and .823 and .813 on its test part; nobody has run this config to its end.
 
@@ -12,8 +13,8 @@ and .823 and .813 on its test part; nobody has run this config to its end.
 
 Variants:
   :patch16  a ViT-B/16: 0.4 times the cost of an image
-  :small    on the EfficientNet-Lite0 inside this package, whose stages stand for both networks, crops of 160 pixels, 8 pairs a step:
-            minutes on two CPU cores
+  :small    on the EfficientNet-Lite0 inside this package, whose stages stand for both networks, crops of 160 pixels, 8 pairs
+            a step: minutes on two CPU cores
 """
 
 from contrique_jax.config import OptimConfig
@@ -26,7 +27,7 @@ def get_config(variant: str = "") -> AhiqConfig:
     if variant == "small":
         config.data.view_size, config.data.batch_size = 160, 8
         config.model = AhiqModel(
-            backbone="efficientnet_lite0", crop_size=160, crop_count=4, fused=48, bottleneck=64, projected=32, smoothed=64,
+            encoder="efficientnet_lite0", crop_size=160, crop_count=4, fused=48, bottleneck=64, projected=32, smoothed=64,
             compute_dtype="float32",
         )  # fmt: skip
         config.optim = OptimConfig(optimiser="adam", learning_rate=1e-3, weight_decay=1e-5)

@@ -52,7 +52,7 @@ def from_opinions(args: argparse.Namespace, path: Path, out: Path, tensors: Tens
         save_model(out, model, weights, provenance=provenance | said, licence=args.licence, recipe=recipe)
         print(f"{out}: {kind} from {path.name}, a meter that compares an image with its reference")
         print(
-            f"frozen weights {model.backbone_hash}; scores {model.score_low:g} to {model.score_high:g}, higher is better"
+            f"frozen weights {model.trunk_hash}; scores {model.score_low:g} to {model.score_high:g}, higher is better"
         )
     left = {name: array for name, array in tensors.items() if name not in used and not name.endswith(names.COUNTER)}
     if left or others:
@@ -155,7 +155,7 @@ def _whole(path: Path, recipe: str, model: Any, flat: Tensors, found: Mapping[st
     config = recipe_named(recipe).Config()
     config.model = model
     weights = fitted(path, flat, recipe_named(recipe).variable_shapes(config), found)
-    model.backbone_hash = hash_of(frozen_of(model, weights))
+    model.trunk_hash = hash_of(frozen_of(model, weights))
     return model, weights
 
 

@@ -43,7 +43,8 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         "ResNet-10 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm; of AHIQ (--vit, --resnet) and "
         "IQA-Conformer, which are meters; or timm's ViT and Inception-ResNet-v2, which such systems are trained on. "
         "Recognised by its names; in half precision, behind module. or inside a training checkpoint too; timm's also as "
-        ".safetensors. Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's projector gives features, and can only be where training starts "
+        ".safetensors. Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's "
+        "projector gives features, and can only be where training starts "
         "(config.train.init_from); Re-IQA's encoder with its head becomes a model of that recipe. Features are this "
         "program's: of the whole image and its half, L2-normalised if pooled (Re-IQA's are not, ARNIQA averages crops)."
     )

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.networks.encoder import Variables, stage_maps, variable_shapes
+from contrique_jax.networks.efficientnet import STAGE_WIDTHS
+from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.inception_resnet import InceptionResNet
-from contrique_jax.networks.layers import Map
 from contrique_jax.networks.model_folder import (
     DESCRIPTION,
     embedded_folder,
@@ -30,8 +29,8 @@ from contrique_jax.networks.model_folder import (
     stored_architecture,
     to_flat,
 )
+from contrique_jax.networks.resnet import stage_widths
 from contrique_jax.networks.skeleton import Skeleton, skeleton
-from contrique_jax.networks.trunk import load_trunk
 from contrique_jax.networks.vit import Size, ViT
 
 FLOAT32 = jnp.dtype("float32")
@@ -118,39 +117,14 @@ def load_resnet(spec: str, name: str, base_width: int, wanted: Skeleton[Any], fi
         raise UserError(
             f"{field}={spec}: it is a {model.encoder} of base width {model.base_width}, and must be a {name} of {base_width}."
         )
-    return _without_name(weights)
+    return {part: weights[part]["encoder"] for part in ("params", "batch_stats")}
 
 
-# as ImageNet left it, whose stages have maps of strides 2, 4, 8, 16, 16, 32, 32
-LITE = ModelConfig("efficientnet_lite0", projection_dim=0, compute_dtype="float32", input_scaling="centred")
-
-
-class _Lite:
-    """What `load_trunk` asks of a model."""
-
-    encoder, base_width, input_scaling = LITE.encoder, LITE.base_width, LITE.input_scaling
-
-    def __init__(self, spec: str):
-        self.trunk = spec
-
-
-def load_lite(spec: str) -> Variables:
-    """The EfficientNet-Lite0 that `config.model.trunk` names. Raises UserError if there is none."""
-    return _without_name(load_trunk(_Lite(spec)))
-
-
-def lite_shapes() -> Variables:
-    """The same with `jax.ShapeDtypeStruct` for arrays."""
-    return _without_name(variable_shapes(LITE))
-
-
-def lite_maps(variables: Variables, images: Array) -> list[Map]:
-    """The last map of each of its stages, of bytes or floats in [0, 1]."""
-    return stage_maps(LITE, {part: {"encoder": tree} for part, tree in variables.items()}, images)
-
-
-def _without_name(variables: Variables) -> Variables:
-    return {part: variables[part]["encoder"] for part in ("params", "batch_stats")}
+def stages_of(model: ModelConfig) -> list[tuple[int, int]]:
+    """Stride and channels of the last map of each stage of an encoder."""
+    if model.encoder == "efficientnet_lite0":
+        return list(zip((2, 4, 8, 16, 16, 32, 32), STAGE_WIDTHS, strict=True))
+    return list(zip((4, 8, 16, 32), stage_widths(model.encoder, model.base_width), strict=True))
 
 
 def part_of(variables: Variables, wanted: Skeleton[Any]) -> Variables:

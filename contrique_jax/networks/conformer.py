@@ -31,7 +31,6 @@ from contrique_jax.networks.layers import (
 )
 from contrique_jax.networks.vit import attend
 
-KERNEL = 7  # of the depthwise convolution
 PLACES = 8  # of dropout in a block
 
 
@@ -46,6 +45,7 @@ class Widths(NamedTuple):
     blocks: int = 1  # of the encoder and of the decoder
     dropout: float = 0.1
     paired: bool = True  # a reference is looked at too
+    kernel: int = 7  # side of the depthwise convolution, odd
 
 
 class Dropped(NamedTuple):
@@ -109,26 +109,25 @@ class Attention(nnx.Module):
 class Depthwise(nnx.Module):
     """A convolution of each channel alone, padded so that the map keeps its size, with a bias."""
 
-    def __init__(self, width: int, dtype: jnp.dtype):
-        draw = functools.partial(like_torch, KERNEL**2)
-        self.dtype = dtype
-        self.weight = parameter((KERNEL, KERNEL, 1, width), draw)
+    def __init__(self, width: int, kernel: int, dtype: jnp.dtype):
+        draw = functools.partial(like_torch, kernel**2)
+        self.dtype, self.pads = dtype, ((kernel // 2,) * 2,) * 2
+        self.weight = parameter((kernel, kernel, 1, width), draw)
         self.bias = parameter((width,), draw, decays=False)
 
     def __call__(self, x: Map) -> Map:
-        around = ((KERNEL // 2,) * 2,) * 2
-        return depthwise(x.astype(self.dtype), self.weight[...].astype(self.dtype), 1, around) + self.bias[...]
+        return depthwise(x.astype(self.dtype), self.weight[...].astype(self.dtype), 1, self.pads) + self.bias[...]
 
 
 class Convolution(nnx.Module):
     """LayerNorm, 1x1 to twice the width, GLU, depthwise, BatchNorm, Swish, 1x1."""
 
-    def __init__(self, width: int, dtype: jnp.dtype):
+    def __init__(self, width: int, kernel: int, dtype: jnp.dtype):
         self.layers = nnx.Module()
         for number, layer in {
             "0": LayerNorm(width),
             "1": BiasedConv(width, 2 * width, 1, dtype=dtype),
-            "3": Depthwise(width, dtype),
+            "3": Depthwise(width, kernel, dtype),
             "4": BatchNorm(width),
             "6": BiasedConv(width, width, 1, dtype=dtype),
         }.items():
@@ -143,12 +142,12 @@ class Convolution(nnx.Module):
 class Block(nnx.Module):
     """Half a feed-forward, attention, attention to another map if `crossed`, convolution, half a feed-forward, norm."""
 
-    def __init__(self, width: int, heads: int, hidden: int, crossed: bool, dtype: jnp.dtype):
+    def __init__(self, width: int, heads: int, hidden: int, kernel: int, crossed: bool, dtype: jnp.dtype):
         self.ff_module1 = FeedForward(width, hidden, dtype)
         self.self_att_module = Attention(width, heads, dtype)
         if crossed:
             self.cross_attention_module = Attention(width, heads, dtype)
-        self.conv_module = Convolution(width, dtype)
+        self.conv_module = Convolution(width, kernel, dtype)
         self.ff_module2 = FeedForward(width, hidden, dtype)
         self.norm = LayerNorm(width)
 
@@ -165,10 +164,10 @@ class Block(nnx.Module):
 class Stack(nnx.Module):
     """Dropout, then so many blocks."""
 
-    def __init__(self, depth: int, width: int, heads: int, hidden: int, crossed: bool, dtype: jnp.dtype):
+    def __init__(self, depth: int, width: int, heads: int, hidden: int, kernel: int, crossed: bool, dtype: jnp.dtype):
         self.depth, self.blocks = depth, nnx.Module()
         for i in range(depth):
-            setattr(self.blocks, str(i), Block(width, heads, hidden, crossed, dtype))
+            setattr(self.blocks, str(i), Block(width, heads, hidden, kernel, crossed, dtype))
 
     def __call__(self, x: Map, statistics: Statistics, drop: Dropped = OFF, memory: Map | None = None) -> Map:
         x = drop(x)
@@ -198,7 +197,7 @@ class Conformer(nnx.Module):
 
     def __init__(self, widths: Widths, dtype: jnp.dtype):
         self.dropout, self.paired, self.places = widths.dropout, widths.paired, 1 + PLACES * widths.blocks
-        sizes = (widths.blocks, widths.width, widths.heads, widths.hidden)
+        sizes = (widths.blocks, widths.width, widths.heads, widths.hidden, widths.kernel)
         self.conv_proj = BiasedConv(widths.inputs, widths.width, 1, dtype=dtype)
         self.emb_p = Positions(widths.grid, widths.width)
         self.encoder = Stack(*sizes, False, dtype)

@@ -19,7 +19,7 @@ from contrique_jax.networks.skeleton import moved, skeleton
 from tests.reference_weights import close, close_summary, gradient_norms, nchw, nhwc, system_state
 
 FLOAT32 = jnp.dtype("float32")
-SIZES = (16, 4, 64)
+SIZES = (16, 4, 64, 7)
 
 
 class Both(nnx.Module):

@@ -153,7 +153,16 @@ def tiny_conformer() -> ConformerConfig:
         loader="threads",
     )
     config.model = ConformerModel(
-        crop_count=4, crop_size=32, backbone="efficientnet_lite0", width=8, heads=2, hidden=16, compute_dtype="float32"
+        crop_count=4,
+        crop_size=32,
+        trunk="random",
+        encoder="resnet10",
+        base_width=4,
+        input_scaling="unit",
+        width=8,
+        heads=2,
+        hidden=16,
+        compute_dtype="float32",
     )
     config.optim = OptimConfig(optimiser="adam", learning_rate=0.003)
     return config

@@ -3,41 +3,38 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from contrique_jax.config import DTYPES, Config, OptimConfig, require
+from contrique_jax.config import Config, OptimConfig, require
 from contrique_jax.networks.ahiq import Widths
-from contrique_jax.networks.efficientnet import STAGE_WIDTHS
+from contrique_jax.networks.backbones import stages_of
 from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
+from contrique_jax.recipes.trunk_config import OnMaps
 
-BACKBONES = ("vit_resnet50", "efficientnet_lite0")
 TAPS = (0, 1, 2, 3, 4)  # of the ViT's blocks
 
 
 @dataclass
-class AhiqModel(Judge):
+class AhiqModel(OnMaps, Judge):
     """Frozen networks, and a deformable convolution and a regressor on their maps."""
 
-    # "vit_resnet50", as in the paper; "efficientnet_lite0": its stages of strides 4 (shallow), 8 and 16 (deep)
-    backbone: str = "vit_resnet50"
+    own: ClassVar[str] = "vit_resnet50"
+
+    # "vit_resnet50", as in the paper; or an encoder of ours (`trunk`): its map of stride 4 (shallow), of 8 and 16 (deep)
+    encoder: str = "vit_resnet50"
     vit: str = ""  # of "vit_resnet50": model folders that `convert from-torch` made, or "random"
     resnet: str = ""
-    trunk: str = "lite0"  # of "efficientnet_lite0": an embedded model's name, a model folder or "random"
-    backbone_hash: str = ""  # of a finished model: which frozen weights those were; a run leaves it empty
     patch: int = 8  # side of the ViT's squares, 8 or 16 [pixels]
     vit_width: int = 768
     vit_heads: int = 12
     vit_side: int = 28  # squares along the images that its positions were learned on
-    base_width: int = 64  # channels after the ResNet's stem
     fused: int = 768  # channels behind the deformable convolution
     bottleneck: int = 512
     projected: int = 256
     smoothed: int = 1024
-    compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"
 
     def validate(self) -> None:
-        super().validate()
-        require(self.backbone in BACKBONES, "model.backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
+        OnMaps.validate(self)
+        Judge.validate(self)
         require(self.patch in (8, 16), "model.patch", self.patch, "8 or 16")
-        require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
         heads = self.vit_heads
         require(heads >= 1 and self.vit_width % heads == 0, "model.vit_heads", heads, f"a divisor of {self.vit_width}")
         for name in ("base_width", "fused", "bottleneck", "projected", "smoothed"):
@@ -45,31 +42,23 @@ class AhiqModel(Judge):
         require(self.crop_size % self.grain == 0, "model.crop_size", self.crop_size, f"a multiple of {self.grain}")
 
     @property
-    def encoder(self) -> str:
-        """What a plan calls the model by."""
-        return self.backbone
-
-    @property
-    def lite(self) -> bool:
-        return self.backbone == "efficientnet_lite0"
-
-    @property
     def frozen(self) -> tuple[str, ...]:
         """Names in the variables under which the frozen networks stand."""
-        return ("lite0",) if self.lite else ("vit", "resnet50")
+        return ("vit", "resnet50") if self.of_paper else ("trunk",)
 
     @property
     def grain(self) -> int:
         """What a crop's side must be a multiple of, so that both maps cover it alike."""
-        return 16 if self.lite else self.patch
+        return self.patch if self.of_paper else 16
 
     @property
     def widths(self) -> Widths:
         """Of the network that is trained."""
-        own = self.fused, self.bottleneck, self.projected, self.smoothed
-        if self.lite:
-            return Widths(STAGE_WIDTHS[2] + STAGE_WIDTHS[4], STAGE_WIDTHS[1], *own, 1)
-        return Widths(len(TAPS) * self.vit_width, 3 * 4 * self.base_width, *own, self.patch // 8)
+        sizes = self.fused, self.bottleneck, self.projected, self.smoothed
+        if self.of_paper:
+            return Widths(len(TAPS) * self.vit_width, 3 * 4 * self.base_width, *sizes, self.patch // 8)
+        by_stride = dict(stages_of(self.of_trunk))  # the last map of each stride
+        return Widths(by_stride[8] + by_stride[16], by_stride[4], *sizes, 1)
 
 
 @dataclass

@@ -11,13 +11,11 @@ from jaxtyping import Array
 from contrique_jax.networks.ahiq import Pair
 from contrique_jax.networks.backbones import (
     VitBackbone,
-    lite_maps,
-    lite_shapes,
     load_backbone,
-    load_lite,
     load_resnet,
     one_of,
     part_of,
+    stages_of,
     together,
 )
 from contrique_jax.networks.encoder import Variables
@@ -26,6 +24,7 @@ from contrique_jax.networks.resnet import ResNet, Stage
 from contrique_jax.networks.skeleton import Skeleton, skeleton
 from contrique_jax.networks.vit import ViT, as_map
 from contrique_jax.recipes.ahiq.config import TAPS, AhiqModel
+from contrique_jax.recipes.opinions import on_backbones
 from contrique_jax.recipes.opinions.on_backbones import still, unit
 
 RESNET = "resnet50"
@@ -54,15 +53,15 @@ def skeletons(model: AhiqModel) -> dict[str, Skeleton[Any]]:
 
 def shapes(model: AhiqModel) -> Variables:
     """Of all frozen networks, without memory for any."""
-    if model.lite:
-        return together({"lite0": lite_shapes()})
+    if not model.of_paper:
+        return on_backbones.trunk_shapes(model)
     return together({name: part.shapes() for name, part in skeletons(model).items()})
 
 
 def load(model: AhiqModel) -> Variables:
     """The weights that `model` names, on the host. Raises UserError if there are none, or they are of other networks."""
-    if model.lite:
-        return together({"lite0": load_lite(model.trunk)})
+    if not model.of_paper:
+        return on_backbones.load_own(model)
     where = model.vit, model.patch, model.vit_width, model.vit_heads, model.vit_side
     return _loaded(*where, model.resnet, model.base_width)
 
@@ -80,10 +79,11 @@ def _loaded(vit: str, patch: int, width: int, heads: int, side: int, resnet: str
 
 def maps(model: AhiqModel, variables: Variables, images: Array) -> Pair:
     """Deep and shallow map of bytes, or floats in [0, 1]; no gradient runs through them."""
-    if model.lite:
-        stages = lite_maps(one_of(variables, "lite0"), images)
-        coarse = jnp.repeat(jnp.repeat(stages[4], 2, 1), 2, 2)
-        return still(Pair(jnp.concatenate([stages[2], coarse], axis=3), stages[1]))
+    if not model.of_paper:
+        strides = [stride for stride, _ in stages_of(model.of_trunk)]
+        by_stride = dict(zip(strides, on_backbones.trunk_maps(model, variables, images), strict=True))
+        coarse = jnp.repeat(jnp.repeat(by_stride[16], 2, 1), 2, 2)
+        return still(Pair(jnp.concatenate([by_stride[8], coarse], axis=3), by_stride[4]))
     vit, resnet = (part.bind(one_of(variables, name)) for name, part in skeletons(model).items())
     x, grid = unit(images), (images.shape[1] // model.patch, images.shape[2] // model.patch)
     deep = jnp.concatenate([as_map(tokens, grid) for tokens in vit(x)], axis=3)

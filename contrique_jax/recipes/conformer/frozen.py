@@ -10,18 +10,17 @@ from jaxtyping import Array
 
 from contrique_jax.networks.backbones import (
     InceptionBackbone,
-    lite_maps,
-    lite_shapes,
     load_backbone,
-    load_lite,
     one_of,
+    stages_of,
     together,
 )
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.inception_resnet import InceptionResNet
 from contrique_jax.networks.layers import RUNNING, Map
 from contrique_jax.networks.skeleton import Skeleton, skeleton
-from contrique_jax.recipes.conformer.config import LITE_STAGES, ConformerModel
+from contrique_jax.recipes.conformer.config import STRIDES, ConformerModel
+from contrique_jax.recipes.opinions import on_backbones
 from contrique_jax.recipes.opinions.on_backbones import still, unit
 
 
@@ -32,28 +31,28 @@ def network(model: ConformerModel) -> Skeleton[Any]:
 
 def shapes(model: ConformerModel) -> Variables:
     """Of the frozen network, without memory for it."""
-    return together({"lite0": lite_shapes()} if model.lite else {"inception": network(model).shapes()})
+    return together({"inception": network(model).shapes()}) if model.of_paper else on_backbones.trunk_shapes(model)
 
 
 def load(model: ConformerModel) -> Variables:
     """The weights that `model` names, on the host. Raises UserError if there are none, or they are of another network."""
-    return _loaded(model.lite, model.trunk if model.lite else model.inception)
+    return _loaded(model.inception) if model.of_paper else on_backbones.load_own(model)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(lite: bool, spec: str) -> Variables:
-    if lite:
-        return together({"lite0": load_lite(spec)})
+def _loaded(spec: str) -> Variables:
     return together({"inception": load_backbone(spec, InceptionBackbone(), "config.model.inception")})
 
 
 def maps(model: ConformerModel, variables: Variables, images: Array) -> Map:
     """All tapped maps side by side, of bytes or floats in [0, 1]; no gradient runs through them."""
-    if not model.lite:
+    if model.of_paper:
         tapped = network(model).bind(one_of(variables, "inception"))(unit(images), RUNNING)
         return still(jnp.concatenate(tapped, axis=3))
-    stages, side = lite_maps(one_of(variables, "lite0"), images), images.shape[1] // 16
-    return still(jnp.concatenate([_means(stages[i], side) for i in LITE_STAGES], axis=3))
+    stages, side = on_backbones.trunk_maps(model, variables, images), images.shape[1] // max(STRIDES)
+    strides = [stride for stride, _ in stages_of(model.of_trunk)]
+    kept = [_means(x, side) for stride, x in zip(strides, stages, strict=True) if stride in STRIDES]
+    return still(jnp.concatenate(kept, axis=3))
 
 
 def _means(x: Map, side: int) -> Map:

@@ -1,7 +1,7 @@
 """What recipes on opinions share whose own network stands on frozen ones: those are constants of the step, a model folder has
 them too, and their common hash ties the two together.
 
-A recipe's model has `frozen`, the names in its variables under which the frozen networks stand, and `backbone_hash`.
+A recipe's model is `OnMaps`, and has `frozen`, the names in its variables under which the frozen networks stand.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from jaxtyping import Array
 
 from contrique_jax.data.pipeline import Tree
 from contrique_jax.errors import UserError
+from contrique_jax.networks import encoder
 from contrique_jax.networks.backbones import hash_of
+from contrique_jax.networks.trunk import load_trunk
 from contrique_jax.recipes.opinions import judge
 from contrique_jax.recipes.recipe import Variables
+from contrique_jax.recipes.trunk_config import OnMaps
 
 PARTS = ("params", "batch_stats")
 
@@ -30,16 +33,16 @@ def frozen_of(model: Any, variables: Variables) -> Variables:
 def finished(config: Any, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
     """Frozen networks and what was trained on them; these are named by their hash."""
     config, variables = judge.with_line(config, variables)
-    model = dataclasses.replace(config.model, backbone_hash=hash_of(constants))
+    model = dataclasses.replace(config.model, trunk_hash=hash_of(constants))
     return model, {part: constants[part] | variables[part] for part in PARTS}
 
 
 def check(model: Any, variables: Variables) -> None:
     """Raises UserError if the frozen weights are not those that the rest was trained on."""
     found = hash_of(frozen_of(model, variables))
-    if found != model.backbone_hash:
+    if found != model.trunk_hash:
         raise UserError(
-            f"its frozen weights are {found} and the rest was trained on {model.backbone_hash}; copy the model again."
+            f"its frozen weights are {found} and the rest was trained on {model.trunk_hash}; copy the model again."
         )
 
 
@@ -52,9 +55,9 @@ def taken_over(
     if type(model) is not type(config.model):
         raise UserError(f"config.train.init_from={spec}: is no model of the recipe {config.recipe!r}; name another.")
     found = hash_of(constants)
-    if model.backbone_hash != found:
+    if model.trunk_hash != found:
         raise UserError(
-            f"config.train.init_from={spec}: it stands on frozen weights {model.backbone_hash} and this run on {found}; name a "
+            f"config.train.init_from={spec}: it stands on frozen weights {model.trunk_hash} and this run on {found}; name a "
             "model on the same ones."
         )
     if widths(model) != widths(config.model):
@@ -62,6 +65,26 @@ def taken_over(
             f"config.train.init_from={spec}: its widths are {widths(model)}; take the same or draw new weights."
         )
     return judge.begun(config, {part: {key: theirs[part][key] for key in drawn[part]} for part in PARTS})
+
+
+def trunk_shapes(model: OnMaps) -> Variables:
+    """Of an encoder of ours that stands under a model, without memory for it."""
+    return _renamed(encoder.variable_shapes(model.of_trunk))
+
+
+def load_own(model: OnMaps) -> Variables:
+    """The encoder of ours that `config.model.trunk` names. Raises UserError if there is none, or it is another one."""
+    return _renamed(load_trunk(model))
+
+
+def trunk_maps(model: OnMaps, variables: Variables, images: Array) -> list[Array]:
+    """The last map of each stage of that encoder, of bytes or floats in [0, 1]."""
+    return encoder.stage_maps(model.of_trunk, {part: {"encoder": variables[part]["trunk"]} for part in PARTS}, images)
+
+
+def _renamed(variables: Variables) -> Variables:
+    """IQA-Conformer has an `encoder` of its own."""
+    return {part: {"trunk": variables[part]["encoder"]} for part in PARTS}
 
 
 def still(maps: Any) -> Any:
