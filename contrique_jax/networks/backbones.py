@@ -68,7 +68,12 @@ class InceptionBackbone:
         return skeleton(InceptionResNet, FLOAT32)
 
 
-KINDS = {kind.kind: kind for kind in (VitBackbone, InceptionBackbone)}
+KINDS = (VitBackbone.kind, InceptionBackbone.kind)
+
+
+def is_backbone(recipe: str) -> bool:
+    """Whether a folder that says so in place of a recipe holds such a network."""
+    return recipe in map(FOLDER.format, KINDS)
 
 
 def save_backbone(folder: Path, backbone: Any, weights: Variables, provenance: Mapping[str, Any], licence: str) -> None:
@@ -89,7 +94,9 @@ def load_backbone(spec: str, wanted: Any, field: str) -> Variables:
         )
     said = read_description(path)
     if said.get("recipe") != FOLDER.format(wanted.kind):
-        raise UserError(f"{field}={spec}: holds a {said.get('recipe', 'contrique model')!r}, not a {wanted.kind}.")
+        raise UserError(
+            f"{field}={spec}: holds a {said.get('recipe', 'contrique')}, not a {wanted.kind}; name another."
+        )
     found = stored_architecture(said.get("architecture"), type(wanted), path / DESCRIPTION)
     for name, ours in vars(wanted).items():
         theirs = getattr(found, name)

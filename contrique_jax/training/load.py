@@ -11,6 +11,7 @@ from pathlib import Path
 from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
+from contrique_jax.networks.backbones import is_backbone
 from contrique_jax.networks.encoder import Variables, init_model
 from contrique_jax.networks.ensemble import members_of
 from contrique_jax.networks.model_folder import (
@@ -32,6 +33,10 @@ def recipe_behind(spec: str) -> str:
         return Config.recipe
     _refuse_ensemble(spec, folder)
     name = str(read_description(folder).get("recipe", Config.recipe))
+    if is_backbone(name):
+        raise UserError(
+            f"{folder / DESCRIPTION}: holds a frozen network alone, which other models are trained on; name a trained model."
+        )
     if name not in RECIPES:
         known = ", ".join(sorted(RECIPES))
         raise UserError(f"{folder / DESCRIPTION}: there is no recipe {name!r} (known: {known}); update the program.")
