@@ -153,17 +153,9 @@ def tiny_conformer() -> ConformerConfig:
         loader="threads",
     )
     config.model = ConformerModel(
-        crop_count=4,
-        crop_size=32,
-        trunk="random",
-        encoder="resnet10",
-        base_width=4,
-        input_scaling="unit",
-        width=8,
-        heads=2,
-        hidden=16,
-        compute_dtype="float32",
-    )
+        trunk="random", encoder="resnet10", base_width=4, input_scaling="unit", width=8, heads=2, hidden=16, kernel=3,
+        crop_count=4, crop_size=32, compute_dtype="float32",
+    )  # fmt: skip
     config.optim = OptimConfig(optimiser="adam", learning_rate=0.003)
     return config
 
