@@ -188,11 +188,18 @@ def encode(
     return _bind(model, variables).features(scaled(model, images), valid, unit)
 
 
+def stage_maps(
+    model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"]
+) -> list[Float[Array, "n h w c"]]:
+    """The last map of each stage of images of one size, BatchNorm in evaluation mode; as `encode`."""
+    return [x for x, _ in _bind(model, variables).encoder.stages(scaled(model, images), RUNNING)]
+
+
 def last_two_maps(
     model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"]
 ) -> tuple[Float[Array, "n H W d"], Float[Array, "n h w c"]]:
-    """The last maps of strides 16 and 32 of images of one size, BatchNorm in evaluation mode; as `encode`."""
-    maps = [x for x, _ in _bind(model, variables).encoder.stages(scaled(model, images), RUNNING)]
+    """Those of strides 16 and 32."""
+    maps = stage_maps(model, variables, images)
     return maps[_middle(model)], maps[-1]
 
 

@@ -17,7 +17,7 @@ def learning_rate(optim: OptimConfig, steps: int, step: Int[Array, ""] | int) ->
 
     "cosine" falls to 0 at the end. "cosine_restarts" falls to 0 over `restart_steps` steps and begins anew at the peak, each
     time over `restart_growth` times as many (torch's CosineAnnealingWarmRestarts, stepped every iteration). "cosine_wave" falls
-    to 0 over `restart_steps` steps, rises over as many, and so on (torch's CosineAnnealingLR beyond its T_max). "constant" stays.
+    to 0 over `restart_steps` steps and rises over as many (torch's CosineAnnealingLR beyond its T_max). "constant" stays.
     "cosine_by_epoch" changes `schedule_epochs` times in the run, to the cosine at the end of the part that begins, and ends at
     `final_share` of the peak; its warm-up rises every step from `warmup_rate` to the rate at which it ends.
     """
