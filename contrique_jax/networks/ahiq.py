@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from contrique_jax.networks.deformable import DeformableConv
 from contrique_jax.networks.layers import BiasedConv, Map
+from contrique_jax.networks.pairs import apart, in_turn
 
 
 class Widths(NamedTuple):
@@ -110,8 +111,8 @@ class Ahiq(nnx.Module):
     def __call__(self, distorted: Pair, reference: Pair) -> Judged:
         """Of maps as the frozen networks make them; both images take the offsets of the reference."""
         offsets = self.deform_net.offsets(reference.deep, self.times)
-        both = jnp.concatenate([distorted.shallow, reference.shallow])
-        fused = jnp.split(self.deform_net(both, jnp.concatenate([offsets, offsets])), 2)
+        both = in_turn(distorted.shallow, reference.shallow)
+        fused = apart(self.deform_net(both, in_turn(offsets, offsets)))
         joined = [
             jnp.concatenate([deep.astype(own.dtype), own], axis=3)
             for deep, own in zip((distorted.deep, reference.deep), fused, strict=True)

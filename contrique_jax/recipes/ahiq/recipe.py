@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from contrique_jax.data.pipeline import Tree
-from contrique_jax.networks.ahiq import Ahiq, Pair
+from contrique_jax.networks.ahiq import Ahiq
+from contrique_jax.networks.pairs import apart, in_turn
 from contrique_jax.networks.skeleton import Skeleton, skeleton
 from contrique_jax.recipes.ahiq import frozen
 from contrique_jax.recipes.ahiq.config import AhiqConfig as Config
 from contrique_jax.recipes.ahiq.config import AhiqModel
 from contrique_jax.recipes.opinions import judge, on_backbones, rows
-from contrique_jax.recipes.opinions.on_backbones import halves
 from contrique_jax.recipes.opinions.rows import Rows
 from contrique_jax.recipes.recipe import Reference, Variables
 
@@ -90,8 +90,7 @@ def apply(
 
 
 def _scores(model: AhiqModel, variables: Variables, below: Variables, images: Array, references: Array) -> Array:
-    both = frozen.maps(model, below, jnp.concatenate([images, references]))
-    image, reference = (Pair(*(each[half] for each in both)) for half in halves(len(images)))
+    image, reference = apart(frozen.maps(model, below, in_turn(images, references)))
     return _network(model).bind(variables)(image, reference).score
 
 

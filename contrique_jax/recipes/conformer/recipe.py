@@ -17,12 +17,12 @@ from contrique_jax.augment.rotation import rotated
 from contrique_jax.data.pipeline import Tree
 from contrique_jax.networks.conformer import Conformer
 from contrique_jax.networks.layers import RUNNING, Statistics
+from contrique_jax.networks.pairs import apart, in_turn
 from contrique_jax.networks.skeleton import Skeleton, moved, skeleton
 from contrique_jax.recipes.conformer import frozen
 from contrique_jax.recipes.conformer.config import ConformerConfig as Config
 from contrique_jax.recipes.conformer.config import ConformerModel
 from contrique_jax.recipes.opinions import judge, on_backbones, rows
-from contrique_jax.recipes.opinions.on_backbones import halves
 from contrique_jax.recipes.opinions.rows import Rows
 from contrique_jax.recipes.recipe import Reference, Variables
 
@@ -104,9 +104,7 @@ def _maps(model: ConformerModel, below: Variables, images: Array, references: Ar
     """Of images, and of their references if there are any."""
     if references is None:
         return frozen.maps(model, below, images), None
-    both = frozen.maps(model, below, jnp.concatenate([images, references]))
-    first, second = halves(len(images))
-    return both[first], both[second]
+    return apart(frozen.maps(model, below, in_turn(images, references)))
 
 
 def _turned(images: Array, keys: UInt32[Array, "n 2"], most: float) -> Float[Array, "n h w 3"]:

@@ -96,8 +96,3 @@ def unit(images: Array) -> Array:
     """Bytes, or floats in [0, 1], as floats in [-1, 1]."""
     scale = 255 if images.dtype == "uint8" else 1
     return 2 * (images.astype("float32") / scale) - 1
-
-
-def halves(count: int) -> tuple[slice, slice]:
-    """Of images and then their references, which go through a frozen network together: the images, the references."""
-    return slice(count), slice(count, None)
