@@ -3,7 +3,7 @@
 
 The frozen networks are timm's, as model folders (`contrique-jax convert from-torch FILE FOLDER`):
 vit_base_patch8_224.augreg_in21k_ft_in1k and resnet50.a1_in1k. Trained are 27 million weights. On PIPAL's 23,200 pairs 200
-epochs are 1.16 million steps; COST.
+epochs are 1.16 million steps of 1.9 TFLOP.
 The paper has, as far as we remember (its text could not be had), PLCC .845 and SROCC .835 on the challenge's validation part
 and .823 and .813 on its test part; nobody has run this config to its end.
 

@@ -3,8 +3,8 @@ pixels a step, turned by any angle, Adam at a constant rate, 30 epochs of PIPAL'
 
 The frozen network is the file inceptionresnetv2-520b38e4.pth of the authors' release (or of the package pretrainedmodels) as
 a model folder (`contrique-jax convert from-torch FILE models/inception`). Trained are 1.2 million weights. On PIPAL's 23,200
-pairs 30 epochs are 43,500 steps; COST. Its authors report PLCC .775 and SROCC .766 on the challenge's test part, fourth of
-all; nobody has run this config to its end.
+pairs 30 epochs are 43,500 steps of 0.15 TFLOP. Its authors report PLCC .775 and SROCC .766 on the challenge's test part,
+fourth of all; nobody has run this config to its end.
 
   contrique-jax train --config conformer.py --workdir runs/conformer --config.data.rated=pipal=PIPAL
   contrique-jax score --model runs/conformer --reference PRISTINE.png DISTORTED
