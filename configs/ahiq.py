@@ -12,7 +12,7 @@ and .823 and .813 on its test part; nobody has run this config to its end.
   contrique-jax score --model runs/ahiq --reference PRISTINE.png DISTORTED
 
 Variants:
-  :patch16  a ViT-B/16: 0.4 times the cost of an image
+  :patch16  a ViT-B/16: 0.6 times the cost
   :small    on the EfficientNet-Lite0 inside this package, whose stages stand for both networks, crops of 160 pixels, 8 pairs
             a step: minutes on two CPU cores
 """
