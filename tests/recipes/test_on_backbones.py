@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from contrique_jax.networks.pairs import apart, in_turn
 from contrique_jax.recipes import recipe_named, recipe_of
 from contrique_jax.recipes.ahiq.config import AhiqConfig, AhiqModel
 from contrique_jax.recipes.conformer.config import ConformerConfig, ConformerModel
+from contrique_jax.recipes.conformer.recipe import _turned
+from contrique_jax.recipes.opinions.rows import Rows
 
 ON_OURS = {
     "trunk": "random",
@@ -69,6 +72,20 @@ def test_without_a_reference_the_conformer_judges_alone():
     assert not any("cross" in name for name in to_flat(variables))
     images = jnp.asarray(np.random.default_rng(0).random((2, 40, 36, 3)), jnp.float32)
     assert recipe.apply(config, variables, images, None).shape == (2,)
+
+
+def test_each_row_is_turned_by_an_angle_of_its_own():
+    """A row's angle hangs on its key alone."""
+    model = ConformerModel(width=8, heads=2, hidden=16, kernel=3, dropout=0.0, crop_size=32, **ON_OURS)
+    config, recipe = ConformerConfig(model=model), recipe_named("conformer")
+    images = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 3, axis=0)
+    keys = np.stack([jax.random.key_data(jax.random.key(i)) for i in (1, 2, 1)])
+    turned = np.asarray(_turned(jnp.asarray(images), jnp.asarray(keys), np.pi))
+    assert (turned[0] == turned[2]).all() and (turned[0] != turned[1]).any()
+    batch = Rows(images, images, *(np.ones(3, np.float32) for _ in range(2)), np.zeros((3, 4), np.float32))
+    outputs, changed = recipe.forward(config, recipe.init(config, 0), recipe.constants(config), batch, keys, None)
+    assert outputs.shape == (3,) and outputs[0] == outputs[2] != outputs[1] and np.isfinite(outputs).all()
+    assert set(changed) == {"batch_stats"}
 
 
 def test_pairs_lie_side_by_side_and_come_apart():
