@@ -20,8 +20,8 @@ AUGMENT_ON = ("host", "device")
 LOADERS = ("auto", "tfdata", "threads")
 DTYPES = ("bfloat16", "float32")
 DECAY_MASKS = ("no_norm", "original", "all")
-OPTIMISERS = ("sgd", "adamw", "lars")
-SCHEDULES = ("cosine", "cosine_by_epoch", "cosine_restarts", "constant")
+OPTIMISERS = ("sgd", "adam", "adamw", "lars")
+SCHEDULES = ("cosine", "cosine_by_epoch", "cosine_restarts", "cosine_wave", "constant")
 # fields that say how and when, not what, and so may differ between a run and its continuation
 FREE_FIELDS = (
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.remat", "train.wait_seconds",
@@ -155,16 +155,17 @@ class LossConfig:
 class OptimConfig:
     """The optimiser and its schedule, stepped every iteration."""
 
-    optimiser: str = "sgd"  # "sgd", "adamw" or "lars"
+    optimiser: str = "sgd"  # "sgd", "adam", "adamw" or "lars"
     learning_rate: float = 0.6  # peak, not scaled by the batch
-    schedule: str = "cosine"  # after the warm-up: "cosine" to 0, "cosine_by_epoch", "cosine_restarts" or "constant"
+    # after the warm-up: "cosine" to 0, "cosine_by_epoch", "cosine_restarts", "cosine_wave" or "constant"
+    schedule: str = "cosine"
     schedule_epochs: int = 40  # of "cosine_by_epoch": the run is so many equal parts, each with one rate
     final_share: float = 0.001  # of "cosine_by_epoch": its last rate, as a share of the peak, in [0, 1]
     warmup_rate: float = 0.01  # of "cosine_by_epoch": where its warm-up begins
-    restart_steps: int = 1000  # steps of the first cycle of "cosine_restarts"
+    restart_steps: int = 1000  # steps of the first cycle of "cosine_restarts"; of half a wave of "cosine_wave"
     restart_growth: int = 1  # each later cycle is so many times as long as the one before
-    momentum: float = 0.9  # of adamw the decay rate of the gradient's mean
-    momentum_square: float = 0.999  # of adamw alone: the decay rate of its square's mean
+    momentum: float = 0.9  # of adam and adamw the decay rate of the gradient's mean
+    momentum_square: float = 0.999  # of these alone: the decay rate of its square's mean
     weight_decay: float = 1e-4
     decay_mask: str = "no_norm"  # "no_norm": all but BatchNorm; "original": also the BatchNorms its names miss; "all"
     gradient_scale: float = 1.0  # the global loss's gradient is multiplied by it; 1 / processes in the original

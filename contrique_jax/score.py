@@ -25,9 +25,9 @@ from contrique_jax.inference.scores import (
     Score,
     Tally,
     Writer,
+    beside_reference,
     check_fit,
     explanation,
-    reference_features,
     score_files,
     write_about,
 )
@@ -98,7 +98,10 @@ def main(argv: Sequence[str]) -> None:
         windows=maps is not None,
     )  # fmt: skip
     check_fit(extractor, probe, flags.reference is not None)
-    reference = reference_features(extractor, flags.reference) if flags.reference else None
+    reference = beside = None
+    if flags.reference:
+        extractor, reference = beside_reference(extractor, flags.reference)
+        beside = fingerprint(extractor.references if reference is None else reference)
 
     def made(wanted: Sequence[Path]) -> Iterator[Score]:
         for score in score_files(extractor, probe, wanted, reference, scale, meter.faults, why):
@@ -109,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
 
     about = {
         "command": "score", "version": __version__, "model": extractor.model_hash, "probe": fingerprint([probe, scale]),
-        "--reference": None if reference is None else fingerprint(reference), "--why": flags.why, "--map": flags.map,
+        "--reference": beside, "--why": flags.why, "--map": flags.map,
         "--max-megapixels": extractor.max_megapixels,
     }  # fmt: skip
     tally = Tally()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,3 +81,44 @@ def rebuilt(name: str, shape: tuple[int, ...]) -> np.ndarray:
     else:
         values = r.standard_normal(shape) * 0.1
     return values.astype(np.float32)
+
+
+def system_state(
+    shared: Path, name: str, table: str | None = None, other: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, np.ndarray]:
+    """The state dict of one of the systems' networks, without BatchNorm's counters; `table`: of a file that holds several;
+    `other`: shapes of another variant of the network."""
+    shapes = json.loads((shared / "systems" / "reference" / f"{name}_shapes.json").read_text())
+    shapes = (shapes[table] if table else shapes) | dict(other or {})
+    return {key: rebuilt(key, tuple(shape)) for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+
+
+def close(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
+    """Equal up to a share of the largest number."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert worst <= tolerance, f"off by {worst:.1e} of the largest"
+
+
+def close_summary(ours: np.ndarray, data: Mapping[str, np.ndarray], stage: str, tolerance: float) -> None:
+    """Of a stage that is only summarised, in torch's order of axes: its shape, mean and deviation, and some numbers."""
+    ours = np.asarray(ours)
+    assert ours.shape == tuple(data[f"{stage}/shape"])
+    mean, deviation = data[f"{stage}/mean_std"]
+    found = [ours.mean(), ours.std(), *ours.ravel()[data[f"{stage}/index"]]]
+    worst = np.abs(np.array(found) - [mean, deviation, *data[f"{stage}/value"]]).max() / (abs(mean) + deviation)
+    assert worst <= tolerance, f"{stage} off by {worst:.1e}"
+
+
+def nhwc(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+def nchw(array: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.asarray(array), -1, 1)
+
+
+def gradient_norms(gradients: dict[str, Any]) -> dict[str, float]:
+    """L2 norms by torch's names."""
+    return {name: float(np.linalg.norm(g)) for name, g in to_flat({"params": gradients, "batch_stats": {}}).items()}

@@ -12,6 +12,7 @@ import numpy as np
 
 from contrique_jax.config import FEATURES, INPUT_SCALINGS, Config
 from contrique_jax.convert.from_conviqt import SAYS, adopt_conviqt, is_conviqt
+from contrique_jax.convert.from_opinions import from_opinions, is_of_opinions
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, as_recipes, our_names, recognise
 from contrique_jax.errors import UserError, printable
@@ -39,14 +40,16 @@ _SCALING = {
 def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A PyTorch state dict as a model folder: of the original CONTRIQUE, CONVIQT, ARNIQA, Re-IQA, MoCo, torchvision's "
-        "ResNet-10 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm, recognised by its names; in half "
-        "precision, behind module. or inside a training checkpoint too. Only tensors are loaded; a file that would run code "
-        "is refused. An encoder without CONTRIQUE's projector gives features, and can only be where training starts "
+        "ResNet-10 to 152, or the EfficientNet-Lite0 of efficientnet_lite_pytorch or timm; of AHIQ (--vit, --resnet) and "
+        "IQA-Conformer, which are meters; or timm's ViT and Inception-ResNet-v2, which such systems are trained on. "
+        "Recognised by its names; in half precision, behind module. or inside a training checkpoint too; timm's also as "
+        ".safetensors. Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's "
+        "projector gives features, and can only be where training starts "
         "(config.train.init_from); Re-IQA's encoder with its head becomes a model of that recipe. Features are this "
         "program's: of the whole image and its half, L2-normalised if pooled (Re-IQA's are not, ARNIQA averages crops)."
     )
     parser.epilog = "Example: contrique-jax convert from-torch checkpoint_25.tar models/original"
-    parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth or .pt")
+    parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth, .pt, .ckpt or .safetensors")
     parser.add_argument("out", metavar="OUT", help="the model folder")
     parser.add_argument(
         "--input-scaling",
@@ -68,6 +71,12 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="of CONVIQT's checkpoint, which has no encoder: the converted CONTRIQUE that it stands on",
     )
+    for flag, network in (("--vit", "ViT"), ("--resnet", "ResNet-50")):
+        parser.add_argument(
+            flag,
+            metavar="FILE",
+            help=f"of AHIQ's heads, which have no frozen networks: timm's {network} that they stand on, a PyTorch file",
+        )
     parser.add_argument(
         "--licence", metavar="TEXT", default=NO_LICENCE, help="of the weights, kept in the model folder"
     )
@@ -79,6 +88,10 @@ def from_torch(args: argparse.Namespace) -> None:
     tensors, others = read_state_dict(path)
     if is_conviqt(tensors):
         _from_conviqt(args, path, out, tensors)
+        return
+    if is_of_opinions(tensors):
+        _check_place(out)
+        from_opinions(args, path, out, tensors, others)
         return
     family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features)
     for name, array in flat.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from contrique_jax.convert.pickled_tuples import endless_tuples
 from contrique_jax.errors import UserError
@@ -22,6 +23,8 @@ from contrique_jax.io.regular import open_regular
 SUFFIXES = (".tar", ".pth", ".pt")
 # where training programs put the weights, in a dict with the optimiser, the epoch and so on
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+# where a program that trains several networks puts each: its name comes before its arrays'
+_OF_PART = "_model_state_dict"
 MOST_PICKLED = 1 << 26  # bytes of the pickles before the numbers, in the format before 1.6
 _ADDED = ("module.", "_orig_mod.")  # in front of every name, by DistributedDataParallel and torch.compile
 
@@ -32,6 +35,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     Only tensors, plain values and the flags of a run are loaded. Raises UserError for a file that is none, is cut off,
     holds no state dict or names code to run.
     """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path), []
     stored = _load(path)
     if stored == {}:
         raise UserError(f"{path}: an empty state dict; save model.state_dict().")
@@ -43,6 +48,10 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             others = [str(name) for name in stored if name != wrapper]
             stored = stored[wrapper]
             break
+    else:
+        parts = [str(name) for name, value in stored.items() if _is_part(name, value)]
+        joined = {f"{part.removesuffix(_OF_PART)}.{name}": a for part in parts for name, a in stored[part].items()}
+        stored = {name: value for name, value in stored.items() if name not in parts} | joined
     torch = _torch()
     tensors = {}
     room = _room(path)  # a tensor may promise any number of elements of a small storage, and many may share one
@@ -55,6 +64,22 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         else:
             others.append(str(name))
     return tensors, others
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Of a file as timm's are kept in the Hugging Face hub."""
+    try:
+        open_regular(path).close()
+        found = safetensors.numpy.load_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except Exception as error:  # SafetensorError, and types that NumPy has none of
+        raise UserError(f"{path}: cut off, not safetensors or of a type that is no float; copy it again.") from error
+    return {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in found.items()}
+
+
+def _is_part(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and name.endswith(_OF_PART) and isinstance(value, Mapping)
 
 
 def write_state_dict(path: Path, flat: Mapping[str, np.ndarray]) -> None:

@@ -24,7 +24,7 @@ from contrique_jax.io.regular import open_regular
 
 Role = str  # a field of config.data; of scenes, and of the column `class`, "pristine" is what it says
 _CLASS_IDS = {str(number): number for number in range(NUM_CLASSES)}
-KEPT_SCENES = 1 << 29  # bytes
+KEPT_SCENES, KEPT_PAIRS = 1 << 29, 1 << 30  # bytes
 _FORMS = "a folder, F.csv, tfds:NAME/SPLIT, arrays:F.npy or scenes:N"
 
 
@@ -72,7 +72,8 @@ def open_source(
     - `clips:FOLDER` or `clips:F.csv`: videos and folders of numbered frames (`clips.open_clips`), for recipes of clips
     - `scenes:N` or `scenes:N@SEED`: N procedural scenes, pristine or authentic as `role` says; SEED else `seed`
 
-    If the role is "rated": what `evaluate` takes, a csv of images with scores or NAME=FOLDER; references make pairs.
+    If the role is "rated": what `evaluate` takes, a csv of images with scores or NAME=FOLDER, references make pairs; or
+    `bank:PHOTOS`, PHOTOS one of the above: pairs of photographs under the bank's distortions, which a teacher is to score.
 
     `field` is the configuration field that messages name; images over `max_pixels` count as broken; `canvas` is the height
     and width at which pristine scenes are drawn. Raises UserError if the source is missing, empty or of an unknown form.
@@ -92,6 +93,11 @@ def open_source(
         return CachedSource(SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas), KEPT_SCENES)
     if not spec:
         raise UserError(f"{field}: no source is given; give {_FORMS}.")
+    if role == "rated" and colon and kind == "bank":
+        from contrique_jax.data.bank_pairs import SIDE, BankPairs
+
+        inner = open_source(rest, role="pristine", field=field, seed=seed, max_pixels=max_pixels, canvas=(SIDE, SIDE))
+        return CachedSource(BankPairs(inner, seed), KEPT_PAIRS)
     if role == "rated":
         from contrique_jax.data.rated import open_rated
 
@@ -187,20 +193,20 @@ class CachedSource:
     def __init__(self, source: Source, limit: int):
         self.name, self.classes, self.labels = source.name, source.classes, source.labels
         self.left_out = getattr(source, "left_out", None)
-        self._source, self._limit, self._used = source, limit, 0
+        self.source, self._limit, self._used = source, limit, 0
         self._kept: dict[int, UInt8[np.ndarray, "k h w 3"]] = {}
         self._counting = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def item_name(self, i: int) -> str:
-        return self._source.item_name(i)
+        return self.source.item_name(i)
 
     def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]:
         image = self._kept.get(i)
         if image is None:
-            image = self._source.load(i)
+            image = self.source.load(i)
             with self._counting:
                 if i not in self._kept and self._used + image.nbytes <= self._limit:
                     self._kept[i] = image

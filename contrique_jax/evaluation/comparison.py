@@ -27,8 +27,10 @@ from contrique_jax.evaluation.protocol import (
 from contrique_jax.evaluation.splits import Split
 from contrique_jax.inference.cache import FeatureExtractor, cached_features
 from contrique_jax.inference.file_features import name_broken
+from contrique_jax.inference.pairs import BesideReference
 from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
 from contrique_jax.probe.ridge import fit_ridge, held_out_paths
+from contrique_jax.recipes.recipe import Reference
 
 MEAN = "mean of the scores"
 FARTHEST = 5.0  # standard deviations: a flat or synthetic image is further out, and would sway a ridge on 36 numbers
@@ -42,6 +44,7 @@ class Contender:
     make: Callable[[int | None], FeatureExtractor]  # for images to be brought to this shorter side
     standardise: bool = False  # its features have units of their own
     gives_scores: bool = False  # it is the meter, and higher is better: no ridge is fitted on it
+    takes_reference: Reference = "never"  # of such a meter
 
 
 @dataclass(frozen=True)
@@ -106,25 +109,30 @@ def extract_all(
     contenders: Sequence[Contender], images: ScoredImages, cache: Path | None, field: str = "--scores"
 ) -> list[ExtractedFeatures]:
     """The features of every contender on the images that can be read, the same rows for all: |reference - image| if
-    there are references. Names broken files on stderr. Raises UserError if none is left."""
+    there are references, but of a meter that takes both what it gives of the pair. Names broken files on stderr. Raises
+    UserError if none is left."""
     files = images.paths + (images.references or [])
     wanted = list(zip(images.paths, images.references or images.paths, strict=True))
     found, rows = [], list(range(len(images)))
     broken: dict[str, BrokenImage] = {}
     for contender in contenders:
         extractor = contender.make(images.shorter_side)
-        features, unread = cached_features(extractor, files, cache, images.folder)
+        pairs = images.references is not None and contender.takes_reference != "never"
+        if pairs:
+            assert images.references is not None and isinstance(extractor, BesideReference)
+            extractor = extractor.with_references(dict(zip(images.paths, images.references, strict=True)))
+        features, unread = cached_features(extractor, images.paths if pairs else files, cache, images.folder)
         broken |= {error.name: error for error in unread}
-        rows = [i for i in rows if all(path in features for path in wanted[i])]
-        found.append((extractor.model_hash, features))
+        rows = [i for i in rows if all(path in features for path in (wanted[i][:1] if pairs else wanted[i]))]
+        found.append((extractor.model_hash, features, pairs))
     name_broken(list(broken.values()), len(set(files)))
     if not rows:
         raise UserError(f"{field}: no image is left that can be read together with its reference.")
     kept = images.subset(rows)
     extracted = []
-    for model_hash, features in found:
+    for model_hash, features, pairs in found:
         values = np.stack([features[path] for path in kept.paths])
-        if kept.references is not None:
+        if kept.references is not None and not pairs:
             values = np.abs(np.stack([features[path] for path in kept.references]) - values)
         extracted.append(ExtractedFeatures(kept, rows, model_hash, values))
     return extracted

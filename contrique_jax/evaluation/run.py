@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from contrique_jax import __version__
-from contrique_jax.config import Config, ModelConfig
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError, printable
-from contrique_jax.evaluation.brisque import NaturalStatistics
 from contrique_jax.evaluation.comparison import (
     Contender,
     CrossModelResult,
@@ -28,6 +26,7 @@ from contrique_jax.evaluation.comparison import (
     extract_all,
     median_intervals,
 )
+from contrique_jax.evaluation.contenders import check_references, contenders_of
 from contrique_jax.evaluation.flags import read_images, read_others
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.learning_curve import learning_curve
@@ -54,17 +53,12 @@ from contrique_jax.evaluation.tables import (
     subset_coverages,
     table,
 )
-from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
-from contrique_jax.inference.extractor import Extractor
 from contrique_jax.io.outputs import atomic_write, user_cache
-from contrique_jax.networks.encoder import Variables
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
 from contrique_jax.probe.posterior import fit_posterior
 from contrique_jax.probe.ridge import held_out_paths
 from contrique_jax.probe.standing import Standing
-from contrique_jax.training.load import is_ensemble, load_network, random_weights, recipe_behind
 
-RANDOM, STATISTICS = "random weights", "hand-made statistics"
 # A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.
 CURVE_FITS, CURVE_ALPHAS = 5, 4
 
@@ -92,6 +86,7 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     choose_by: Chooser = flags.choose or ("validation" if has_validation else "leave-one-out")
     cache = _cache_folder(flags.features_cache)
     contenders = contenders_of(flags)
+    check_references(contenders, images.references is not None)
     extracted = extract_all(contenders, images, cache, "--images" if flags.images else "--scores")
     kept, splits = extracted[0].images, keep_rows(chosen.splits, extracted[0].rows, len(images))
     models = evaluate_all(contenders, extracted, splits, choose_by, flags.logistic)
@@ -162,42 +157,6 @@ def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
         shorter_side=images.shorter_side,
         standing=Standing.of(left_out[0, 0]),
     )
-
-
-def contenders_of(flags: argparse.Namespace) -> list[Contender]:
-    """The network that --model names, those of --against, and the controls. Raises UserError if one is no network."""
-    limit, memory = flags.max_megapixels, flags.memory
-
-    def network(name: str, model: ModelConfig, weights: Variables) -> Contender:
-        return Contender(
-            name, lambda side: Extractor(model, weights, max_megapixels=limit, shorter_side=side, memory=memory)
-        )
-
-    found: list[Contender] = []
-    control: list[Contender] = []
-    for name in dict.fromkeys((flags.model, *flags.against)):
-        if is_ensemble(name) or recipe_behind(name) != Config.recipe:
-            extractor = open_extractor(name, max_megapixels=limit, memory=memory)
-            assert isinstance(extractor, RecipeExtractor)
-            found.append(_of_another_recipe(name, extractor))
-            continue
-        model, weights = load_network(name)
-        found.append(network(name, model, weights))
-        if name == flags.model and not name.startswith("random:"):
-            control = [network(RANDOM, model, random_weights(model))]
-    if flags.no_control:
-        return found
-    made = Contender(
-        STATISTICS, lambda side: NaturalStatistics(max_megapixels=limit, shorter_side=side), standardise=True
-    )
-    return [*found, *control, made]
-
-
-def _of_another_recipe(name: str, extractor: RecipeExtractor) -> Contender:
-    """Scores are turned round if the lower ones are better."""
-    scores = extractor.gives_scores
-    sign = -1 if scores and not extractor.probe().higher_is_better else 1
-    return Contender(name, lambda side: extractor.with_sign(sign, side), gives_scores=scores)
 
 
 def _cross_all(

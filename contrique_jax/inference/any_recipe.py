@@ -19,16 +19,17 @@ from contrique_jax.config import Config
 from contrique_jax.data.sizes import half_size
 from contrique_jax.errors import UserError
 from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor
+from contrique_jax.inference.pairs import BesideReference
 from contrique_jax.inference.runner import Runner, Started, limits
 from contrique_jax.io.machine import available_cores
 from contrique_jax.networks.ensemble import ENSEMBLE
-from contrique_jax.probe import NO_REFERENCE, Probe
+from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 from contrique_jax.recipes import recipe_named, recipe_of
-from contrique_jax.recipes.recipe import Variables
+from contrique_jax.recipes.recipe import Variables, judges_alone
 from contrique_jax.training.load import is_ensemble, load_any, load_ensemble, load_network, recipe_behind
 
 
-class RecipeExtractor(Extractor):
+class RecipeExtractor(BesideReference):
     """Features of a recipe's `apply` at full and half size; of one that gives scores the score, at the image's own size."""
 
     def __init__(
@@ -46,21 +47,27 @@ class RecipeExtractor(Extractor):
         self.shorter_side, self.memory = shorter_side, memory
         self._workers, self._windows = workers or available_cores(), False
         self.max_megapixels, size = limits(max_megapixels, memory, tiled, variables)
-        one = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        self.takes_reference = self.recipe.takes_reference(config)
+        channels = 6 if self.takes_reference == "needed" else 3
+        one = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
         self.width = self.scales * jax.eval_shape(self._applied, variables, one).shape[1]
 
         def encode(variables: Any, images: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, None]:
             return self._applied(variables, images.astype(jnp.float32) / 255, valid), None
 
         width = self.width // self.scales
-        self._runner = Runner(encode, self.variables, width, "", tiled, windows=False, memory=size)
+        self._runner_of = functools.cache(
+            functools.partial(Runner, encode, self.variables, width, "", tiled, windows=False, memory=size)
+        )
+        self._runner = self._runner_of(channels=channels)
 
     @property
-    def gives_scores(self) -> bool:
+    def gives_scores(self) -> bool:  # type: ignore[override]
         return self.scales == 1
 
     def _applied(self, variables: Any, images: Array, valid: Array | None = None) -> Float[Array, "n d"]:
-        found = self.recipe.apply(self.config, variables, images, valid, None)
+        pair = (images, None) if images.shape[3] == 3 else jnp.split(images, 2, axis=3)
+        found = self.recipe.apply(self.config, variables, pair[0], valid, pair[1])
         return self.sign * (found[:, None] if self.gives_scores else found)
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
@@ -89,8 +96,9 @@ class RecipeExtractor(Extractor):
     def probe(self) -> Probe:
         """The probe that takes the score as it is."""
         low, high, higher_is_better = self.recipe.score_range(self.config)
+        reads = FULL_REFERENCE if self.takes_reference == "needed" else NO_REFERENCE
         return Probe(
-            coefficients=np.ones(1), intercept=0.0, alpha=0.0, feature_name=NO_REFERENCE, model_hash=self.model_hash,
+            coefficients=np.ones(1), intercept=0.0, alpha=0.0, feature_name=reads, model_hash=self.model_hash,
             data_set=f"{self.recipe.name}'s own scale", score_low=low, score_high=high, higher_is_better=higher_is_better,
         )  # fmt: skip
 
@@ -149,6 +157,7 @@ class Members:
     configs: dict[str, Config]
 
     name, gives, recipe = ENSEMBLE, "features", ENSEMBLE
+    takes_reference = staticmethod(judges_alone)
 
     @property
     def model(self) -> Members:

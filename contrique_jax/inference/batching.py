@@ -141,11 +141,11 @@ def covers(sizes: Sequence[Size], most: int) -> list[Canvas]:
 
 
 def batch_images(
-    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], batch: Batch
-) -> tuple[UInt8[np.ndarray, "n h w 3"], Int32[np.ndarray, "n 2"] | None]:
+    images: Sequence[UInt8[np.ndarray, "_ _ c"]], batch: Batch
+) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n 2"] | None]:
     """The stacked images of a batch and their real sizes (None where nothing is padded); spare slots repeat no image,
     they are black."""
-    stacked = np.zeros((batch.slots, batch.height, batch.width, 3), np.uint8)
+    stacked = np.zeros((batch.slots, batch.height, batch.width, images[0].shape[2]), np.uint8)
     valid = np.full((batch.slots, 2), 1, np.int32)
     for i, image in enumerate(images):
         stacked[i, : image.shape[0], : image.shape[1]] = image

@@ -67,6 +67,9 @@ def _features(
     for path in dict.fromkeys(paths):
         try:
             contents[path] = known.content(path)
+            beside = getattr(describer, "reference_of", lambda path: None)(path)
+            if beside is not None:
+                contents[path] = _short(f"{contents[path]} beside {known.content(beside)}".encode())
         except BrokenImage as error:
             unread.append(error)
         except OSError as error:

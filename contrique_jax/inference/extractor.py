@@ -30,6 +30,7 @@ from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead, chunks
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
 from contrique_jax.networks.model_folder import content_hash
+from contrique_jax.recipes.recipe import Reference
 
 MAX_MEGAPIXELS = 16.0
 # Images whose features are computed together and then handed on: this many, or as few as have this many pixels.
@@ -61,6 +62,9 @@ class Extractor:
     """
 
     scales = 2
+    gives_scores = False
+    takes_reference: Reference = "never"
+    references: Any = None  # which images are judged beside (`pairs.References`)
     seconds_between, block_frames = SECONDS_BETWEEN, 8  # of clips
 
     def __init__(
@@ -104,12 +108,15 @@ class Extractor:
     def stream_arrays(self, images: Iterable[tuple[Path, RGB]]) -> Iterator[FileFeatures]:
         """As `stream`, of named arrays as for `features`, several together. Raises UserError for others."""
 
-        def loaded() -> Iterator[tuple[FileFeatures, tuple[RGB, ...]]]:
+        def loaded() -> Iterator[tuple[FileFeatures, tuple[RGB, ...] | None]]:
             for i, (path, image) in enumerate(images):
                 image = _checked(image, i)
                 if self.shorter_side is not None:
                     image = to_shorter_side(image, self.shorter_side)
-                yield FileFeatures(path, None), self._scaled(image)
+                try:
+                    yield FileFeatures(path, None), self._scaled(self._seen(path, image))
+                except BrokenImage as error:
+                    yield FileFeatures(path, None, broken=error), None
 
         yield from self._through(loaded())
 
@@ -202,6 +209,10 @@ class Extractor:
         on the threads of `pool`. With as many as there may be, others are compiled for no image later."""
         self._runner.prepare(sizes, pool, fixed=True)
 
+    def _seen(self, path: Path, image: RGB) -> RGB:
+        """What the network sees of an image. Raises BrokenImage, naming it, if that cannot be had."""
+        return image
+
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
         """The image at each size of which there are features."""
         return image, half_size(image)
@@ -210,7 +221,7 @@ class Extractor:
         path, read_it = given
         try:
             image, reduced = read_fitted(str(path), read_it, self.max_megapixels, self.shorter_side)
-            return FileFeatures(path, None, reduced=reduced), self._scaled(image)
+            return FileFeatures(path, None, reduced=reduced), self._scaled(self._seen(path, image))
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error), None
 

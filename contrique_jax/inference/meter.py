@@ -17,6 +17,7 @@ from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import open_extractor, own_scores
 from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.pairs import BesideReference
 from contrique_jax.inference.pretrained import Scale, choose_meter, load_why
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import Reason, check_fit, reasons
@@ -80,35 +81,44 @@ class Model:
         Files above 16 megapixels are scaled down to that; with a probe on images of one shorter side (SPAQ: 512), all are
         brought to it. Raises UserError naming the first image that is none.
         """
+        return self._features(self._extractor, images)
+
+    def _features(self, extractor: Extractor, images: Image | Sequence[Image]) -> Float[np.ndarray, "n d"]:
         images = as_list(images)
         paths = [Path(image) for image in images if isinstance(image, str | os.PathLike)]
         if len(paths) < len(images):
-            limits = self._extractor.max_megapixels, self._extractor.shorter_side
-            arrays = (
-                read_image(Path(x), *limits)[0] if isinstance(x, str | os.PathLike) else as_rgb(x, f"image {i}")
-                for i, x in enumerate(images)
-            )
-            return self._extractor.features(list(arrays))
+            return extractor.features(self._arrays(images))
         out = np.empty((len(images), self.width), np.float32)
-        for i, item in enumerate(self._extractor.stream(paths)):
+        for i, item in enumerate(extractor.stream(paths)):
             if item.broken:
                 raise item.broken
             out[i] = item.features
         return out
 
+    def _arrays(self, images: Sequence[Image]) -> list[UInt8[np.ndarray, "h w 3"]]:
+        limits = self._extractor.max_megapixels, self._extractor.shorter_side
+        return [
+            read_image(Path(x), *limits)[0] if isinstance(x, str | os.PathLike) else as_rgb(x, f"image {i}")
+            for i, x in enumerate(images)
+        ]
+
     def score(self, images: Image | Sequence[Image], reference: Image | None = None) -> Float[np.ndarray, " n"]:
         """Quality of images as for `features`, float64 [N]: of the embedded model from 0 to 100, higher is better; with a
         probe of your own in the units of the data set that it was fitted on, and `self.probe` tells range and direction.
-        `reference`: the pristine image, for a full-reference probe.
+        `reference`: the pristine image, for a full-reference probe or model.
 
         Raises UserError if there is no probe, or one of the other kind.
         """
         if self.probe is None:
             raise UserError(NO_PROBE)
         check_fit(self._extractor, self.probe, reference is not None)
-        features = self.features(images)
-        if reference is not None:
-            features = np.abs(self.features([reference]) - features)
+        if reference is not None and isinstance(self._extractor, BesideReference) and self._extractor.gives_scores:
+            (pristine,) = self._arrays([reference])
+            features = self._features(self._extractor.with_references(pristine), images)
+        else:
+            features = self.features(images)
+            if reference is not None:
+                features = np.abs(self.features([reference]) - features)
         raw = self.probe.predict(features)
         return raw if self.scale is None else self.scale.scores(raw)
 

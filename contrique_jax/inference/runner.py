@@ -51,8 +51,10 @@ class Runner:
 
     def __init__(
         self, encode: Encode, variables: Any, width: int, about: str, tiled: ModelConfig | None, *,
-        windows: bool, memory: int,
+        windows: bool, memory: int, channels: int = 3,
     ):  # fmt: skip
+        """`channels`: 3, or 6 of images with their references behind them."""
+        self.channels = channels
         self.variables, self.width, self.windows, self.tiled = variables, width, windows, tiled
         self._encode, self._programs, self._canvases = encode, Programs(about), Canvases(always=tiled is None)
         self._whole_programs: dict[tuple[int, int, int, bool], Callable[..., tuple[Array, Array | None]]] = {}
@@ -143,7 +145,7 @@ class Runner:
     def _whole_program(self, batch: Batch) -> Callable[..., tuple[Array, Array | None]]:
         shape = (batch.slots, batch.height, batch.width, batch.padded)
         if shape not in self._whole_programs:  # `get` looks at every weight, which takes as long as a small image
-            images = jax.ShapeDtypeStruct((batch.slots, batch.height, batch.width, 3), jnp.uint8)
+            images = jax.ShapeDtypeStruct((batch.slots, batch.height, batch.width, self.channels), jnp.uint8)
             valid = jax.ShapeDtypeStruct((batch.slots, 2), jnp.int32) if batch.padded else None
             name, arguments = "windows" if self.windows else "whole", (self.variables, images, valid)
             self._whole_programs[shape] = self._programs.get(name, self._encode, arguments)

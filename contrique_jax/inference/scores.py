@@ -15,10 +15,12 @@ import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.data.image_files import list_images
+from contrique_jax.data.sizes import read_image
 from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.file_features import FileFeatures
+from contrique_jax.inference.pairs import ALONE, BESIDE, BesideReference
 from contrique_jax.inference.pretrained import Scale
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.io.outputs import atomic_write
@@ -151,6 +153,13 @@ def check_fit(extractor: Fitting, probe: Probe, with_reference: bool) -> None:
             f"probe: it was fitted on images with a shorter side of {probe.shorter_side or 'any length'}, and these are "
             f"read with one of {extractor.shorter_side or 'any length'}; score them with `contrique-jax score`."
         )
+    if extractor.gives_scores:
+        with_reference |= extractor.references is not None
+        if extractor.takes_reference == "needed" and not with_reference:
+            raise UserError(BESIDE)
+        if extractor.takes_reference == "never" and with_reference:
+            raise UserError(ALONE)
+        return
     if probe.feature_name == FULL_REFERENCE and not with_reference:
         raise UserError(
             "probe: it compares an image with its reference; give --reference PATH (in Python, reference=)."
@@ -276,12 +285,19 @@ def _whose(probe: Probe) -> str:
     return "one standard deviation of each image's own score" if own else "one standard deviation"
 
 
-def reference_features(extractor: Extractor, path: str) -> Float[np.ndarray, " d"]:
-    """Features of the pristine image. Raises UserError if there is not exactly one that can be read."""
+def beside_reference(extractor: Extractor, path: str) -> tuple[Extractor, Float[np.ndarray, " d"] | None]:
+    """What judges images beside the pristine one: a model that takes both; or the extractor as it is, and the features of that
+    image. Raises UserError if there is not exactly one image that can be read."""
     found = list_images([path])
     if len(found) != 1:
         raise UserError(f"--reference: {path} holds {len(found)} images; name one, to which all are compared.")
+    if isinstance(extractor, BesideReference) and extractor.gives_scores:
+        try:
+            image, _ = read_image(found[0], extractor.max_megapixels, extractor.shorter_side)
+        except BrokenImage as error:
+            raise UserError(f"--reference: {error}.") from error
+        return extractor.with_references(image), None
     item = next(extractor.stream(found))
     if item.features is None:
         raise UserError(f"--reference: {item.broken}.")
-    return item.features
+    return extractor, item.features

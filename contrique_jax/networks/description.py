@@ -46,7 +46,8 @@ def stored_architecture(stored: Any, kind: type[Architecture], path: Path) -> Ar
 
     Raises UserError for fields that are unknown, missing, of another type or out of range.
     """
-    fields = {field.name: type(field.default) for field in dataclasses.fields(kind)}
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    fields = {name: type(default) for name, default in defaults.items()}
     later = ADDED_LATER & set(fields)
     if not isinstance(stored, dict):
         raise UserError(f"{path}: architecture is {stored!r}, and must hold {some(fields)}.")
@@ -56,7 +57,9 @@ def stored_architecture(stored: Any, kind: type[Architecture], path: Path) -> Ar
         raise UserError(f"{path}: architecture {' and '.join(faults)}; save the model again with this program.")
     for name, value in stored.items():
         kind_of_field = fields[name]
-        least, most = int(name != "projection_dim"), MOST.get(name, MOST_OF_ANY)  # 0: an encoder without a projector
+        # 0 is a number among others where it is the default, and of projection_dim: an encoder without a projector
+        least = int(name != "projection_dim" and defaults[name] != 0)
+        most = MOST.get(name, MOST_OF_ANY)
         in_range = not isinstance(value, int) or isinstance(value, bool) or least <= value <= most
         if type(value) is not kind_of_field or not in_range:
             wanted = f"a whole number, {least} to {most}" if kind_of_field is int else f"a {kind_of_field.__name__}"

@@ -188,6 +188,33 @@ def encode(
     return _bind(model, variables).features(scaled(model, images), valid, unit)
 
 
+def stage_maps(
+    model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"]
+) -> list[Float[Array, "n h w c"]]:
+    """The last map of each stage of images of one size, BatchNorm in evaluation mode; as `encode`."""
+    return [x for x, _ in _bind(model, variables).encoder.stages(scaled(model, images), RUNNING)]
+
+
+def last_two_maps(
+    model: ModelConfig, variables: Variables, images: Float[Array, "n h w 3"] | UInt8[Array, "n h w 3"]
+) -> tuple[Float[Array, "n H W d"], Float[Array, "n h w c"]]:
+    """Those of strides 16 and 32."""
+    maps = stage_maps(model, variables, images)
+    return maps[_middle(model)], maps[-1]
+
+
+def last_two_widths(model: ModelConfig) -> tuple[int, int]:
+    """Channels of what `last_two_maps` gives."""
+    lite = model.encoder == "efficientnet_lite0"
+    stages = STAGE_WIDTHS if lite else stage_widths(model.encoder, model.base_width)
+    return stages[_middle(model)], stages[-1]
+
+
+def _middle(model: ModelConfig) -> int:
+    """The last stage of stride 16; an EfficientNet-Lite0 has two of stride 32 behind it."""
+    return -3 if model.encoder == "efficientnet_lite0" else -2
+
+
 def encode_windows(
     model: ModelConfig,
     variables: Variables,

@@ -8,19 +8,17 @@ standardised first.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.networks.encoder import Projector, Variables
 from contrique_jax.networks.head import Standard
-from contrique_jax.networks.layers import RUNNING, Statistics, decayed, drawn, parameter
+from contrique_jax.networks.layers import RUNNING, Statistics, decayed, drawn, like_torch, parameter
 from contrique_jax.networks.pooling import normalise
 
 EXACT = lax.Precision.HIGHEST
@@ -39,7 +37,7 @@ class GRU(nnx.Module):
     """One layer from a state of zeros, torch's formula: n = tanh(W x + b + r (U h + c)), h' = (1 - z) n + z h."""
 
     def __init__(self, inputs: int, hidden: int):
-        draw = functools.partial(_like_torch, hidden)
+        draw = functools.partial(like_torch, hidden)
         self.weight_ih_l0 = parameter((inputs, 3 * hidden), draw)
         self.weight_hh_l0 = parameter((hidden, 3 * hidden), draw)
         self.bias_ih_l0 = parameter((3 * hidden,), draw, decays=False)
@@ -96,11 +94,6 @@ def _backward(saved: Any, pulls: Float[Array, "t n h"]) -> tuple[Array, Array, A
 
 
 _recurrent.defvjp(_forward, _backward)
-
-
-def _like_torch(hidden: int, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    bound = 1 / math.sqrt(hidden)
-    return generator.uniform(-bound, bound, shape).astype(np.float32)
 
 
 class ClipNetwork(nnx.Module):

@@ -21,12 +21,12 @@ from contrique_jax.networks.layers import (
     MOMENTUM,
     RUNNING,
     BiasedLinear,
+    LayerNorm,
     Statistics,
     decayed,
     drawn,
     normalised,
     ones,
-    parameter,
     zeros,
 )
 
@@ -57,19 +57,6 @@ class Standard(nnx.Module):
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
             running[...] = (1 - MOMENTUM) * running[...] + MOMENTUM * new[0]
         return y
-
-
-class LayerNorm(nnx.Module):
-    """Each row with mean 0 and variance 1, then a weight and a bias a channel."""
-
-    def __init__(self, width: int):
-        self.weight = parameter((width,), ones, decays=False)
-        self.bias = parameter((width,), zeros, decays=False)
-
-    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        off = x - jnp.mean(x, -1, keepdims=True)
-        root = jax.lax.rsqrt(jnp.mean(jnp.square(off), -1, keepdims=True) + EPSILON)
-        return off * root * self.weight[...] + self.bias[...]
 
 
 class Head(nnx.Module):

@@ -104,6 +104,19 @@ class Conv(nnx.Module):
         return convolve(x.astype(self.dtype), self.weight[...].astype(self.dtype), self.stride, self.padding)
 
 
+class BiasedConv(Conv):
+    """The same with a bias; both drawn as torch's. Computed in `dtype`, returned in it."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, dtype: jnp.dtype):
+        super().__init__(inputs, outputs, size, stride, dtype=dtype)
+        draw = functools.partial(like_torch, size * size * inputs)
+        self.weight = parameter((size, size, inputs, outputs), draw)
+        self.bias = parameter((outputs,), draw, decays=False)
+
+    def __call__(self, x: Map) -> Map:
+        return super().__call__(x) + self.bias[...].astype(self.dtype)
+
+
 class BatchNorm(nnx.Module):
     """Normalises over all axes but the last, in float32, and returns the dtype it was given.
 
@@ -133,13 +146,30 @@ class BatchNorm(nnx.Module):
         return y
 
 
-class BiasedLinear(nnx.Module):
-    """x @ weight + bias, computed in `dtype`, returned in float32; both drawn as torch's."""
+class LayerNorm(nnx.Module):
+    """Each row with mean 0 and variance 1 in float32, then a weight and a bias a channel; returns the dtype it was given."""
 
-    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype):
+    def __init__(self, width: int, *, epsilon: float = EPSILON):
+        self.epsilon = epsilon
+        self.weight = parameter((width,), ones, decays=False)
+        self.bias = parameter((width,), zeros, decays=False)
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        wide = x.astype(jnp.float32)
+        off = wide - jnp.mean(wide, -1, keepdims=True)
+        root = lax.rsqrt(jnp.mean(jnp.square(off), -1, keepdims=True) + self.epsilon)
+        return (off * root * self.weight[...] + self.bias[...]).astype(x.dtype)
+
+
+class BiasedLinear(nnx.Module):
+    """x @ weight + bias, computed in `dtype`, returned in float32; both drawn as torch's, or the weight by `draw` and the bias
+    as zeros."""
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, draw: Draw | None = None):
         self.dtype = dtype
-        self.weight = parameter((inputs, outputs), kaiming_uniform)
-        self.bias = parameter((outputs,), functools.partial(_like_torch, inputs), decays=False)
+        self.weight = parameter((inputs, outputs), draw or kaiming_uniform)
+        bias = zeros if draw else functools.partial(like_torch, inputs)
+        self.bias = parameter((outputs,), bias, decays=False)
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
         precision = lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
@@ -148,7 +178,8 @@ class BiasedLinear(nnx.Module):
         return product + self.bias[...]
 
 
-def _like_torch(inputs: int, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def like_torch(inputs: int, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Torch's rule for the bias of a layer with so many inputs, and for the kernel of a convolution."""
     bound = 1 / np.sqrt(inputs)
     return generator.uniform(-bound, bound, shape).astype(np.float32)
 

@@ -90,12 +90,19 @@ class Stage(nnx.Module):
             inputs = block.expansion * width
 
     def __call__(self, x: Map, statistics: Statistics, valid: Sizes | None, remat: bool) -> tuple[Map, Sizes | None]:
+        return self.blocks(x, statistics, valid, remat)[-1]
+
+    def blocks(
+        self, x: Map, statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+    ) -> list[tuple[Map, Sizes | None]]:
+        """The map behind each block, and the part of it that `valid` covers."""
+        maps = []
         for i in range(self.depth):
             block = getattr(self, str(i))
             x = kept_or_again(type(block).__call__, remat)(block, x, statistics, valid)
-            if i == 0:
-                valid = halved(valid, self.stride)
-        return x, valid
+            valid = halved(valid, self.stride) if i == 0 else valid
+            maps.append((x, valid))
+        return maps
 
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
@@ -109,13 +116,14 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
 
 
 class ResNet(nnx.Module):
-    """The network up to its last map, a 32nd of the image a side; no pooling, no classifier."""
+    """The network up to its last map, a 32nd of the image a side, or of fewer layers than four; no pooling, no classifier."""
 
-    def __init__(self, name: str, base_width: int, *, dtype: jnp.dtype):
+    def __init__(self, name: str, base_width: int, *, dtype: jnp.dtype, layers: int = 4):
         block, depths = ARCHITECTURES[name]
         self.conv1 = Conv(3, base_width, 7, 2, dtype=dtype)
         self.bn1 = BatchNorm(base_width)
-        for i, (depth, inputs) in enumerate(zip(depths, (base_width, *stage_widths(name, base_width)), strict=False)):
+        self.layers, widths = layers, (base_width, *stage_widths(name, base_width))
+        for i, (depth, inputs) in enumerate(zip(depths[:layers], widths, strict=False)):
             stage = Stage(block, inputs, base_width << i, depth, 1 if i == 0 else 2, dtype=dtype)
             setattr(self, f"layer{i + 1}", stage)
 
@@ -133,14 +141,20 @@ class ResNet(nnx.Module):
     def stages(
         self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
     ) -> list[tuple[Map, Sizes | None]]:
-        """The last map of each of the four layers, and the part of it that `valid` covers; see `__call__`."""
-        x = kept_or_again(_stem, remat)(self.conv1, inside(images, valid), statistics, valid, self.bn1)
+        """The last map of each layer, and the part of it that `valid` covers; see `__call__`."""
+        x = self.stem(images, statistics, valid, remat)
         valid = halved(halved(valid, 2), 2)
         maps = []
-        for i in range(1, 5):
+        for i in range(1, self.layers + 1):
             x, valid = getattr(self, f"layer{i}")(x, statistics, valid, remat)
             maps.append((x, valid))
         return maps
+
+    def stem(
+        self, images: Float[Array, "n h w 3"], statistics: Statistics, valid: Sizes | None = None, remat: bool = False
+    ) -> Map:
+        """What the first layer is given."""
+        return kept_or_again(_stem, remat)(self.conv1, inside(images, valid), statistics, valid, self.bn1)
 
 
 def stage_widths(name: str, base_width: int) -> tuple[int, ...]:

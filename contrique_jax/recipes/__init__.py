@@ -18,6 +18,10 @@ RECIPES = {
     "arniqa": "contrique_jax.recipes.arniqa.recipe",
     "reiqa": "contrique_jax.recipes.reiqa.recipe",
     "conviqt": "contrique_jax.recipes.conviqt.recipe",
+    "student": "contrique_jax.recipes.student.recipe",
+    "ahiq": "contrique_jax.recipes.ahiq.recipe",
+    "conformer": "contrique_jax.recipes.conformer.recipe",
+    "zeng_kwong": "contrique_jax.recipes.zeng_kwong.recipe",
 }
 
 

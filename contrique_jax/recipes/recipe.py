@@ -5,7 +5,7 @@ All arrays are plain trees. The leading axis of batches and outputs is the row.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import RowRecipe, Sources, Tree
 from contrique_jax.errors import UserError
 
+# of a model and the pristine image: it has no use for it, judges beside it if there is one, or cannot do without
+Reference = Literal["never", "optional", "needed"]
 Variables = dict[str, Any]  # "params", "batch_stats", and collections of the recipe's own
 
 
@@ -27,7 +29,9 @@ class Recipe(RowRecipe, Protocol):
     rows_together: int  # rows that no device and no micro-batch may separate
     gives: str  # "features": a probe makes the score; "score": the model is the meter
     Config: type  # of its configs; its `model` is what a model folder's architecture holds
-    takes_reference: bool  # whether `apply` needs the pristine image too
+
+    def takes_reference(self, config: Any) -> Reference:
+        """Whether `apply` is given the pristine image beside each."""
 
     def canvas(self, config: Any) -> tuple[int, int]:
         """Height and width at which a source that draws its images makes them."""
@@ -106,7 +110,8 @@ class Recipe(RowRecipe, Protocol):
         valid: Array | None,
         reference: Array | None,
     ) -> Float[Array, "..."]:
-        """With `finished` variables: images [n, h, w, 3] of the sizes `valid` [n, 2] -> features [n, d], or scores [n]."""
+        """With `finished` variables: images [n, h, w, 3] of the sizes `valid` [n, 2] -> features [n, d], or scores [n].
+        `reference`: the pristine images, of the same shape and sizes, as `takes_reference` says."""
 
     # only of a recipe of clips, to whose `apply` an image is a clip of one frame; its model has `block_frames`
 
@@ -133,6 +138,11 @@ def all_rows(x: Float[Array, "n *rest"], axis: str) -> Float[Array, "m *rest"]:
 
 
 # what a recipe says that has nothing of its own to say
+
+
+def judges_alone(config: Any) -> Reference:
+    """`takes_reference` of a recipe that looks at one image."""
+    return "never"
 
 
 def as_given(config: Any, sources: Sources, broken: BrokenLog) -> Sources:

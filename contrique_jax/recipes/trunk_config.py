@@ -1,9 +1,11 @@
 """What the model's config of every recipe on a frozen trunk says of the trunk. Annotations are types and not strings: the flags
 read them."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
-from contrique_jax.config import ENCODERS, INPUT_SCALINGS, ModelConfig, require
+from contrique_jax.config import DTYPES, ENCODERS, INPUT_SCALINGS, ModelConfig, require
 
 
 @dataclass
@@ -31,3 +33,29 @@ class OnTrunk:
             encoder=self.encoder, base_width=self.base_width, input_scaling=self.input_scaling, features=features,
             patches=1, projection_dim=0, compute_dtype="float32",
         )  # fmt: skip
+
+
+@dataclass
+class OnMaps(OnTrunk):
+    """A network on the maps of frozen ones: those of a paper, which `encoder` calls by `own`, or an encoder of ours."""
+
+    own: ClassVar[str] = ""
+
+    compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"
+
+    def validate(self) -> None:
+        if self.encoder != self.own:
+            known = f"{self.own} or one of {', '.join(ENCODERS)}"
+            require(self.encoder in ENCODERS, "model.encoder", self.encoder, known)
+            super().validate()
+        require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
+
+    @property
+    def of_paper(self) -> bool:
+        """Whether it stands on the paper's own networks."""
+        return self.encoder == self.own
+
+    @property
+    def of_trunk(self) -> ModelConfig:
+        """The trunk as an encoder without a projector."""
+        return dataclasses.replace(self.encoder_giving("stages"), compute_dtype=self.compute_dtype)

@@ -11,6 +11,7 @@ from pathlib import Path
 from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
+from contrique_jax.networks.backbones import is_backbone
 from contrique_jax.networks.encoder import Variables, init_model
 from contrique_jax.networks.ensemble import members_of
 from contrique_jax.networks.model_folder import (
@@ -19,10 +20,9 @@ from contrique_jax.networks.model_folder import (
     embedded_folder,
     load_model,
     read_description,
-    read_weights,
-    stored_architecture,
 )
-from contrique_jax.recipes import RECIPES, recipe_named
+from contrique_jax.recipes import RECIPES
+from contrique_jax.recipes.stored import stored_model
 
 
 def recipe_behind(spec: str) -> str:
@@ -33,6 +33,10 @@ def recipe_behind(spec: str) -> str:
         return Config.recipe
     _refuse_ensemble(spec, folder)
     name = str(read_description(folder).get("recipe", Config.recipe))
+    if is_backbone(name):
+        raise UserError(
+            f"{folder / DESCRIPTION}: holds a frozen network alone, which other models are trained on; name a trained model."
+        )
     if name not in RECIPES:
         known = ", ".join(sorted(RECIPES))
         raise UserError(f"{folder / DESCRIPTION}: there is no recipe {name!r} (known: {known}); update the program.")
@@ -50,21 +54,7 @@ def load_any(spec: str) -> tuple[Config, Variables]:
         return Config(model=model), variables
     folder = model_folder(spec)
     assert folder is not None  # or it would be CONTRIQUE's
-    recipe = recipe_named(name)
-    config: Config = recipe.Config()
-    config.model = stored_architecture(
-        read_description(folder).get("architecture"), type(config.model), folder / DESCRIPTION
-    )
-    try:
-        config.model.validate()
-    except UserError as error:
-        raise UserError(f"{folder / DESCRIPTION}: not an architecture of the recipe {name!r} ({error})") from error
-    variables = read_weights(folder, recipe.variable_shapes(config))
-    try:
-        recipe.check(config.model, variables)
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
-    return config, variables
+    return stored_model(folder)
 
 
 def load_ensemble(spec: str) -> dict[str, tuple[Config, Variables]]:

@@ -25,14 +25,14 @@ def rated(folder, header: str, rows: list[str]):
 
 def test_single_images_with_their_scores(folder):
     source = rated(folder, "path,mos", [f"{i}.png,{5 - i}" for i in range(4)])
-    assert len(source) == 4 and source.labels.tolist() == [5, 4, 3, 2] and source.higher_is_better
+    assert len(source) == 4 and source.labels.tolist() == [5, 4, 3, 2] and source.sets[0].higher_is_better
     assert source.load(2).shape == (1, 8, 12, 3) and source.load(2)[0, 0, 0, 0] == 2
     assert source.item_name(3) == "3.png"
 
 
 def test_pairs_with_references(folder):
     source = rated(folder, "path,reference,dmos", [f"{i}.png,clean{i}.png,{i}" for i in range(4)])
-    assert not source.higher_is_better
+    assert not source.sets[0].higher_is_better
     assert source.load(3)[:, 0, 0, 0].tolist() == [3, 103]
 
 

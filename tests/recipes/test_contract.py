@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrique_jax.config import Config, ModelConfig, OptimConfig, TrainConfig, as_record
+from contrique_jax.config import Config, ModelConfig, OptimConfig, as_record
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
@@ -24,10 +25,15 @@ from contrique_jax.networks.model_folder import load_model, read_description, re
 from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of
+from contrique_jax.recipes.ahiq.config import AhiqConfig, AhiqModel
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
+from contrique_jax.recipes.conformer.config import ConformerConfig, ConformerData, ConformerModel
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
+from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
+from contrique_jax.recipes.student.config import StudentConfig, StudentData, StudentModel
+from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
 from contrique_jax.training.loop import train
@@ -36,6 +42,7 @@ from contrique_jax.training.step import init_state, make_step
 from tests import tiny_config
 from tests.conftest import release_memory
 from tests.recipes import toy, toy_config
+from tests.recipes.rated_folder import pairs_csv
 
 COMPILING: list[Callable] = []
 SEED_OF_NOISE = 3
@@ -45,7 +52,8 @@ STEPS = 12
 def tiny(name: str, **train) -> Config:
     """A run of seconds of that recipe."""
     config = toy_config.get_config() if name == "toy" else TINY[name]()
-    config.train = TrainConfig(**({"steps": STEPS, "checkpoint_every": 4, "log_every": 4} | train))
+    settings: dict[str, Any] = {"steps": STEPS, "checkpoint_every": 4, "log_every": 4} | train
+    config.train = dataclasses.replace(config.train, **settings)
     return config
 
 
@@ -95,12 +103,73 @@ def tiny_conviqt() -> ConviqtConfig:
     return config
 
 
+def tiny_zeng_kwong() -> TwoModeConfig:
+    config = TwoModeConfig(
+        data=OpinionData(rated=pairs_csv(), batch_size=8, view_size=32, augment_on="host", loader="threads")
+    )
+    config.model = TwoModeModel(
+        "random", "", "resnet10", 4, "unit", width=8, depth=1, heads=2, hidden=16, crop_count=4, crop_size=32
+    )
+    # the bias of an attention's keys changes nothing: adamw would make a step of the rounding in its gradient
+    config.optim = OptimConfig(learning_rate=0.05)
+    config.train = OpinionTrain(average=0.5)
+    return config
+
+
+def tiny_student() -> StudentConfig:
+    config = StudentConfig(
+        data=StudentData(rated=pairs_csv(), batch_size=8, view_size=32, augment_on="host", loader="threads")
+    )
+    config.model = StudentModel(
+        "random", "", "resnet10", 4, "unit", width=8, depth=1, heads=2, hidden=16, crop_count=4, crop_size=32
+    )
+    config.optim = OptimConfig(learning_rate=0.05)  # as that of zeng_kwong
+    return config
+
+
+def tiny_ahiq() -> AhiqConfig:
+    config = AhiqConfig(
+        data=OpinionData(rated=pairs_csv(), batch_size=8, view_size=32, augment_on="host", loader="threads")
+    )
+    config.model = AhiqModel(
+        crop_count=4, crop_size=32, vit="random", resnet="random", vit_width=16, vit_heads=2, vit_side=4, base_width=4,
+        fused=8, bottleneck=8, projected=8, smoothed=8, compute_dtype="float32",
+    )  # fmt: skip
+    config.optim = OptimConfig(optimiser="adam", learning_rate=0.003)
+    config.train = OpinionTrain()
+    return config
+
+
+def tiny_conformer() -> ConformerConfig:
+    """Of its network of two modes the one with a reference, which has all layers of the other."""
+    config = ConformerConfig()
+    config.data = ConformerData(
+        rated=pairs_csv(),
+        batch_size=8,
+        view_size=32,
+        scaling="z-score",
+        rotation=0.0,
+        augment_on="host",
+        loader="threads",
+    )
+    config.model = ConformerModel(
+        trunk="random", encoder="resnet10", base_width=4, input_scaling="unit", width=8, heads=2, hidden=16, kernel=3,
+        crop_count=4, crop_size=32, compute_dtype="float32",
+    )  # fmt: skip
+    config.optim = OptimConfig(optimiser="adam", learning_rate=0.003)
+    return config
+
+
 TINY = {
+    "conformer": tiny_conformer,
+    "ahiq": tiny_ahiq,
     "contrique": tiny_config.get_config,
     "contrique_head": tiny_head,
     "arniqa": tiny_arniqa,
     "conviqt": tiny_conviqt,
     "reiqa": tiny_reiqa,
+    "student": tiny_student,
+    "zeng_kwong": tiny_zeng_kwong,
 }
 
 
@@ -367,8 +436,10 @@ def test_padding_changes_nothing(name):
     padded = np.zeros((1, 64, 96, 3), np.float32)
     padded[:, :48, :64] = image
     apply = jax.jit(functools.partial(recipe.apply, config))
-    alone = apply(variables, jnp.asarray(image), None, None)
-    beside = apply(variables, jnp.asarray(padded), jnp.asarray([[48, 64]]), None)
+    needed = recipe.takes_reference(config) == "needed"
+    references = [1 - jnp.asarray(each) if needed else None for each in (image, padded)]
+    alone = apply(variables, jnp.asarray(image), None, references[0])
+    beside = apply(variables, jnp.asarray(padded), jnp.asarray([[48, 64]]), references[1])
     np.testing.assert_allclose(beside, alone, rtol=1e-4, atol=1e-5)
     assert alone.ndim == (1 if recipe.gives == "score" else 2)
 

@@ -9,7 +9,7 @@ import numpy as np
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.order import records
 from contrique_jax.networks.pooling import normalise
-from contrique_jax.recipes.recipe import all_rows, as_given, as_trained, nothing_more
+from contrique_jax.recipes.recipe import all_rows, as_given, as_trained, judges_alone, nothing_more
 from tests.recipes.toy_config import ToyConfig as Config
 
 __all__ = ["Config"]
@@ -18,7 +18,7 @@ name = "toy"
 roles = ("authentic",)
 rows_together = 1
 gives = "score"
-takes_reference = False
+takes_reference = judges_alone
 prepared, finished, check = as_given, as_trained, nothing_more
 KEPT = 32  # rows of the queue
 SIDE = 16

@@ -34,6 +34,7 @@ from contrique_jax.recipes.recipe import (
     as_moved,
     as_trained,
     check_same_encoder,
+    judges_alone,
     nothing_more,
 )
 
@@ -41,7 +42,7 @@ name = "arniqa"
 roles = ("pristine",)
 rows_together = 1
 gives = "features"
-takes_reference = False
+takes_reference = judges_alone
 prepared, after_update, finished, check = as_given, as_moved, as_trained, nothing_more
 CROPS = 4  # A full, A half, B full, B half
 

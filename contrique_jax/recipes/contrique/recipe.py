@@ -32,6 +32,7 @@ from contrique_jax.recipes.recipe import (
     as_moved,
     as_trained,
     check_same_encoder,
+    judges_alone,
     nothing_more,
 )
 
@@ -39,7 +40,7 @@ name = "contrique"
 roles = ("pristine", "authentic")
 rows_together = 2
 gives = "features"
-takes_reference = False
+takes_reference = judges_alone
 prepared, after_update, finished, check = as_given, as_moved, as_trained, nothing_more
 
 

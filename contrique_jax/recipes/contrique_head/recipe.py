@@ -23,13 +23,13 @@ from contrique_jax.recipes import on_trunk
 from contrique_jax.recipes.contrique_head.config import HeadConfig as Config
 from contrique_jax.recipes.contrique_head.config import HeadModel
 from contrique_jax.recipes.contrique_head.statistics import Described, described
-from contrique_jax.recipes.recipe import Variables, as_moved
+from contrique_jax.recipes.recipe import Variables, as_moved, judges_alone
 
 name = "contrique_head"
 roles = ("pristine", "authentic")
 rows_together = 2
 gives = "features"
-takes_reference = False
+takes_reference = judges_alone
 after_update = as_moved
 finish_row, finish = on_trunk.finish_row, on_trunk.finish
 constants, finished, check = on_trunk.constants, on_trunk.finished, on_trunk.check

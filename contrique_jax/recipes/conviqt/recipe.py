@@ -24,13 +24,13 @@ from contrique_jax.recipes.conviqt.classes import NUM_CLASSES
 from contrique_jax.recipes.conviqt.config import ConviqtConfig as Config
 from contrique_jax.recipes.conviqt.config import ConviqtModel
 from contrique_jax.recipes.conviqt.vectors import DescribedClips, described
-from contrique_jax.recipes.recipe import Variables, as_moved
+from contrique_jax.recipes.recipe import Variables, as_moved, judges_alone
 
 name = "conviqt"
 roles = ("pristine", "authentic")
 rows_together = 2
 gives = "features"
-takes_reference = False
+takes_reference = judges_alone
 after_update = as_moved
 finish_row, finish = on_trunk.finish_row, on_trunk.finish
 constants, finished, check = on_trunk.constants, on_trunk.finished, on_trunk.check

@@ -30,6 +30,7 @@ from contrique_jax.recipes.recipe import (
     as_given,
     as_trained,
     check_same_encoder,
+    judges_alone,
     nothing_more,
 )
 from contrique_jax.recipes.reiqa import content, quality
@@ -39,7 +40,7 @@ name = "reiqa"
 roles = ("authentic",)
 rows_together = 1
 gives = "features"
-takes_reference = False
+takes_reference = judges_alone
 prepared, finished, check = as_given, as_trained, nothing_more
 STATE = ("momentum", "momentum_stats", "queue")  # collections beside params and batch_stats
 

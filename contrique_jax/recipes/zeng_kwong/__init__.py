@@ -1,0 +1,1 @@
+"""A system of the kind of Zeng and Kwong's: `recipe` and its config."""
