@@ -132,8 +132,10 @@ def main(argv: Sequence[str]) -> None:
     listing.left_out.say()
     if sys.stderr.isatty():
         print(tally.summary(probe, scale), file=sys.stderr)
-    elif tally.broken:
-        print(f"{tally.broken} of {len(paths)} images could not be read", file=sys.stderr)
+    elif out or tally.broken:
+        where = f": {out}" if out else ""
+        unread = f"; {tally.broken} of {len(paths)} images could not be read" if tally.broken else ""
+        print(f"{tally.scored} images scored{where}{unread}", file=sys.stderr)
     if listing.named & tally.unread:
         raise SomeUnread
 

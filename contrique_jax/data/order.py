@@ -20,15 +20,16 @@ def steps_per_epoch(counts: Mapping[str, int], batch_size: int) -> int:
     return min(counts.values()) // (batch_size // len(counts))
 
 
-def check_sizes(counts: Mapping[str, int], batch_size: int) -> None:
-    """Raises UserError if a source cannot fill its share of one batch."""
+def check_sizes(counts: Mapping[str, int], batch_size: int, views: int = 1) -> None:
+    """Raises UserError if a source cannot fill its share of one batch; `views` records are of one image."""
     share = batch_size // len(counts)
     said = {1: "a batch needs", 2: "half a batch needs"}.get(len(counts), "its share of a batch needs")
+    of_each, enough = (f", {views} views each", f" ({-(-share // views)} are enough)") if views > 1 else ("", "")
     for role, count in counts.items():
         if count < share:
             raise UserError(
-                f"config.data.{role} holds {count} images, fewer than the {share} that {said}; "
-                "add images or lower config.data.batch_size."
+                f"config.data.{role} holds {count // views} images{of_each}, fewer than the {share} that {said}; "
+                f"add images{enough} or lower config.data.batch_size."
             )
 
 

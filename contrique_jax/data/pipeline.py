@@ -71,7 +71,9 @@ class Pipeline:
         sources = recipe.prepared(config, sources, broken)
         self.config, self.recipe, self.sources, self.rows, self.broken = config, recipe, sources, rows, broken
         self.counts = {role: len(source) for role, source in sources.items()}
-        check_sizes(self.counts, config.data.batch_size)
+        check_sizes(
+            self.counts, config.data.batch_size, min(getattr(source, "views", 1) for source in sources.values())
+        )
         self.roles = range(len(recipe.roles))
         self.on_device = config.data.augment_on == "device"
         self._draw = functools.lru_cache(maxsize=4)(lambda step: recipe.draw(config, sources, step, rows))

@@ -25,7 +25,7 @@ from contrique_jax.probe.faults import Faults
 Map = Float[np.ndarray, "g g"]
 
 SHOWN_SIDE = 1024  # of an overlay: the longer side at most [pixels]
-SPAN = 0.25  # of the probe's range: that far from the image's score the colour is full
+SPAN = 0.12  # of the probe's range: that far from the image's score the colour is full
 OPACITY = 0.65
 WORSE, BETTER = (214, 39, 20), (30, 96, 200)
 
@@ -54,7 +54,7 @@ def quality_map(
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], scores: Map, probe: Probe, scale: Scale | None) -> Image.Image:
     """The image under its map, at most 1,024 pixels long: red for worse than the image's mean, blue for better, full
-    colour at a quarter of the range."""
+    colour at `SPAN` of the range."""
     ratio = min(SHOWN_SIDE / max(image.shape[:2]), 1)
     size = (max(round(image.shape[1] * ratio), 1), max(round(image.shape[0] * ratio), 1))
     shown = np.asarray(Image.fromarray(image).resize(size, reducing_gap=3.0), np.float32)

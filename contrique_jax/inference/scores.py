@@ -28,6 +28,7 @@ from contrique_jax.probe import FULL_REFERENCE, Probe
 from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.spread import INSIDE
 from contrique_jax.probe.why import NONE, Why
+from contrique_jax.recipes.recipe import Reference
 
 SHOWN = 3  # images at each end of the summary
 LIKELY, MOST_REASONS = 0.1, 3  # a distortion is named if it is at least so probable; so many at most
@@ -143,6 +144,12 @@ class Fitting(Protocol):
     def width(self) -> int: ...
     @property
     def shorter_side(self) -> int | None: ...
+    @property
+    def gives_scores(self) -> bool: ...
+    @property
+    def takes_reference(self) -> Reference: ...
+    @property
+    def references(self) -> Any: ...
 
 
 def check_fit(extractor: Fitting, probe: Probe, with_reference: bool) -> None:

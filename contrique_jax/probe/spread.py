@@ -24,7 +24,8 @@ from contrique_jax.probe.ridge import checked_problem
 LEVEL = 0.9
 INSIDE = float(special.ndtri((1 + LEVEL) / 2))  # deviations of half the interval
 FARTHEST = 2.0  # deviations of a summary: beyond, the quadratic is not to be trusted, and the summary is held there
-LEAST_SHARE = 0.02  # of the mean squared residual: no variance is below
+LEAST_SHARE = 0.02  # of the mean squared residual: no variance is below while the interval is scaled
+LOWEST = 0.1  # of the images: the mean squared residual of those with the least variances is the least that is shipped
 FOLDS = 5  # of the quadratic, so that the interval's scale is measured on residuals it was not fitted to
 PENALTY = 1e-3  # on its coefficients, a row
 
@@ -119,7 +120,8 @@ def fit_spread(
         centres=centres,
         widths=widths,
         quadratic=factor * _least_squares(z, squares, weights),
-        least=factor * least,
+        # where the quadratic falls towards 0 it has seen few images, and is wrong
+        least=max(factor * least, float(squares[np.argsort(crossed)[: max(int(LOWEST * len(y)), 1)]].mean())),
     )
 
 

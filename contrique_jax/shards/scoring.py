@@ -27,6 +27,7 @@ from contrique_jax.io import buckets
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.parts import fingerprint
 from contrique_jax.probe import FULL_REFERENCE
+from contrique_jax.recipes.recipe import Reference
 from contrique_jax.shards import plan
 from contrique_jax.shards.contents import Given, contents
 from contrique_jax.shards.place import Place
@@ -68,6 +69,9 @@ class _Known:
     width: int
     shorter_side: int | None
     limit: float  # --max-megapixels of the run that made them
+    gives_scores: bool = False
+    takes_reference: Reference = "never"
+    references: None = None
 
 
 class Scorer:

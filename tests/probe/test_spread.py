@@ -38,7 +38,7 @@ def test_the_interval_of_new_images_of_each_kind_holds_nine_in_ten(fitted):
     error = np.abs(y - x @ fit.coefficients - fit.intercept)
     deviations = spread.deviations(x)
     covered = error <= INSIDE * deviations
-    assert covered.mean() == pytest.approx(0.9, abs=0.03)
+    assert 0.87 < covered.mean() < 0.97  # where few images say so, deviations are not let near 0
     for kind in ("easy", "hard"):
         assert covered[kinds == kind].mean() == pytest.approx(0.9, abs=0.08)
     assert spearmanr(error, deviations)[0] > 0.3

@@ -103,8 +103,6 @@ export class Card {
 }
 
 function likeliest(result) {
-  const [first, ...others] = reasons(result);
-  if (!first) return "";
-  const named = result.why[0].distortion === "none" ? first.replace("none", "no distortion") : first;
-  return `Likeliest: ${[named, ...others].join("; ")}`;
+  const said = reasons(result).map((reason) => reason.replace(/^none /, "no distortion "));
+  return said.length ? `Likeliest: ${said.join("; ")}` : "";
 }

@@ -3,7 +3,7 @@
 const WORSE = [214, 39, 20];
 const BETTER = [30, 96, 200];
 const OPACITY = 0.65;
-const SPAN = 0.25; // of the range: that far from the mean the colour is full
+const SPAN = 0.12; // of the range: that far from the mean the colour is full
 const LONGEST = 256; // pixels of a heat map's canvas
 
 const mean = (rows) => rows.flat().reduce((sum, value) => sum + value, 0) / rows.flat().length;
