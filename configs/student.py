@@ -13,7 +13,7 @@ the student may teach the next one.
       --config.data.teacher=runs/student                                         # the next generation
 
 Variant:
-  :small   on the network inside this package, one block of width 64: minutes on two CPU cores
+  :small   on the network inside this package, one block of width 64: minutes on two CPU cores; not measured yet
 """
 
 from contrique_jax.errors import UserError

@@ -5,12 +5,13 @@ Of each photograph so many pairs, each a window of its own under a type and a le
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from contrique_jax.augment.host_views import to_canvas
 from contrique_jax.data.sizes import to_shorter_side
-from contrique_jax.data.sources import Source
 from contrique_jax.distort import on_arrays
 from contrique_jax.distort.bank import NUM_LEVELS, TYPES
 
@@ -20,12 +21,24 @@ LONGEST = 512  # a photograph's shorter side at most, before a window is cut [pi
 PAIRS = 8  # of each photograph
 
 
+class Photographs(Protocol):
+    """A source (`sources.Source`), as far as it is needed here."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def load(self, i: int) -> UInt8[np.ndarray, "k h w 3"]: ...
+
+    def item_name(self, i: int) -> str: ...
+
+
 class BankPairs:
     """Record r is pair r % pairs of photograph r // pairs: [distorted, as it was]."""
 
     classes = labels = None
 
-    def __init__(self, photographs: Source, seed: int, pairs: int = PAIRS, types: tuple[int, ...] = TYPES):
+    def __init__(self, photographs: Photographs, seed: int, pairs: int = PAIRS, types: tuple[int, ...] = TYPES):
         self.name, self.photographs = f"{PREFIX}{photographs.name}", photographs
         self.left_out = getattr(photographs, "left_out", None)
         self._seed, self._pairs, self._types = seed, pairs, types
