@@ -82,7 +82,9 @@ def test_without_lone_anchors_it_is_satqas(satqa, case, temperature):
     assert np.linalg.norm(gradient - stored) <= 1e-4 * np.linalg.norm(stored)
 
 
-LONE = np.array([0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 3, 9, 10, 11, 12])  # of four shares the first and last have no pair inside
+LONE = np.array(
+    [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 3, 9, 10, 11, 12]
+)  # of four shares the first and last have no pair inside
 
 
 @pytest.mark.parametrize("devices", [1, 4])
