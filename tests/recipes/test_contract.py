@@ -33,6 +33,7 @@ from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, Con
 from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
 from contrique_jax.recipes.student.config import StudentConfig, StudentData, StudentModel
+from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, PretrainData
 from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags
@@ -160,6 +161,19 @@ def tiny_conformer() -> ConformerConfig:
     return config
 
 
+def tiny_satqa_pretrain() -> PretrainConfig:
+    data = PretrainData(
+        pristine="scenes:24", batch_size=16, height=64, width=96, view_size=64, type_weights=tiny_config.FEW_TYPES,
+        loader="threads",
+    )  # fmt: skip
+    model = GridModel(
+        "resnet10", base_width=4, projection_dim=8, compute_dtype="float32", patches=2, reduced_width=8, hidden_width=16
+    )
+    config = PretrainConfig(data=data, model=model)
+    config.optim.learning_rate, config.optim.schedule = 0.003, "constant"
+    return config
+
+
 TINY = {
     "conformer": tiny_conformer,
     "ahiq": tiny_ahiq,
@@ -170,6 +184,7 @@ TINY = {
     "reiqa": tiny_reiqa,
     "student": tiny_student,
     "zeng_kwong": tiny_zeng_kwong,
+    "satqa_pretrain": tiny_satqa_pretrain,
 }
 
 

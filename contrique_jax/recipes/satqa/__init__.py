@@ -1,0 +1,1 @@
+"""SaTQA: `pretrain`, its contrastive pre-training, and what it is made of."""
