@@ -29,7 +29,7 @@ class Size(NamedTuple):
     encoder: str
     base_width: int
     cells: int  # along each side of the grid
-    reduced: int  # channels that the third and the fourth stage are brought to
+    reduced: int  # channels that the third and the fourth stage are brought to; 0: they stay as they are
     hidden: int
     projections: int
     dtype: str
@@ -52,8 +52,9 @@ class GridEncoder(nnx.Module):
             ModelConfig(encoder=size.encoder, base_width=size.base_width, compute_dtype=size.dtype)
         )
         *_, third, fourth = _stage_widths(size)
-        self.pool1 = Narrowed(third, size.reduced, dtype=dtype)
-        self.pool2 = Narrowed(fourth, size.reduced, dtype=dtype)
+        if size.reduced:
+            self.pool1 = Narrowed(third, size.reduced, dtype=dtype)
+            self.pool2 = Narrowed(fourth, size.reduced, dtype=dtype)
         if size.projections:
             self.projector = nnx.Module()
             setattr(self.projector, "2", BiasedLinear(grid_width(size), size.hidden, dtype=dtype))
@@ -75,7 +76,8 @@ class GridEncoder(nnx.Module):
         def narrowed(layer: Narrowed, of: tuple[Map, Sizes | None]) -> tuple[Map, Sizes | None]:
             return layer.conv(of[0]), of[1]
 
-        maps = [*maps[:2], narrowed(self.pool1, maps[2]), narrowed(self.pool2, maps[3])]
+        if self.size.reduced:
+            maps = [*maps[:2], narrowed(self.pool1, maps[2]), narrowed(self.pool2, maps[3])]
         return jnp.concatenate([cell_means(x, place, self.size.cells) for x, place in maps], axis=-1)
 
     def features(self, grid: Float[Array, "n g g c"]) -> Float[Array, "n c"]:
@@ -96,5 +98,5 @@ def _stage_widths(size: Size) -> tuple[int, ...]:
 
 def grid_width(size: Size) -> int:
     """Channels of the grid: 1792 for a ResNet-50 narrowed to 512."""
-    first, second, *_ = _stage_widths(size)
-    return first + second + 2 * size.reduced
+    first, second, *deep = _stage_widths(size)
+    return first + second + (2 * size.reduced or sum(deep))

@@ -7,6 +7,7 @@ map between them. Blocks have neither norms nor activations between streams.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
+from contrique_jax.networks.attention import dropped, gelu
 from contrique_jax.networks.convolution import depthwise
 from contrique_jax.networks.deformable import DeformableConv
 from contrique_jax.networks.encoder import Linear
@@ -93,14 +95,25 @@ class Deforming(nnx.Module):
         return self.conv(x, offsets.reshape(*x.shape[:3], 2, TAPS).swapaxes(3, 4).reshape(offsets.shape))
 
 
+class DepthwiseConv(nnx.Module):
+    """A 3x3 kernel and a bias a channel, both drawn as torch's."""
+
+    def __init__(self, width: int, *, dtype: jnp.dtype):
+        self.dtype = dtype
+        draw = functools.partial(like_torch, TAPS)
+        self.weight = parameter((3, 3, 1, width), draw)
+        self.bias = parameter((width,), draw, decays=False)
+
+    def __call__(self, x: Map) -> Map:
+        kernel = self.weight[...].astype(self.dtype)
+        return depthwise(x.astype(self.dtype), kernel, 1, ((1, 1), (1, 1))) + self.bias[...].astype(self.dtype)
+
+
 class Pooled(nnx.Module):
     """Maxima of squares of four, a depthwise and a 1x1 convolution, each number twice along both sides."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype):
-        self.dtype = dtype
-        self.depth_wise = nnx.Module()
-        self.depth_wise.weight = parameter((3, 3, 1, inputs), lambda g, shape: like_torch(TAPS, g, shape))
-        self.depth_wise.bias = parameter((inputs,), lambda g, shape: like_torch(TAPS, g, shape), decays=False)
+        self.depth_wise = DepthwiseConv(inputs, dtype=dtype)
         self.point_wise = BiasedConv(inputs, outputs, 1, dtype=dtype)
 
     def __call__(self, x: Map) -> Map:
@@ -108,9 +121,7 @@ class Pooled(nnx.Module):
         n, height, width, channels = x.shape
         rows, columns = height // 2, width // 2
         squares = x[:, : 2 * rows, : 2 * columns].reshape(n, rows, 2, columns, 2, channels)
-        x = jnp.max(squares, (2, 4)).astype(self.dtype)
-        x = depthwise(x, self.depth_wise.weight[...].astype(self.dtype), 1, ((1, 1), (1, 1)))
-        x = self.point_wise(x + self.depth_wise.bias[...].astype(self.dtype))
+        x = self.point_wise(self.depth_wise(jnp.max(squares, (2, 4))))
         return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
@@ -216,10 +227,7 @@ class Judge(nnx.Module):
         query, key, value = self.W_Q(asking), self.W_K(places), self.W_V(places)
         logits = jnp.einsum("nqd,nkd->nqk", query, key, precision=lax.Precision.HIGHEST)
         weights = jax.nn.softmax(logits / jnp.sqrt(jnp.float32(self.size.width)), axis=-1)
-        if keys is not None and self.size.dropout:
-            kept = jax.vmap(lambda key, row: jax.random.bernoulli(key, 1 - self.size.dropout, row.shape))
-            weights = jnp.where(kept(keys, weights), weights / (1 - self.size.dropout), 0)
+        weights = dropped(weights, self.size.dropout, keys, 0)
         x = jnp.einsum("nqk,nkd->nqd", weights, value, precision=lax.Precision.HIGHEST)
-        wide = jax.nn.gelu(getattr(self.ffn, "0")(x), approximate=False)
-        x = jnp.mean(x + jax.nn.gelu(getattr(self.ffn, "2")(wide), approximate=False), axis=1)
+        x = jnp.mean(x + gelu(getattr(self.ffn, "2")(gelu(getattr(self.ffn, "0")(x)))), axis=1)
         return getattr(self.fc, "2")(jax.nn.relu(getattr(self.fc, "0")(x)))[:, 0]

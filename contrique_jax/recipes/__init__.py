@@ -23,6 +23,7 @@ RECIPES = {
     "conformer": "contrique_jax.recipes.conformer.recipe",
     "zeng_kwong": "contrique_jax.recipes.zeng_kwong.recipe",
     "satqa_pretrain": "contrique_jax.recipes.satqa.pretrain",
+    "satqa": "contrique_jax.recipes.satqa.recipe",
 }
 
 

@@ -21,7 +21,7 @@ from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, Pretra
 from contrique_jax.training import mesh
 from tests.reference_weights import close, system_state
 
-WHOLE = GridModel("resnet50", compute_dtype="float32")
+WHOLE = GridModel("resnet50", compute_dtype="float32", reduced_width=512)
 
 
 def encoder_variables(shared) -> dict:

@@ -3,7 +3,25 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from contrique_jax.config import Config, DataConfig, LoaderConfig, ModelConfig, OptimConfig, TrainConfig, require
+from contrique_jax.config import (
+    DTYPES,
+    ENCODERS,
+    INPUT_SCALINGS,
+    Config,
+    DataConfig,
+    LoaderConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    require,
+)
+from contrique_jax.networks.backbones import VitBackbone
+from contrique_jax.networks.grid_encoder import Size as Grid
+from contrique_jax.networks.grid_encoder import grid_width
+from contrique_jax.networks.satqa import Size
+from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
+
+TAPS = (1, 2, 5, 6)  # of the ViT's blocks
 
 
 @dataclass
@@ -34,14 +52,24 @@ class GridModel(ModelConfig):
 
     input_scaling: str = "unit"
     patches: int = 7
-    reduced_width: int = 512  # channels that the third and the fourth stage are brought to
+    reduced_width: int = (
+        0  # channels that the third and the fourth stage are brought to, 512 in the paper; 0: as they are
+    )
     hidden_width: int = 1024  # of the projector
 
     def validate(self) -> None:
         super().validate()
         require(self.features == "pooled", "model.features", self.features, "pooled in this recipe")
-        for name in ("reduced_width", "hidden_width"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(self.reduced_width >= 0, "model.reduced_width", self.reduced_width, "at least 0")
+        require(self.hidden_width >= 1, "model.hidden_width", self.hidden_width, "at least 1")
+
+    @property
+    def grid(self) -> Grid:
+        """The network."""
+        return Grid(
+            self.encoder, self.base_width, self.patches, self.reduced_width, self.hidden_width, self.projection_dim,
+            self.compute_dtype,
+        )  # fmt: skip
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -70,6 +98,121 @@ class PretrainConfig(Config):
 
     def validate(self) -> None:
         self.validate_parts()
+        require(
+            self.optim.decay_mask in ("all", "no_norm"), "optim.decay_mask", self.optim.decay_mask,
+            "all or no_norm in this recipe",
+        )  # fmt: skip
+
+
+@dataclass
+class SatqaModel(Judge):
+    """A frozen ViT and a frozen encoder, and multi-stream blocks and cross-attention on what they give."""
+
+    vit: str = ""  # a model folder that `convert from-torch` made, or "random"
+    # what `satqa_pretrain` trained, a run's workdir or its model folder; or an embedded model's name, another encoder's model
+    # folder or "random"
+    trunk: str = ""
+    backbone_hash: str = ""  # of a finished model: which frozen weights those were; a run leaves it empty
+    patch: int = 8  # side of the ViT's squares [pixels]
+    vit_width: int = 768
+    vit_heads: int = 12
+    vit_side: int = 28  # squares along the images that its positions were learned on
+    vit_scaling: str = "unit"  # what the ViT is given: "unit", [0, 1], as in the original; "centred" is timm's own
+    encoder: str = "resnet50"  # of the trunk, as are base_width, input_scaling, cells and reduced_width
+    base_width: int = 64
+    input_scaling: str = "unit"
+    cells: int = 7  # along each side of its grid
+    reduced_width: int = 0  # other than 0 only of what `satqa_pretrain` has trained
+    width: int = 768  # of the blocks
+    heads: int = 8
+    first_blocks: int = 1  # on the ViT's grid
+    middle_blocks: int = 5  # on half as many places a side
+    last_blocks: int = 3  # on a quarter
+    dropout: float = 0.1  # of the cross-attention's weights
+    compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters and what lies between blocks are float32
+
+    def validate(self) -> None:
+        super().validate()
+        require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
+        require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
+        for name in ("vit_scaling", "input_scaling"):
+            value = getattr(self, name)
+            require(value in INPUT_SCALINGS, f"model.{name}", value, f"one of {', '.join(INPUT_SCALINGS)}")
+        positive = (
+            "patch", "vit_width", "vit_side", "cells", "first_blocks", "middle_blocks", "last_blocks", "heads", "vit_heads",
+        )  # fmt: skip
+        for name in positive:
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
+        require(self.reduced_width >= 0, "model.reduced_width", self.reduced_width, "at least 0")
+        require(
+            self.vit_width % self.vit_heads == 0,
+            "model.vit_width",
+            self.vit_width,
+            f"a multiple of {self.vit_heads} heads",
+        )
+        require(
+            self.width % 48 == 0 and self.width % self.heads == 0, "model.width", self.width,
+            f"a multiple of 48 and of model.heads = {self.heads}",
+        )  # fmt: skip
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and under 1")
+        require(
+            self.crop_size % self.patch == 0 and self.crop_size >= 5 * self.patch, "model.crop_size", self.crop_size,
+            f"a multiple of model.patch = {self.patch}, at least {5 * self.patch}",
+        )  # fmt: skip
+
+    @property
+    def backbone(self) -> VitBackbone:
+        """The ViT, as far as it is used."""
+        return VitBackbone(self.patch, self.vit_width, self.vit_heads, self.vit_side, max(TAPS) + 1)
+
+    @property
+    def grid(self) -> Grid:
+        """The encoder on its grid, without a projector."""
+        return Grid(self.encoder, self.base_width, self.cells, self.reduced_width, 0, 0, self.compute_dtype)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Names in the variables under which the frozen networks stand."""
+        return "vit", "encoder", "pool1", "pool2"
+
+    @property
+    def size(self) -> Size:
+        """What is trained."""
+        parts = self.width // 48
+        streams = ((16 * parts,) * 3, (12 * parts, 12 * parts, 24 * parts), (3 * parts, 3 * parts, 42 * parts))
+        depths = self.first_blocks, self.middle_blocks, self.last_blocks
+        side = self.crop_size // self.patch
+        return Size(
+            len(TAPS) * self.vit_width, self.width, side, depths, streams, self.heads, grid_width(self.grid), self.dropout,
+            self.compute_dtype,
+        )  # fmt: skip
+
+
+@dataclass
+class SatqaConfig(Config):
+    """Everything that a run on opinions depends on."""
+
+    recipe: ClassVar[str] = "satqa"
+    rows_together: ClassVar[int] = 1
+
+    data: OpinionData = field(default_factory=lambda: OpinionData(batch_size=8))  # type: ignore[assignment]
+    model: SatqaModel = field(default_factory=SatqaModel)  # type: ignore[assignment]
+    loss: OpinionLoss = field(default_factory=OpinionLoss)  # type: ignore[assignment]
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            optimiser="adamw", learning_rate=2e-5, weight_decay=1e-2, warmup_share=0.0, decay_mask="all"
+        )
+    )
+    # an epoch takes one crop of each image; the authors' 300 take eight
+    train: OpinionTrain = field(default_factory=lambda: OpinionTrain(epochs=2400))
+
+    def validate(self) -> None:
+        self.validate_parts()
+        require(
+            self.data.view_size == self.model.crop_size, "data.view_size", self.data.view_size,
+            f"model.crop_size = {self.model.crop_size}: the last blocks know how many places there are",
+        )  # fmt: skip
         require(
             self.optim.decay_mask in ("all", "no_norm"), "optim.decay_mask", self.optim.decay_mask,
             "all or no_norm in this recipe",

@@ -23,7 +23,7 @@ from contrique_jax.distort import bank
 from contrique_jax.io.machine import host_device
 from contrique_jax.losses.nt_xent import nt_xent
 from contrique_jax.networks.encoder import scaled
-from contrique_jax.networks.grid_encoder import GridEncoder, Size
+from contrique_jax.networks.grid_encoder import GridEncoder
 from contrique_jax.networks.layers import RUNNING, Statistics
 from contrique_jax.networks.skeleton import Skeleton, moved, skeleton
 from contrique_jax.recipes.contrique.batches import load_canvas
@@ -164,7 +164,7 @@ def variable_shapes(config: Config) -> Variables:
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """The encoder; of a model of this recipe with the same widths all."""
     check_same_encoder(config, model)
-    if isinstance(model, GridModel) and _size(model) == _size(config.model):
+    if isinstance(model, GridModel) and model.grid == config.model.grid:
         return theirs, "all its weights"
     return {part: drawn[part] | {"encoder": theirs[part]["encoder"]} for part in drawn}, "its encoder"
 
@@ -227,11 +227,4 @@ def apply(
 
 def network(model: GridModel) -> Skeleton[GridEncoder]:
     """Encoder and projector."""
-    return skeleton(GridEncoder, _size(model))
-
-
-def _size(model: GridModel) -> Size:
-    return Size(
-        model.encoder, model.base_width, model.patches, model.reduced_width, model.hidden_width, model.projection_dim,
-        model.compute_dtype,
-    )  # fmt: skip
+    return skeleton(GridEncoder, model.grid)
