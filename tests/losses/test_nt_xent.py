@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.lib.npyio import NpzFile
 from scipy.special import logsumexp
@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from contrique_jax.losses.denominators import log_denominators
 from contrique_jax.losses.nt_xent import dense_nt_xent, nt_xent, nt_xent_of_patches
 from contrique_jax.training import mesh as runtime
+from contrique_jax.training.accumulation import value_and_gradient
 from contrique_jax.training.step import init_state, make_step
 from tests.reference_weights import REFERENCE_DATA
 from tests.tiny_config import get_config
@@ -108,6 +109,35 @@ def test_lone_anchors_are_left_out_on_any_number_of_devices(devices, classes):
     left = [i for i in range(16) if (same & off)[i].any()]
     by_hand = [logsumexp(s[i][off[i]]) - s[i][(same & off)[i]].mean() for i in left]
     np.testing.assert_allclose(value, np.mean(by_hand), rtol=1e-6)
+
+
+def test_micro_batches_leave_out_the_same_anchors():
+    """Who is alone is known of the whole batch only."""
+    rows = {"x": np.random.default_rng(6).standard_normal((16, 5)).astype(np.float32), "classes": jnp.asarray(LONE)}
+    params = np.random.default_rng(7).standard_normal((5, 6)).astype(np.float32)
+    found = []
+    for devices, parts in ((1, 1), (4, 2)):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+        loss = functools.partial(nt_xent, num_classes=16, temperature=0.3, block_size=8, axis="data", skip_lone=True)
+        split = jax.shard_map(loss, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P())
+
+        def step(params, rows, split=split, mesh=mesh, parts=parts):
+            def forward(params, rows, *, axis=None):
+                return jnp.matmul(rows["x"], params, precision="highest"), {}
+
+            def objective(z):
+                return split(z, rows["classes"]), {}
+
+            value, _, _, gradient = value_and_gradient(
+                forward, objective, params, rows, parts, together=1, mesh=mesh, axis="data"
+            )
+            return value, gradient
+
+        placed = jax.device_put(rows, NamedSharding(mesh, P("data")))
+        found.append(jax.device_get(jax.jit(step)(jax.device_put(params, NamedSharding(mesh, P())), placed)))
+    for value, gradient in found[1:]:
+        np.testing.assert_allclose(value, found[0][0], rtol=1e-6)
+        np.testing.assert_allclose(gradient, found[0][1], rtol=1e-4, atol=1e-6)
 
 
 def random_case(images: int, patches: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

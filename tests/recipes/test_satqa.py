@@ -15,10 +15,11 @@ from contrique_jax.distort import bank
 from contrique_jax.errors import UserError
 from contrique_jax.networks.grid_encoder import GridEncoder
 from contrique_jax.networks.layers import RUNNING
-from contrique_jax.networks.model_folder import from_flat
-from contrique_jax.recipes.satqa import pretrain
-from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, PretrainData
+from contrique_jax.networks.model_folder import from_flat, save_model
+from contrique_jax.recipes.satqa import pretrain, recipe
+from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, PretrainData, SatqaConfig, SatqaModel
 from contrique_jax.training import mesh
+from contrique_jax.training.flags import parse_flags
 from tests.reference_weights import close, system_state
 
 WHOLE = GridModel("resnet50", compute_dtype="float32", reduced_width=512)
@@ -171,3 +172,79 @@ def test_a_start_of_another_encoder_is_one_sentence_and_one_of_the_same_is_taken
     assert said == "its encoder" and taken["params"]["encoder"] is theirs["params"]["encoder"]
     assert taken["params"]["pool1"] is drawn_here["params"]["pool1"]
     assert pretrain.take_over(config, drawn_here, config.model, theirs) == (theirs, "all its weights")
+
+
+def tiny(**model) -> SatqaConfig:
+    given = {"vit": "random", "trunk": "random", "vit_width": 8, "vit_heads": 2, "vit_side": 4, "encoder": "resnet10"}
+    given |= {
+        "base_width": 4,
+        "cells": 2,
+        "reduced_width": 4,
+        "width": 48,
+        "heads": 4,
+        "middle_blocks": 1,
+        "last_blocks": 1,
+    }
+    return SatqaConfig(model=SatqaModel(crop_size=40, **(given | model)))
+
+
+def test_frozen_networks_are_in_the_model_by_their_hash_and_in_no_checkpoint():
+    config = tiny()
+    below, own = recipe.constants(config), recipe.init(config, 0)
+    assert not set(config.model.frozen) & {name for tree in own.values() for name in tree}
+    assert set(below["params"]) == set(config.model.frozen)
+    model, variables = recipe.finished(config, own, below)
+    assert len(model.backbone_hash) == 12 and set(below["params"]) < set(variables["params"])
+    recipe.check(model, variables)
+    other = jax.tree.map(np.copy, variables)
+    other["params"]["pool1"]["conv"]["weight"][0, 0, 0, 0] += 1
+    with pytest.raises(UserError, match=r"its frozen weights are .* and the rest was trained on"):
+        recipe.check(model, other)
+
+
+def test_a_trunk_is_what_the_pre_training_made_or_another_encoder_as_it_is(tmp_path):
+    pretrained = GridModel("resnet10", 4, projection_dim=4, patches=2, reduced_width=4, hidden_width=8)
+    made = pretrain.init(PretrainConfig(model=pretrained), 5)
+    save_model(tmp_path / "run" / "model", pretrained, made, provenance={}, recipe=pretrain.name)
+    below = recipe.constants(tiny(trunk=str(tmp_path / "run")))["params"]
+    assert "projector" not in below
+    for name in ("pool1", "pool2"):
+        np.testing.assert_array_equal(below[name]["conv"]["weight"], made["params"][name]["conv"]["weight"])
+    with pytest.raises(UserError, match=r"its patches is 2 and config.model.cells is 3; set --config.model.cells=2"):
+        recipe.constants(tiny(trunk=str(tmp_path / "run"), cells=3))
+    lite = {"trunk": "lite0", "encoder": "efficientnet_lite0", "base_width": 64, "input_scaling": "centred"}
+    with pytest.raises(
+        UserError, match=r"is no model of satqa_pretrain; train one, or set --config.model.reduced_width=0"
+    ):
+        recipe.constants(tiny(**lite))
+    config = tiny(**lite, reduced_width=0)
+    assert config.model.size.grid == 24 + 40 + 112 + 320
+    assert set(recipe.constants(config)["params"]) == {"vit", "encoder"}
+    with pytest.raises(UserError, match=r"config.model.vit=nothing: there is no such folder of a vit"):
+        recipe.constants(tiny(vit="nothing"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"width": 50}, "model.width"), ({"vit_heads": 3}, "model.vit_width"), ({"patch": 16}, "model.crop_size")],
+)
+def test_sizes_that_do_not_fit_are_one_sentence(wrong, says):
+    with pytest.raises(UserError, match=says):
+        tiny(**wrong).model.validate()
+
+
+def test_crops_in_training_and_at_the_test_are_of_one_size():
+    config = tiny()
+    config.data.rated = "scores.csv"
+    with pytest.raises(UserError, match=r"data.view_size = 224: must be model.crop_size = 40"):
+        config.validate()
+
+
+def test_configs_are_the_papers_and_small_ones():
+    whole, encoder = (parse_flags(["--config", f"satqa.py{v}", "--workdir", "x"]).config for v in ("", ":pretrain"))
+    assert whole.model.size.streams == ((256, 256, 256), (192, 192, 384), (48, 48, 672))
+    assert whole.model.size.grid == 1792 and whole.model.size.side == 28 and encoder.model.grid.reduced == 512
+    for variant in ("small", "pretrain_small"):
+        parse_flags(["--config", f"satqa.py:{variant}", "--workdir", "x"]).config.validate()
+    with pytest.raises(UserError, match=r"has no variant 'tiny'; there are pretrain, small"):
+        parse_flags(["--config", "satqa.py:tiny", "--workdir", "x"])
