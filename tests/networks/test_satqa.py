@@ -9,8 +9,9 @@ import pytest
 
 from contrique_jax.networks.grid_encoder import GridEncoder
 from contrique_jax.networks.grid_encoder import Size as GridSize
-from contrique_jax.networks.layers import RUNNING
+from contrique_jax.networks.layers import RUNNING, AtEnd
 from contrique_jax.networks.model_folder import from_flat, to_flat
+from contrique_jax.networks.pooling import adaptive_average_pool, cell_means
 from contrique_jax.networks.satqa import Judge, MultiStream, Size
 from contrique_jax.networks.skeleton import skeleton
 from contrique_jax.networks.vit import Size as ViTSize
@@ -55,6 +56,22 @@ def test_a_block_and_its_gradients_are_the_originals(shared, case):
         np.testing.assert_allclose(np.linalg.norm(array), norms[name], rtol=1e-4, err_msg=name)
     for name in ("dconv.p_conv.weight", "ca.fc.0.weight", "sa.conv.weight"):
         close(flat[name], stored[f"grad/{name}"], 1e-4)
+
+
+@pytest.mark.parametrize("corner", ["top left", "bottom right"])
+@pytest.mark.parametrize("cells", [2, 7])
+def test_a_grid_of_images_in_a_padded_batch_is_that_of_each_alone(corner, cells):
+    """Also if a side is shorter than the grid, whose cells then overlap; what lies outside is not seen."""
+    x = np.random.default_rng(4).standard_normal((2, 9, 11, 3)).astype(np.float32)
+    sizes = np.array([(9, 11), (5, 8)])
+    alone = [
+        image[:h, :w] if corner == "top left" else image[9 - h :, 11 - w :]
+        for image, (h, w) in zip(x, sizes, strict=True)
+    ]
+    found = cell_means(jnp.asarray(x), jnp.asarray(sizes) if corner == "top left" else AtEnd(jnp.asarray(sizes)), cells)
+    for ours, image in zip(found, alone, strict=True):
+        wanted = adaptive_average_pool(jnp.asarray(image)[None], cells)[0]
+        np.testing.assert_allclose(ours.reshape(cells * cells, 3), wanted, atol=1e-5)
 
 
 def judge_variables(shared) -> tuple[dict, dict]:

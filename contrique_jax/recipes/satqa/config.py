@@ -22,6 +22,7 @@ from contrique_jax.networks.satqa import Size
 from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
 
 TAPS = (1, 2, 5, 6)  # of the ViT's blocks
+MOST_BLOCKS = 64  # of a stage
 
 
 @dataclass
@@ -138,11 +139,12 @@ class SatqaModel(Judge):
         for name in ("vit_scaling", "input_scaling"):
             value = getattr(self, name)
             require(value in INPUT_SCALINGS, f"model.{name}", value, f"one of {', '.join(INPUT_SCALINGS)}")
-        positive = (
-            "patch", "vit_width", "vit_side", "cells", "first_blocks", "middle_blocks", "last_blocks", "heads", "vit_heads",
-        )  # fmt: skip
-        for name in positive:
+        for name in ("patch", "vit_width", "vit_side", "cells", "heads", "vit_heads"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        for name in ("first_blocks", "middle_blocks", "last_blocks"):
+            require(
+                1 <= getattr(self, name) <= MOST_BLOCKS, f"model.{name}", getattr(self, name), f"1 to {MOST_BLOCKS}"
+            )
         require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
         require(self.reduced_width >= 0, "model.reduced_width", self.reduced_width, "at least 0")
         require(

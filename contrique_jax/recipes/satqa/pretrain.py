@@ -162,9 +162,9 @@ def variable_shapes(config: Config) -> Variables:
 
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
-    """The encoder; of a model of this recipe with the same widths all."""
+    """The encoder; all of a model of this recipe with the same widths."""
     check_same_encoder(config, model)
-    if isinstance(model, GridModel) and model.grid == config.model.grid:
+    if isinstance(model, GridModel) and model.grid._replace(dtype="") == config.model.grid._replace(dtype=""):
         return theirs, "all its weights"
     return {part: drawn[part] | {"encoder": theirs[part]["encoder"]} for part in drawn}, "its encoder"
 

@@ -12,7 +12,7 @@ import jax
 from jaxtyping import Array, Float, UInt32
 
 from contrique_jax.data.pipeline import Tree
-from contrique_jax.networks.satqa import Judge
+from contrique_jax.networks.satqa import Judge, Size
 from contrique_jax.networks.skeleton import Skeleton, skeleton
 from contrique_jax.recipes.opinions import judge, on_backbones, rows
 from contrique_jax.recipes.opinions.rows import Rows
@@ -48,7 +48,11 @@ def variable_shapes(config: Config) -> Variables:
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
     """Blocks, cross-attention and head, of the same widths on the same frozen networks."""
-    taken = on_backbones.taken_over(config, constants(config), drawn, model, theirs, lambda model: model.size)
+
+    def widths(model: SatqaModel) -> Size:
+        return model.size._replace(dropout=0.0, dtype="")
+
+    taken = on_backbones.taken_over(config, constants(config), drawn, model, theirs, widths)
     return taken, "its blocks, cross-attention and head"
 
 
