@@ -14,13 +14,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.config import ModelConfig
-from contrique_jax.networks.efficientnet import STAGE_WIDTHS
+from contrique_jax.networks.backbones import stages_of
 from contrique_jax.networks.encoder import encoder_of
 from contrique_jax.networks.layers import BatchNorm, BiasedConv, BiasedLinear, Map, Sizes, Statistics
 from contrique_jax.networks.pooling import cell_means, normalise
-from contrique_jax.networks.resnet import stage_widths
 
-LITE_STAGES = (1, 2, 4, 6)  # of an EfficientNet-Lite0: the last ones at a 4th, 8th, 16th and 32nd of the image a side
+STRIDES = (4, 8, 16, 32)  # of the maps, each the last one of its stride
 
 
 class Size(NamedTuple):
@@ -48,10 +47,8 @@ class GridEncoder(nnx.Module):
     def __init__(self, size: Size):
         dtype = jnp.dtype(size.dtype)
         self.size = size
-        self.encoder = encoder_of(
-            ModelConfig(encoder=size.encoder, base_width=size.base_width, compute_dtype=size.dtype)
-        )
-        *_, third, fourth = _stage_widths(size)
+        self.encoder = encoder_of(_model(size))
+        *_, third, fourth = _map_widths(size)
         if size.reduced:
             self.pool1 = Narrowed(third, size.reduced, dtype=dtype)
             self.pool2 = Narrowed(fourth, size.reduced, dtype=dtype)
@@ -69,9 +66,9 @@ class GridEncoder(nnx.Module):
         remat: bool = False,
     ) -> Float[Array, "n g g c"]:
         """The four maps on the grid, side by side, as they are, float32. `valid`: sizes of images in a padded batch."""
-        maps = self.encoder.stages(images, statistics, valid, remat)
-        if len(maps) > len(LITE_STAGES):
-            maps = [maps[stage] for stage in LITE_STAGES]
+        stages = self.encoder.stages(images, statistics, valid, remat)
+        by_stride = dict(zip((stride for stride, _ in stages_of(_model(self.size))), stages, strict=True))
+        maps = [by_stride[stride] for stride in STRIDES]
 
         def narrowed(layer: Narrowed, of: tuple[Map, Sizes | None]) -> tuple[Map, Sizes | None]:
             return layer.conv(of[0]), of[1]
@@ -90,13 +87,16 @@ class GridEncoder(nnx.Module):
         return getattr(self.projector, "5")(jax.nn.relu(getattr(self.projector, "3")(x, statistics)))
 
 
-def _stage_widths(size: Size) -> tuple[int, ...]:
-    if size.encoder == "efficientnet_lite0":
-        return tuple(STAGE_WIDTHS[stage] for stage in LITE_STAGES)
-    return stage_widths(size.encoder, size.base_width)
+def _model(size: Size) -> ModelConfig:
+    return ModelConfig(encoder=size.encoder, base_width=size.base_width, compute_dtype=size.dtype)
+
+
+def _map_widths(size: Size) -> list[int]:
+    by_stride = dict(stages_of(_model(size)))
+    return [by_stride[stride] for stride in STRIDES]
 
 
 def grid_width(size: Size) -> int:
     """Channels of the grid: 1792 for a ResNet-50 narrowed to 512."""
-    first, second, *deep = _stage_widths(size)
+    first, second, *deep = _map_widths(size)
     return first + second + (2 * size.reduced or sum(deep))

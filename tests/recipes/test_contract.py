@@ -32,9 +32,8 @@ from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, He
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
 from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
-from contrique_jax.recipes.student.config import StudentConfig, StudentData, StudentModel
-from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, PretrainData
 from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, PretrainData, SatqaConfig, SatqaModel
+from contrique_jax.recipes.student.config import StudentConfig, StudentData, StudentModel
 from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import loop, mesh
 from contrique_jax.training.flags import parse_flags

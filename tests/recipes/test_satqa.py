@@ -194,7 +194,7 @@ def test_frozen_networks_are_in_the_model_by_their_hash_and_in_no_checkpoint():
     assert not set(config.model.frozen) & {name for tree in own.values() for name in tree}
     assert set(below["params"]) == set(config.model.frozen)
     model, variables = recipe.finished(config, own, below)
-    assert len(model.backbone_hash) == 12 and set(below["params"]) < set(variables["params"])
+    assert len(model.trunk_hash) == 12 and set(below["params"]) < set(variables["params"])
     recipe.check(model, variables)
     other = jax.tree.map(np.copy, variables)
     other["params"]["pool1"]["conv"]["weight"][0, 0, 0, 0] += 1

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from contrique_jax.config import (
     DTYPES,
-    ENCODERS,
     INPUT_SCALINGS,
     Config,
     DataConfig,
@@ -20,6 +19,7 @@ from contrique_jax.networks.grid_encoder import Size as Grid
 from contrique_jax.networks.grid_encoder import grid_width
 from contrique_jax.networks.satqa import Size
 from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
+from contrique_jax.recipes.trunk_config import OnTrunk
 
 TAPS = (1, 2, 5, 6)  # of the ViT's blocks
 MOST_BLOCKS = 64  # of a stage
@@ -106,21 +106,19 @@ class PretrainConfig(Config):
 
 
 @dataclass
-class SatqaModel(Judge):
+class SatqaModel(OnTrunk, Judge):
     """A frozen ViT and a frozen encoder, and multi-stream blocks and cross-attention on what they give."""
 
     vit: str = ""  # a model folder that `convert from-torch` made, or "random"
     # what `satqa_pretrain` trained, a run's workdir or its model folder; or an embedded model's name, another encoder's model
     # folder or "random"
     trunk: str = ""
-    backbone_hash: str = ""  # of a finished model: which frozen weights those were; a run leaves it empty
     patch: int = 8  # side of the ViT's squares [pixels]
     vit_width: int = 768
     vit_heads: int = 12
     vit_side: int = 28  # squares along the images that its positions were learned on
     vit_scaling: str = "unit"  # what the ViT is given: "unit", [0, 1], as in the original; "centred" is timm's own
     encoder: str = "resnet50"  # of the trunk, as are base_width, input_scaling, cells and reduced_width
-    base_width: int = 64
     input_scaling: str = "unit"
     cells: int = 7  # along each side of its grid
     reduced_width: int = 0  # other than 0 only of what `satqa_pretrain` has trained
@@ -133,19 +131,19 @@ class SatqaModel(Judge):
     compute_dtype: str = "bfloat16"  # "bfloat16" or "float32"; parameters and what lies between blocks are float32
 
     def validate(self) -> None:
-        super().validate()
-        require(self.encoder in ENCODERS, "model.encoder", self.encoder, f"one of {', '.join(ENCODERS)}")
+        OnTrunk.validate(self)
+        Judge.validate(self)
         require(self.compute_dtype in DTYPES, "model.compute_dtype", self.compute_dtype, f"one of {', '.join(DTYPES)}")
-        for name in ("vit_scaling", "input_scaling"):
-            value = getattr(self, name)
-            require(value in INPUT_SCALINGS, f"model.{name}", value, f"one of {', '.join(INPUT_SCALINGS)}")
+        require(
+            self.vit_scaling in INPUT_SCALINGS, "model.vit_scaling", self.vit_scaling,
+            f"one of {', '.join(INPUT_SCALINGS)}",
+        )  # fmt: skip
         for name in ("patch", "vit_width", "vit_side", "cells", "heads", "vit_heads"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for name in ("first_blocks", "middle_blocks", "last_blocks"):
             require(
                 1 <= getattr(self, name) <= MOST_BLOCKS, f"model.{name}", getattr(self, name), f"1 to {MOST_BLOCKS}"
             )
-        require(self.base_width >= 4, "model.base_width", self.base_width, "at least 4")
         require(self.reduced_width >= 0, "model.reduced_width", self.reduced_width, "at least 0")
         require(
             self.vit_width % self.vit_heads == 0,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.networks.backbones import load_backbone, part_of
+from contrique_jax.networks.backbones import load_backbone, one_of, part_of, together
 from contrique_jax.networks.description import DESCRIPTION, read_description, stored_architecture
 from contrique_jax.networks.encoder import Variables, scaled
 from contrique_jax.networks.grid_encoder import GridEncoder
@@ -60,7 +60,8 @@ def _loaded(*fields: tuple[str, Any]) -> Variables:
 
 
 def _together(vit: Variables, encoder: Variables) -> Variables:
-    return {part: ({"vit": vit[part]} if vit[part] else {}) | encoder[part] for part in PARTS}
+    named = together({"vit": vit})
+    return {part: named[part] | encoder[part] for part in PARTS}
 
 
 def _trunk(model: SatqaModel, wanted: Skeleton[GridEncoder]) -> Variables:
@@ -88,8 +89,7 @@ def _trunk(model: SatqaModel, wanted: Skeleton[GridEncoder]) -> Variables:
 def given(model: SatqaModel, variables: Variables, images: Array) -> Given:
     """Of bytes, or floats in [0, 1]; no gradient runs through it."""
     vit, encoder = skeletons(model)
-    below = {part: variables[part].get("vit", {}) for part in PARTS}
-    tokens = vit.bind(below)(_scaled(model.vit_scaling, images))
+    tokens = vit.bind(one_of(variables, "vit"))(_scaled(model.vit_scaling, images))
     sides = tuple(side // model.patch for side in images.shape[1:3])
     side_by_side = jnp.concatenate([as_map(each, (sides[0], sides[1])) for each in tokens], axis=3)
     return still(Given(side_by_side, encoder.bind(variables).grid(_scaled(model.input_scaling, images), RUNNING)))
