@@ -1,7 +1,8 @@
 """Multi-positive NT-Xent (arXiv 2110.13266, equations 2 and 3): a dense reference, and the blockwise loss training uses.
 
 For an anchor i among all N = 2 views x images x patches, with s_ik = z_i.z_k / temperature and positives p that share its
-class: log sum_{k != i} exp(s_ik) - mean_p s_ip; the loss is the mean over anchors. Positives stay in the denominator.
+class: log sum_{k != i} exp(s_ik) - mean_p s_ip; the loss is the mean over anchors. Positives stay in the denominator. An
+anchor alone in its class has no positive: with `skip_lone` the mean is over the others, in whose denominators it stays.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from contrique_jax.losses.denominators import log_denominators
 from contrique_jax.networks.pooling import normalise
 
 
-def dense_nt_xent(z: Float[Array, "n d"], classes: Int[Array, " n"], temperature: float) -> Float[Array, ""]:
+def dense_nt_xent(
+    z: Float[Array, "n d"], classes: Int[Array, " n"], temperature: float, skip_lone: bool = False
+) -> Float[Array, ""]:
     """The definition, with every N x N array in sight; for tests and for reading. `z` need not be normalised."""
     z = normalise(z)
     similarity = jnp.matmul(z, z.T, precision="highest") / temperature
     others = ~jnp.eye(len(z), dtype=bool)
     positives = (classes[:, None] == classes[None, :]) & others
     denominator = jax.nn.logsumexp(similarity, axis=1, where=others)
-    attraction = jnp.sum(similarity, axis=1, where=positives) / jnp.sum(positives, axis=1)
-    return jnp.mean(denominator - attraction)
+    attraction = jnp.sum(similarity, axis=1, where=positives)
+    count = jnp.sum(positives, axis=1)
+    if not skip_lone:
+        return jnp.mean(denominator - attraction / count)
+    each = jnp.where(count > 0, denominator - attraction / jnp.maximum(count, 1), 0)
+    return jnp.sum(each) / jnp.maximum(jnp.sum(count > 0), 1)
 
 
 def nt_xent(
@@ -35,18 +42,20 @@ def nt_xent(
     block_size: int,
     axis: str | None = None,
     shared_classes: int | None = None,
+    skip_lone: bool = False,
 ) -> Float[Array, ""]:
     """The loss of this device's rows against everyone's, summed over devices: memory O(total d + block_size^2).
 
     Args:
       z: projections, float32 [n, d], not yet normalised; with `axis`, the local rows inside a `shard_map`.
-      classes: integer classes in [0, num_classes); each has at least two members in the global batch.
+      classes: integer classes in [0, num_classes); without `skip_lone` each has at least two members in the global batch.
       num_classes: static number of classes.
       temperature: divides the similarities.
       block_size: the similarity matrix exists in tiles of at most block_size x block_size, recomputed backwards.
       axis: name of the mesh axis over which rows are split, or None.
       shared_classes: from this class on, the members of a class are on one device, and it is not exchanged; None: each
         class may have members anywhere.
+      skip_lone: anchors alone in their class are left out of the mean; if none is left, loss and gradient are 0.
 
     Returns:
       The mean over all anchors, the same on every device.
@@ -63,14 +72,16 @@ def nt_xent(
             jnp.concatenate([sums, own[end:]]) for sums, own in zip(everywhere, (members, class_sums), strict=True)
         )
     with_positives = jnp.sum(z * class_sums[classes], axis=1) - jnp.sum(z * z, axis=1)
-    attraction = with_positives / (members[classes] - 1.0) / temperature
-
-    loss = jnp.sum(log_denominators(z, temperature, block_size, axis) - attraction)
-    total = len(z)
+    positives = members[classes] - 1.0
+    attraction = with_positives / (jnp.maximum(positives, 1.0) if skip_lone else positives) / temperature
+    each = log_denominators(z, temperature, block_size, axis) - attraction
+    if skip_lone:
+        each = jnp.where(positives > 0, each, 0.0)
+    loss, counted = jnp.sum(each), jnp.sum(positives > 0) if skip_lone else len(z)
     if axis is not None:
         with jax.named_scope("loss: sums"):
-            loss, total = lax.psum(loss, axis), total * lax.axis_size(axis)
-    return loss / total
+            loss, counted = lax.psum((loss, counted), axis)
+    return loss / jnp.maximum(counted, 1)
 
 
 def nt_xent_of_patches(

@@ -87,6 +87,23 @@ def adaptive_average_pool(x: Float[Array, "n h w c"], patches: int) -> Float[Arr
     return jnp.stack([jnp.mean(cell, (1, 2)) for cell in _cells(x, patches)], axis=1)
 
 
+def cell_means(x: Map, valid: Sizes | None, cells: int) -> Float[Array, "n g g c"]:
+    """Means over cells x cells cells, as `adaptive_average_pool`'s, of that part of each map that `valid` covers; float32."""
+    valid = jnp.broadcast_to(jnp.array(x.shape[1:3]), (len(x), 2)) if valid is None else valid
+    place = jnp.arange(cells)[None, :, None]
+
+    def shares(side: int, axis: int) -> Float[Array, "n g side"]:
+        length = heights_and_widths(valid)[:, axis][:, None, None]
+        at = jnp.arange(side) - (side - length if isinstance(valid, AtEnd) else 0)
+        first, last = place * length // cells, -(-(place + 1) * length // cells)
+        return ((at >= first) & (at < last)) / (last - first).astype(jnp.float32)
+
+    exact, rows, columns = lax.Precision.HIGHEST, shares(x.shape[1], 0), shares(x.shape[2], 1)
+    x = inside(x.astype(jnp.float32), valid)  # outside a map may hold anything
+    means = jnp.einsum("ngh,nhwc->ngwc", rows, x, precision=exact)
+    return jnp.einsum("nkw,ngwc->ngkc", columns, means, precision=exact)
+
+
 def adaptive_statistics(maps: Sequence[Map], patches: int) -> Float[Array, "n p d"]:
     """Of each of patches x patches cells, row by row: means and deviations over its part of each map, in float32.
 

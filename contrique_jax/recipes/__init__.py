@@ -22,6 +22,8 @@ RECIPES = {
     "ahiq": "contrique_jax.recipes.ahiq.recipe",
     "conformer": "contrique_jax.recipes.conformer.recipe",
     "zeng_kwong": "contrique_jax.recipes.zeng_kwong.recipe",
+    "satqa_pretrain": "contrique_jax.recipes.satqa.pretrain",
+    "satqa": "contrique_jax.recipes.satqa.recipe",
 }
 
 

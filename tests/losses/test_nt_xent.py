@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.lib.npyio import NpzFile
 from scipy.special import logsumexp
@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from contrique_jax.losses.denominators import log_denominators
 from contrique_jax.losses.nt_xent import dense_nt_xent, nt_xent, nt_xent_of_patches
 from contrique_jax.training import mesh as runtime
+from contrique_jax.training.accumulation import value_and_gradient
 from contrique_jax.training.step import init_state, make_step
 from tests.reference_weights import REFERENCE_DATA
 from tests.tiny_config import get_config
@@ -54,6 +55,89 @@ def loss_equals(data: NpzFile, case: int, temperature: float) -> None:
     stored = np.concatenate([data[f"case{case}/t{temperature}/grad_i"], data[f"case{case}/t{temperature}/grad_j"]])
     np.testing.assert_allclose(value, data[f"case{case}/t{temperature}/loss"], rtol=1e-5)
     assert np.linalg.norm(gradient - stored) <= 1e-4 * np.linalg.norm(stored)
+
+
+@pytest.fixture(scope="module")
+def satqa(shared):
+    with np.load(shared / "systems" / "reference" / "satqa_parts.npz") as data:
+        return {name: data[name] for name in data.files if name.startswith("loss")}
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_without_lone_anchors_it_is_satqas(satqa, case, temperature):
+    """Of the original's rows, all distorted ones before their references; some classes have one member."""
+    z = np.concatenate([satqa[f"loss{case}/z_i"], satqa[f"loss{case}/z_j"]])
+    classes = satqa[f"loss{case}/class"]
+    members = np.bincount(classes)
+    assert (members == 1).any() and members.max() > 1
+
+    def loss(z):
+        return nt_xent(
+            z, classes, num_classes=len(members), temperature=temperature, block_size=13, skip_lone=True
+        )  # fmt: skip
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(z)
+    stored = np.concatenate([satqa[f"loss{case}/t{temperature}/grad_{side}"] for side in "ij"])
+    np.testing.assert_allclose(value, satqa[f"loss{case}/t{temperature}/loss"], rtol=1e-5)
+    assert np.linalg.norm(gradient - stored) <= 1e-4 * np.linalg.norm(stored)
+
+
+LONE = np.array(
+    [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 3, 9, 10, 11, 12]
+)  # of four shares the first and last have no pair inside
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("classes", [LONE, np.arange(16)], ids=["some", "all"])
+def test_lone_anchors_are_left_out_on_any_number_of_devices(devices, classes):
+    """As the dense sum over those that are left; with none left there is nothing to learn, and no NaN."""
+    z = np.random.default_rng(5).standard_normal((16, 6)).astype(np.float32)
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    loss = functools.partial(nt_xent, num_classes=16, temperature=0.3, block_size=5, axis="data", skip_lone=True)
+    sharded = jax.shard_map(loss, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P())
+    value, gradient = jax.jit(jax.value_and_grad(sharded))(z, jnp.asarray(classes))
+    expected, expected_gradient = jax.value_and_grad(dense_nt_xent)(z, classes, 0.3, skip_lone=True)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+    if len(set(classes)) == len(classes):
+        assert value == 0 and not np.any(gradient)
+        return
+    unit = z.astype(np.float64) / np.linalg.norm(z, axis=1, keepdims=True)
+    s, same = unit @ unit.T / 0.3, classes[:, None] == classes[None, :]
+    off = ~np.eye(16, dtype=bool)
+    left = [i for i in range(16) if (same & off)[i].any()]
+    by_hand = [logsumexp(s[i][off[i]]) - s[i][(same & off)[i]].mean() for i in left]
+    np.testing.assert_allclose(value, np.mean(by_hand), rtol=1e-6)
+
+
+def test_micro_batches_leave_out_the_same_anchors():
+    """Who is alone is known of the whole batch only."""
+    rows = {"x": np.random.default_rng(6).standard_normal((16, 5)).astype(np.float32), "classes": jnp.asarray(LONE)}
+    params = np.random.default_rng(7).standard_normal((5, 6)).astype(np.float32)
+    found = []
+    for devices, parts in ((1, 1), (4, 2)):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+        loss = functools.partial(nt_xent, num_classes=16, temperature=0.3, block_size=8, axis="data", skip_lone=True)
+        split = jax.shard_map(loss, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P())
+
+        def step(params, rows, split=split, mesh=mesh, parts=parts):
+            def forward(params, rows, *, axis=None):
+                return jnp.matmul(rows["x"], params, precision="highest"), {}
+
+            def objective(z):
+                return split(z, rows["classes"]), {}
+
+            value, _, _, gradient = value_and_gradient(
+                forward, objective, params, rows, parts, together=1, mesh=mesh, axis="data"
+            )
+            return value, gradient
+
+        placed = jax.device_put(rows, NamedSharding(mesh, P("data")))
+        found.append(jax.device_get(jax.jit(step)(jax.device_put(params, NamedSharding(mesh, P())), placed)))
+    for value, gradient in found[1:]:
+        np.testing.assert_allclose(value, found[0][0], rtol=1e-6)
+        np.testing.assert_allclose(gradient, found[0][1], rtol=1e-4, atol=1e-6)
 
 
 def random_case(images: int, patches: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

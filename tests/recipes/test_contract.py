@@ -32,6 +32,7 @@ from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, He
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
 from contrique_jax.recipes.opinions.config import OpinionData, OpinionTrain
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaData, ReiqaLoss, ReiqaModel
+from contrique_jax.recipes.satqa.config import GridModel, PretrainConfig, PretrainData, SatqaConfig, SatqaModel
 from contrique_jax.recipes.student.config import StudentConfig, StudentData, StudentModel
 from contrique_jax.recipes.zeng_kwong.config import TwoModeConfig, TwoModeModel
 from contrique_jax.training import loop, mesh
@@ -160,6 +161,32 @@ def tiny_conformer() -> ConformerConfig:
     return config
 
 
+def tiny_satqa_pretrain() -> PretrainConfig:
+    data = PretrainData(
+        pristine="scenes:24", batch_size=16, height=64, width=96, view_size=64, type_weights=tiny_config.FEW_TYPES,
+        loader="threads",
+    )  # fmt: skip
+    model = GridModel(
+        "resnet10", base_width=4, projection_dim=8, compute_dtype="float32", patches=2, reduced_width=8, hidden_width=16
+    )
+    config = PretrainConfig(data=data, model=model)
+    config.optim.learning_rate, config.optim.schedule = 0.003, "constant"
+    return config
+
+
+def tiny_satqa() -> SatqaConfig:
+    data = OpinionData(rated=pairs_csv(), batch_size=8, view_size=40, augment_on="host", loader="threads")
+    # five squares a side, three and two places after halving: maps of odd and even sides
+    model = SatqaModel(
+        crop_count=4, crop_size=40, vit="random", trunk="random", patch=8, vit_width=8, vit_heads=2, vit_side=4,
+        encoder="resnet10", base_width=4, cells=2, reduced_width=4, width=48, heads=4, middle_blocks=1, last_blocks=1,
+        compute_dtype="float32",
+    )  # fmt: skip
+    config = SatqaConfig(data=data, model=model)
+    config.optim = OptimConfig(learning_rate=0.05, warmup_share=0.0, decay_mask="all")
+    return config
+
+
 TINY = {
     "conformer": tiny_conformer,
     "ahiq": tiny_ahiq,
@@ -170,6 +197,8 @@ TINY = {
     "reiqa": tiny_reiqa,
     "student": tiny_student,
     "zeng_kwong": tiny_zeng_kwong,
+    "satqa_pretrain": tiny_satqa_pretrain,
+    "satqa": tiny_satqa,
 }
 
 
