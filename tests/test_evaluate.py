@@ -172,7 +172,7 @@ def test_no_splits_are_written_where_the_model_is_missing(place, tmp_path, capsy
 def test_a_changed_file_is_computed_again(place, monkeypatch):
     seen = []
     original = Extractor._load
-    monkeypatch.setattr(Extractor, "_load", lambda self, path: seen.append(path) or original(self, path))
+    monkeypatch.setattr(Extractor, "_load", lambda self, given: seen.append(given[0]) or original(self, given))
     run(place, "--no-control")
     seen.clear()
     image = place / "images" / "image3_1.png"
