@@ -32,7 +32,7 @@ def test_a_name_is_enough_anywhere(name, tmp_path, monkeypatch):
 
 def test_a_file_that_is_there_comes_first_and_what_is_nowhere_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no file mine.py, and inside this package there are arniqa.py"):
+    with pytest.raises(UserError, match=r"no file mine.py, and inside this package there are ahiq.py, arniqa.py"):
         by_name("mine.py")
     (tmp_path / "demo.py").write_text("")
     assert by_name("demo.py:x") == "demo.py:x" and by_name("/absent/demo.py") == "/absent/demo.py"
