@@ -18,7 +18,7 @@ from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes.contrique_head import recipe, statistics
-from tests.recipes.test_contract import tiny_head
+from tests.recipes.tiny import tiny_head
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, Con
 from contrique_jax.score import main as score
 from contrique_jax.training.load import load_any
 from contrique_jax.training.optim import learning_rate
-from tests.recipes.test_contract import tiny_conviqt
+from tests.recipes.tiny import tiny_conviqt
 from tests.reference_weights import rebuilt, reference_variables
 from tests.video_files import pictures, write_video
 

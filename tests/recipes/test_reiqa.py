@@ -25,7 +25,8 @@ from contrique_jax.recipes.reiqa import recipe
 from contrique_jax.recipes.reiqa.config import ReiqaConfig, ReiqaLoss, ReiqaModel
 from contrique_jax.training import mesh
 from contrique_jax.training.optim import learning_rate, optimiser
-from tests.recipes.test_contract import after, batches_of, tiny
+from tests.recipes.test_contract import after, batches_of
+from tests.recipes.tiny import tiny
 from tests.reference_weights import rebuilt
 
 WHOLE = ReiqaModel("resnet50", compute_dtype="float32", patches=1)
