@@ -22,9 +22,6 @@ from contrique_jax.recipes.opinions.rows import Rows
 from contrique_jax.recipes.recipe import Variables, judges_alone
 from contrique_jax.recipes.student.config import StudentConfig as Config
 from contrique_jax.recipes.student.config import StudentModel
-from contrique_jax.recipes.zeng_kwong.recipe import finished
-
-__all__ = ["finished"]
 
 name = "student"
 rows_together = 1
@@ -34,7 +31,7 @@ roles, canvas, describe, prepared = rows.roles, rows.canvas, rows.describe, rows
 draw, load, example_shapes = rows.draw, rows.load, rows.example_shapes
 finish_row, finish = rows.finish_row, rows.finish
 after_update, score_range, objective = judge.after_update, judge.score_range, judge.objective
-constants, check = on_trunk.constants, on_trunk.check
+constants, check, finished = on_trunk.constants, on_trunk.check, judge.finished_on_trunk
 
 
 def init(config: Config, seed: int) -> Variables:

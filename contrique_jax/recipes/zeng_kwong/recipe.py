@@ -33,7 +33,7 @@ roles, canvas, describe = rows.roles, rows.canvas, rows.describe
 draw, load, example_shapes = rows.draw, rows.load, rows.example_shapes
 finish_row, finish = rows.finish_row, rows.finish
 after_update, score_range = judge.after_update, judge.score_range
-constants, check = on_trunk.constants, on_trunk.check
+constants, check, finished = on_trunk.constants, on_trunk.check, judge.finished_on_trunk
 REFERENCE: dict[str, Reference] = {"both": "optional", "full-reference": "needed", "no-reference": "never"}
 
 
@@ -91,10 +91,6 @@ def objective(
 
 def decays(config: Config, variables: Variables) -> Tree:
     return token_mixer.decays(_widths(config.model))
-
-
-def finished(config: Config, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
-    return on_trunk.finished(*judge.with_line(config, variables), constants)
 
 
 def apply(
