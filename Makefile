@@ -11,6 +11,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 # what test-full gives to pip; on Linux without a GPU name a CPU build, which is much smaller
 TORCH ?= torch>=2.6
+# a comma in a call would begin another argument
+WITH_BEAM = .[test,beam]
 # one worker a core: most of the time is the compiler's, which has one thread
 PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
@@ -47,7 +49,7 @@ docs: .venv-docs/installed
 	$(call environment,.venv-docs,.[docs])
 
 .venv-beam/installed: setup.cfg pyproject.toml
-	$(call environment,.venv-beam,.[test,beam])
+	$(call environment,.venv-beam,$(WITH_BEAM))
 
 .venv-demo/installed: setup.cfg pyproject.toml
 	$(call environment,.venv-demo,.[demo])
