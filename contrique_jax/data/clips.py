@@ -174,7 +174,7 @@ def _of_file(path: Path, max_pixels: int) -> Iterator[tuple[Callable[[], RGB], f
             if not stream.peek(1):
                 raise BrokenImage(str(path), "the file is empty")
             try:
-                container = av.open(stream, metadata_errors="ignore", container_options={"format_whitelist": _FORMATS})
+                container = av.open(stream, container_options={"format_whitelist": _FORMATS}, **_lenient(av))
             except Exception as error:  # damaged files raise nearly anything from within FFmpeg
                 why = getattr(error, "strerror", None) or error
                 raise BrokenImage(str(path), f"not a video that can be read, damaged or cut off ({why})") from error
@@ -269,6 +269,11 @@ def _upright(path: Path, frame: Any) -> UInt8[np.ndarray, "h w 3"]:
         raise BrokenImage(str(path), f"a frame of it cannot be converted to RGB ({error})") from error
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _lenient(av: Any) -> dict[str, str]:
+    """Titles that are no UTF-8 are no fault; PyAV 19 takes them without being told."""
+    return {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def _av(path: Path) -> ModuleType:
