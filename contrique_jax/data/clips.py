@@ -272,7 +272,7 @@ def _upright(path: Path, frame: Any) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _lenient(av: Any) -> dict[str, str]:
-    """Titles that are no UTF-8 are no fault; PyAV 19 takes them without being told."""
+    """Titles that are no UTF-8 are no fault; PyAV 19 has no such option."""
     return {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
