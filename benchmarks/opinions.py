@@ -84,7 +84,7 @@ def step_of(steps: int) -> tuple[Any, Any]:
     config, variables = small(0)
     rule, widths = (
         optim.optimiser(config.optim, steps, two_mode.decays(config, variables)),
-        two_mode._widths(config.model),
+        config.model.widths,
     )
 
     def loss(params: Any, maps: Any, reference: Any, target: Any, keys: Any) -> Any:
@@ -118,7 +118,7 @@ def trained(params: Any, views: np.ndarray, targets: np.ndarray, steps: int, own
 @functools.cache
 def judge_of() -> Any:
     """Compiled: (params, maps, the references') -> outputs."""
-    widths = two_mode._widths(small(0)[0].model)
+    widths = small(0)[0].model.widths
 
     @jax.jit
     def judge(params: Any, maps: Any, reference: Any) -> Any:

@@ -5,6 +5,7 @@ All arrays are plain trees. The leading axis of batches and outputs is the row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import jax
@@ -138,6 +139,14 @@ def all_rows(x: Float[Array, "n *rest"], axis: str) -> Float[Array, "m *rest"]:
 
 
 # what a recipe says that has nothing of its own to say
+
+
+def all_or_no_norm(config: Any, variables: Variables, without_norms: Callable[[], Tree]) -> Tree:
+    """`decays` of a recipe whose original decays everything: all parameters, or with `optim.decay_mask` "no_norm" those of
+    `without_norms`."""
+    if config.optim.decay_mask == "no_norm":
+        return without_norms()
+    return jax.tree.map(lambda leaf: True, variables["params"])
 
 
 def judges_alone(config: Any) -> Reference:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
@@ -20,7 +19,7 @@ from contrique_jax.recipes.ahiq.config import AhiqConfig as Config
 from contrique_jax.recipes.ahiq.config import AhiqModel
 from contrique_jax.recipes.opinions import judge, on_backbones, rows
 from contrique_jax.recipes.opinions.rows import Rows
-from contrique_jax.recipes.recipe import Reference, Variables
+from contrique_jax.recipes.recipe import Reference, Variables, all_or_no_norm
 
 name = "ahiq"
 rows_together = 1
@@ -65,9 +64,7 @@ def forward(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" all but biases."""
-    if config.optim.decay_mask == "no_norm":
-        return _network(config.model).decays()
-    return jax.tree.map(lambda leaf: True, variables["params"])
+    return all_or_no_norm(config, variables, _network(config.model).decays)
 
 
 def apply(

@@ -30,6 +30,7 @@ from contrique_jax.recipes.arniqa.config import ArniqaConfig as Config
 from contrique_jax.recipes.arniqa.groups import TYPES
 from contrique_jax.recipes.recipe import (
     Variables,
+    all_or_no_norm,
     as_given,
     as_moved,
     as_trained,
@@ -195,9 +196,7 @@ def objective(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" neither BatchNorm's nor biases."""
-    if config.optim.decay_mask == "no_norm":
-        return pair_projector.decays(config.model)
-    return jax.tree.map(lambda leaf: True, variables["params"])
+    return all_or_no_norm(config, variables, lambda: pair_projector.decays(config.model))
 
 
 def encodes(config: Config) -> ModelConfig:

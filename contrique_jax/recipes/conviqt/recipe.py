@@ -24,7 +24,7 @@ from contrique_jax.recipes.conviqt.classes import NUM_CLASSES
 from contrique_jax.recipes.conviqt.config import ConviqtConfig as Config
 from contrique_jax.recipes.conviqt.config import ConviqtModel
 from contrique_jax.recipes.conviqt.vectors import DescribedClips, described
-from contrique_jax.recipes.recipe import Variables, as_moved, judges_alone
+from contrique_jax.recipes.recipe import Variables, all_or_no_norm, as_moved, judges_alone
 
 name = "conviqt"
 roles = ("pristine", "authentic")
@@ -134,9 +134,7 @@ def objective(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" neither BatchNorm's nor biases."""
-    if config.optim.decay_mask == "no_norm":
-        return gru.decays(_widths(config.model))
-    return jax.tree.map(lambda leaf: True, variables["params"])
+    return all_or_no_norm(config, variables, lambda: gru.decays(_widths(config.model)))
 
 
 def apply(

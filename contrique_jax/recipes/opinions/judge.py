@@ -16,9 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from contrique_jax.data.pipeline import Tree
 from contrique_jax.losses.opinion import weighted_sum
-from contrique_jax.recipes import on_trunk
 from contrique_jax.recipes.opinions.config import Judge
 from contrique_jax.recipes.opinions.rows import Rows, mirrored
 from contrique_jax.recipes.opinions.scale import fresh, kept, seen
@@ -47,11 +45,6 @@ def with_line(config: Any, variables: Variables) -> tuple[Any, Variables]:
     are some (`on_trunk.finished` takes both)."""
     config = dataclasses.replace(config, model=kept(config.model, variables))
     return config, variables | {"params": variables.get("average", variables["params"])}
-
-
-def finished_on_trunk(config: Any, variables: Variables, constants: Tree) -> tuple[Any, Variables]:
-    """`finished` of a recipe whose network stands on one frozen encoder."""
-    return on_trunk.finished(*with_line(config, variables), constants)
 
 
 def opinion_loss(

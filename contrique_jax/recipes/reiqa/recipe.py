@@ -26,6 +26,7 @@ from contrique_jax.networks.layers import Statistics
 from contrique_jax.networks.pooling import normalise
 from contrique_jax.recipes.recipe import (
     Variables,
+    all_or_no_norm,
     all_rows,
     as_given,
     as_trained,
@@ -176,9 +177,7 @@ def after_update(config: Config, variables: Variables) -> Variables:
 
 def decays(config: Config, variables: Variables) -> Tree:
     """Kernels and matrices, or with "all" everything; LARS scales what is decayed."""
-    if config.optim.decay_mask == "no_norm":
-        return pair_projector.decays(config.model.network)
-    return jax.tree.map(lambda leaf: True, variables["params"])
+    return all_or_no_norm(config, variables, lambda: pair_projector.decays(config.model.network))
 
 
 def apply(

@@ -30,6 +30,7 @@ from contrique_jax.recipes.contrique.batches import load_canvas
 from contrique_jax.recipes.contrique.order import type_table
 from contrique_jax.recipes.recipe import (
     Variables,
+    all_or_no_norm,
     as_given,
     as_moved,
     as_trained,
@@ -208,9 +209,7 @@ def objective(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" neither BatchNorm's nor biases."""
-    if config.optim.decay_mask == "no_norm":
-        return network(config.model).decays()
-    return jax.tree.map(lambda leaf: True, variables["params"])
+    return all_or_no_norm(config, variables, network(config.model).decays)
 
 
 def apply(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jaxtyping import Array, Float, UInt32
 
 from contrique_jax.data.pipeline import Tree
@@ -16,7 +15,7 @@ from contrique_jax.networks.satqa import Judge, Size
 from contrique_jax.networks.skeleton import Skeleton, skeleton
 from contrique_jax.recipes.opinions import judge, on_backbones, rows
 from contrique_jax.recipes.opinions.rows import Rows
-from contrique_jax.recipes.recipe import Variables, judges_alone
+from contrique_jax.recipes.recipe import Variables, all_or_no_norm, judges_alone
 from contrique_jax.recipes.satqa import frozen
 from contrique_jax.recipes.satqa.config import SatqaConfig as Config
 from contrique_jax.recipes.satqa.config import SatqaModel
@@ -66,9 +65,7 @@ def forward(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" all but biases."""
-    if config.optim.decay_mask == "no_norm":
-        return _network(config.model).decays()
-    return jax.tree.map(lambda leaf: True, variables["params"])
+    return all_or_no_norm(config, variables, _network(config.model).decays)
 
 
 def apply(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from contrique_jax.config import Config, OptimConfig, require
+from contrique_jax.networks.token_mixer import Widths
 from contrique_jax.recipes.opinions.config import OpinionData, OpinionLoss, OpinionTrain
 from contrique_jax.recipes.zeng_kwong.config import TwoModeModel
 
@@ -31,6 +32,10 @@ class StudentModel(TwoModeModel):
     def validate(self) -> None:
         super().validate()
         require(self.mode == "no-reference", "model.mode", self.mode, "no-reference in this recipe")
+
+    @property
+    def widths(self) -> Widths:
+        return super().widths._replace(compares=False)
 
 
 @dataclass

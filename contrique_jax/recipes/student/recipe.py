@@ -14,14 +14,11 @@ from jaxtyping import Array, Float, UInt32
 from contrique_jax.augment.masks import noisy
 from contrique_jax.data.pipeline import Tree
 from contrique_jax.networks import encoder, token_mixer
-from contrique_jax.networks.token_mixer import Widths
 from contrique_jax.networks.trunk import trunk_of
-from contrique_jax.recipes import on_trunk
-from contrique_jax.recipes.opinions import judge, rows
+from contrique_jax.recipes.opinions import judge, on_tokens, rows
 from contrique_jax.recipes.opinions.rows import Rows
 from contrique_jax.recipes.recipe import Variables, judges_alone
 from contrique_jax.recipes.student.config import StudentConfig as Config
-from contrique_jax.recipes.student.config import StudentModel
 
 name = "student"
 rows_together = 1
@@ -31,23 +28,13 @@ roles, canvas, describe, prepared = rows.roles, rows.canvas, rows.describe, rows
 draw, load, example_shapes = rows.draw, rows.load, rows.example_shapes
 finish_row, finish = rows.finish_row, rows.finish
 after_update, score_range, objective = judge.after_update, judge.score_range, judge.objective
-constants, check, finished = on_trunk.constants, on_trunk.check, judge.finished_on_trunk
-
-
-def init(config: Config, seed: int) -> Variables:
-    return judge.begun(config, token_mixer.init(_widths(config.model), seed))
-
-
-def variable_shapes(config: Config) -> Variables:
-    mixer, trunk = token_mixer.shapes(_widths(config.model)), encoder.variable_shapes(config.model.of_trunk)
-    return {part: trunk_of(trunk)[part] | mixer[part] for part in mixer}
-
-
-def take_over(config: Config, drawn: Variables, model: object, theirs: Variables) -> tuple[Variables, str]:
-    """The transformer and its head, of a student of the same widths on the same trunk."""
-    network = {part: drawn[part] for part in ("params", "batch_stats")}
-    taken = on_trunk.taken_over(config, network, model, theirs, StudentModel, _widths)
-    return judge.begun(config, taken), "its transformer and head"
+constants, check, finished = on_tokens.constants, on_tokens.check, on_tokens.finished
+init, variable_shapes, take_over, decays = (
+    on_tokens.init,
+    on_tokens.variable_shapes,
+    on_tokens.take_over,
+    on_tokens.decays,
+)
 
 
 def forward(
@@ -59,11 +46,7 @@ def forward(
         keys, batch.image.astype(jnp.float32) / 255
     )
     maps = encoder.last_two_maps(config.model.of_trunk, constants, images)
-    return token_mixer.judge(_widths(config.model), variables, maps, keys=keys).alone, {}
-
-
-def decays(config: Config, variables: Variables) -> Tree:
-    return token_mixer.decays(_widths(config.model))
+    return token_mixer.judge(config.model.widths, variables, maps, keys=keys).alone, {}
 
 
 def apply(
@@ -78,11 +61,6 @@ def apply(
 
     def network(images: Array, references: Array | None) -> Float[Array, " n"]:
         maps = encoder.last_two_maps(model.of_trunk, trunk, images)
-        return token_mixer.judge(_widths(model), variables, maps).alone
+        return token_mixer.judge(model.widths, variables, maps).alone
 
     return judge.score_of(model, judge.mean_over_crops(model, network, stack, valid))
-
-
-def _widths(model: StudentModel) -> Widths:
-    maps = encoder.last_two_widths(model.of_trunk)
-    return Widths(*maps, model.width, model.depth, model.heads, model.hidden, model.dropout, compares=False)

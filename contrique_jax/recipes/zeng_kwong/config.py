@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from contrique_jax.config import Config, ModelConfig, OptimConfig, require
+from contrique_jax.networks import encoder
+from contrique_jax.networks.token_mixer import Widths
 from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
 from contrique_jax.recipes.trunk_config import OnTrunk
 
@@ -49,6 +51,12 @@ class TwoModeModel(Judge, OnTrunk):
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and under 1")
         require(self.mode in MODES, "model.mode", self.mode, f"one of {', '.join(MODES)}")
         require(self.crop_size % 32 == 0, "model.crop_size", self.crop_size, "a multiple of 32")
+
+    @property
+    def widths(self) -> Widths:
+        """Of the network that is trained; one that judges images alone only is `StudentModel`'s."""
+        maps = encoder.last_two_widths(self.of_trunk)
+        return Widths(*maps, self.width, self.depth, self.heads, self.hidden, self.dropout)
 
     @property
     def of_trunk(self) -> ModelConfig:

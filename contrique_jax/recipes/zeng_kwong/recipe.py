@@ -16,10 +16,9 @@ from contrique_jax.data.pipeline import Tree
 from contrique_jax.losses.opinion import mean_over
 from contrique_jax.networks import encoder, token_mixer
 from contrique_jax.networks.pairs import apart, in_turn
-from contrique_jax.networks.token_mixer import Judged, Maps, Widths
+from contrique_jax.networks.token_mixer import Judged, Maps
 from contrique_jax.networks.trunk import trunk_of
-from contrique_jax.recipes import on_trunk
-from contrique_jax.recipes.opinions import judge, rows
+from contrique_jax.recipes.opinions import judge, on_tokens, rows
 from contrique_jax.recipes.opinions.rows import Rows
 from contrique_jax.recipes.opinions.scale import seen
 from contrique_jax.recipes.recipe import Reference, Variables, all_rows
@@ -33,7 +32,13 @@ roles, canvas, describe = rows.roles, rows.canvas, rows.describe
 draw, load, example_shapes = rows.draw, rows.load, rows.example_shapes
 finish_row, finish = rows.finish_row, rows.finish
 after_update, score_range = judge.after_update, judge.score_range
-constants, check, finished = on_trunk.constants, on_trunk.check, judge.finished_on_trunk
+constants, check, finished = on_tokens.constants, on_tokens.check, on_tokens.finished
+init, variable_shapes, take_over, decays = (
+    on_tokens.init,
+    on_tokens.variable_shapes,
+    on_tokens.take_over,
+    on_tokens.decays,
+)
 REFERENCE: dict[str, Reference] = {"both": "optional", "full-reference": "needed", "no-reference": "never"}
 
 
@@ -47,28 +52,12 @@ def takes_reference(config: Config) -> Reference:
     return REFERENCE[config.model.mode]
 
 
-def init(config: Config, seed: int) -> Variables:
-    return judge.begun(config, token_mixer.init(_widths(config.model), seed))
-
-
-def variable_shapes(config: Config) -> Variables:
-    mixer, trunk = token_mixer.shapes(_widths(config.model)), encoder.variable_shapes(config.model.of_trunk)
-    return {part: trunk_of(trunk)[part] | mixer[part] for part in mixer}
-
-
-def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
-    """The transformer and both heads, of the same widths on the same trunk."""
-    network = {part: drawn[part] for part in ("params", "batch_stats")}
-    taken = on_trunk.taken_over(config, network, model, theirs, TwoModeModel, _widths)
-    return judge.begun(config, taken), "its transformer and heads"
-
-
 def forward(
     config: Config, variables: Variables, constants: Tree, batch: Rows, keys: UInt32[Array, "n 2"], axis: str | None
 ) -> tuple[Judged, Variables]:
     """Both heads' outputs of each crop; those beside a black reference mean nothing."""
     maps, reference = _maps(config.model, constants, batch.image, batch.reference)
-    return token_mixer.judge(_widths(config.model), variables, maps, reference, keys), {}
+    return token_mixer.judge(config.model.widths, variables, maps, reference, keys), {}
 
 
 def objective(
@@ -89,10 +78,6 @@ def objective(
     return loss, seen(batch.scale, axis), parts | {f"{part}_beside": value for part, value in theirs.items()}
 
 
-def decays(config: Config, variables: Variables) -> Tree:
-    return token_mixer.decays(_widths(config.model))
-
-
 def apply(
     config: Config,
     variables: Variables,
@@ -105,7 +90,7 @@ def apply(
 
     def network(images: Array, references: Array | None) -> Float[Array, " n"]:
         maps, theirs = _maps(model, trunk_of(variables), images, references)
-        found = token_mixer.judge(_widths(model), variables, maps, theirs)
+        found = token_mixer.judge(model.widths, variables, maps, theirs)
         return found.alone if found.beside is None else found.beside
 
     return judge.score_of(model, judge.mean_over_crops(model, network, stack, valid, reference))
@@ -116,8 +101,3 @@ def _maps(model: TwoModeModel, trunk: Variables, images: Array, references: Arra
     if references is None:
         return encoder.last_two_maps(model.of_trunk, trunk, images), None
     return apart(encoder.last_two_maps(model.of_trunk, trunk, in_turn(images, references)))
-
-
-def _widths(model: TwoModeModel) -> Widths:
-    maps = encoder.last_two_widths(model.of_trunk)
-    return Widths(*maps, model.width, model.depth, model.heads, model.hidden, model.dropout)
