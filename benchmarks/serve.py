@@ -244,7 +244,9 @@ def main() -> None:
     parser.add_argument("--flags", default="", help="further ones of the server, in one word")
     options = parser.parse_args()
     if options.photographs:
-        photographs = [path.read_bytes() for path in sorted(options.photographs.glob("*.jpg"))[:40]]
+        photographs = [path.read_bytes() for path in sorted(options.photographs.rglob("*.jpg"))[:40]]
+        if not photographs:
+            sys.exit(f"{options.photographs}: no file *.jpg is in this folder")
     else:
         photographs = []
         for i in range(20):
