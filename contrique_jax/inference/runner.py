@@ -29,6 +29,7 @@ Encode = Callable[[Any, Array, Array | None], tuple[Array, Array | None]]
 # images with more pixels go in tiles: a whole program of that size would take about a gigabyte
 TILED_FROM = {"cpu": 1 << 21, "other": 1 << 24}
 BATCH_PIXELS = {"cpu": 1, "other": 1 << 23}  # what keeps a GPU busy; a CPU's caches are best filled by one image
+TOGETHER = {"cpu": 2, "other": 1}  # programs at work
 # a pixel: of a whole program at most, of what images are read, halved and stacked in
 PROGRAM_BYTES, IMAGE_BYTES = 400, 12
 
@@ -60,7 +61,10 @@ class Runner:
         self._whole_programs: dict[tuple[int, int, int, bool], Callable[..., tuple[Array, Array | None]]] = {}
         kind = "cpu" if jax.default_backend() == "cpu" else "other"
         self._batch_pixels = BATCH_PIXELS[kind]
-        self._whole = min(TILED_FROM[kind], memory // PROGRAM_BYTES) if tiled else 1 << 62
+        # programs that one thread queues run one after another, and one image does not fill two cores
+        together = min(TOGETHER[kind], available_cores())
+        self._threads = ThreadPoolExecutor(together)
+        self._whole = min(TILED_FROM[kind], memory // together // PROGRAM_BYTES) if tiled else 1 << 62
 
     @property
     def shapes(self) -> int:
@@ -90,15 +94,23 @@ class Runner:
                 list(pool.map(self._try_program, batches))
         started: list[tuple[list[int], Array, Array | None]] = []
         again = [rest[i] for i in left]
-        for batch in batches:
-            places = [rest[i] for i in batch.places]
-            stacked, valid = batch_images([images[i] for i in places], batch)
-            try:
-                started.append((places, *self._whole_program(batch)(self.variables, stacked, valid)))
-            except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                _check(error)
+        placed = [[rest[i] for i in batch.places] for batch in batches]
+        given = ([images[i] for i in places] for places in placed)
+        for places, result in zip(placed, self._threads.map(self._queued, given, batches), strict=True):
+            if result is None:
                 again += places
+            else:
+                started.append((places, *result))
         return Started(images, started, sorted(apart + again))
+
+    def _queued(self, images: list[RGB], batch: Batch) -> tuple[Array, Array | None] | None:
+        """Features of a batch, on their way; None if memory does not suffice."""
+        stacked, valid = batch_images(images, batch)
+        try:
+            return self._whole_program(batch)(self.variables, stacked, valid)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            _check(error)
+            return None
 
     def finish(
         self, started: Started

@@ -1,19 +1,21 @@
 """Convolution and max-pooling: the one place where the platform chooses the formulation.
 
 XLA compiles its own convolutions well for GPU and TPU, and there they are used as they are; on CUDA the gradient of
-max-pooling is not. On CPU it is slow at 1x1 convolutions, at both gradients of strided ones, at depthwise ones and at the
-gradient of max-pooling; those are written with matrix products and slices. The numbers agree to rounding. The choice is made
-when a function is compiled, for the platform it is compiled for, so a program compiled for a TPU on a CPU host gets the
-TPU's.
+max-pooling is not. On CPU it is slow at 1x1 convolutions, at 3x3 ones of colours, at both gradients of strided ones, at
+depthwise ones and at the gradient of max-pooling; those are written with matrix products and slices. The numbers agree to
+rounding. The choice is made when a function is compiled, for the platform it is compiled for, so a program compiled for a
+TPU on a CPU host gets the TPU's.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int8
 
@@ -26,6 +28,7 @@ Tap = tuple[int, int]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _POOL = 3
 _FEW_CHANNELS = 16
+_FEW_PRODUCTS = 3 * 3 * 3
 # how each platform computes depthwise convolutions; "default" is every platform that is not named
 DEPTHWISE = {"cpu": TAPS, "default": LAX}
 
@@ -124,9 +127,23 @@ def _convolve(x: Map, kernel: Kernel, stride: int, padding: int) -> Map:
 
 
 def _cpu_convolve(x: Map, kernel: Kernel, stride: int, padding: int) -> Map:
-    if kernel.shape[0] > 1 or padding:
-        return _convolve(x, kernel, stride, padding)
-    return _product(x[:, ::stride, ::stride], kernel[0, 0])
+    if kernel.shape[0] == 1 and not padding:
+        return _product(x[:, ::stride, ::stride], kernel[0, 0])
+    if math.prod(kernel.shape[:3]) <= _FEW_PRODUCTS:
+        return _few_products(x, kernel, stride, padding)
+    return _convolve(x, kernel, stride, padding)
+
+
+def _few_products(x: Map, kernel: Kernel, stride: int, padding: int) -> Map:
+    """A 3x3 convolution of colours, product by product in one pass, which a matrix product does not fill: on two quiet cores
+    1.9 ms of CPU in place of 7.4 for the stem of EfficientNet-Lite0 at 512x384."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0))).astype(jnp.float32)
+    rows, columns = ((side - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    out = jnp.zeros((len(x), rows, columns, kernel.shape[3]), jnp.float32)
+    for i, j, channel in np.ndindex(kernel.shape[:3]):
+        down, across = (slice(at, at + stride * (n - 1) + 1, stride) for at, n in ((i, rows), (j, columns)))
+        out += x[:, down, across, channel, None] * kernel[i, j, channel].astype(jnp.float32)
+    return out.astype(kernel.dtype)
 
 
 def _product(x: Map, matrix: Float[Array, "c d"]) -> Map:
@@ -137,7 +154,8 @@ def _product(x: Map, matrix: Float[Array, "c d"]) -> Map:
 
 def _cpu_gradients(x: Map, kernel: Kernel, gradient: Map, stride: int, padding: int) -> tuple[Map, Kernel]:
     if stride == 1:
-        return jax.vjp(lambda x, k: _cpu_convolve(x, k, stride, padding), x, kernel)[1](gradient)
+        value = _cpu_convolve if kernel.shape[0] == 1 else _convolve
+        return jax.vjp(lambda x, k: value(x, k, stride, padding), x, kernel)[1](gradient)
     size = kernel.shape[0]
     kernel_gradient = _strided_kernel_gradient(x, gradient, size, stride, padding)
     taps = (((i, j), _product(gradient, kernel[i, j].T)) for i in range(size) for j in range(size))
