@@ -62,8 +62,7 @@ class Checkpoints:
         # errors of its threads come back as exceptions, which become one sentence; it would also print each with its trace
         for name in ("absl", "asyncio", "concurrent.futures"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        if buckets.is_address(folder):
-            sys.unraisablehook = _without_closed_loops
+        sys.unraisablehook = _without_closed_loops
         with self._failures():
             self._manager = ocp.CheckpointManager(
                 self.folder,
@@ -209,7 +208,7 @@ class Checkpoints:
 
 
 def _without_closed_loops(lost: sys.UnraisableHookArgs) -> None:
-    """Where one array of a checkpoint cannot be written, TensorStore prints, for each other one, that nobody waits for it."""
+    """If one array of a checkpoint cannot be written, TensorStore prints of each other one that nobody waits for it."""
     if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(lost)
 
