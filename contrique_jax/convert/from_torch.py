@@ -16,7 +16,8 @@ from contrique_jax.convert.from_opinions import from_opinions, is_of_opinions
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, as_recipes, our_names, recognise
 from contrique_jax.errors import UserError, printable
-from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
+from contrique_jax.inference.any_recipe import open_extractor
+from contrique_jax.inference.recipe_extractor import RecipeExtractor
 from contrique_jax.networks.description import DESCRIPTION, check_sizes
 from contrique_jax.networks.model_folder import (
     NO_LICENCE,
@@ -26,6 +27,7 @@ from contrique_jax.networks.model_folder import (
     shapes_of,
 )
 from contrique_jax.recipes import recipe_named
+from contrique_jax.recipes.arniqa.config import CROPS, WHOLE
 from contrique_jax.recipes.conviqt.config import ConviqtConfig
 from contrique_jax.recipes.recipe import Recipe
 
@@ -45,8 +47,8 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         "Recognised by its names; in half precision, behind module. or inside a training checkpoint too; timm's also as "
         ".safetensors. Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's "
         "projector gives features, and can only be where training starts "
-        "(config.train.init_from); Re-IQA's encoder with its head becomes a model of that recipe. Features are this "
-        "program's: of the whole image and its half, L2-normalised if pooled (Re-IQA's are not, ARNIQA averages crops)."
+        "(config.train.init_from); ARNIQA's encoder with its projector and Re-IQA's with its head become models of those "
+        "recipes. Features are of the image and its half, L2-normalised if pooled (Re-IQA's are not)."
     )
     parser.epilog = "Example: contrique-jax convert from-torch checkpoint_25.tar models/original"
     parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth, .pt, .ckpt or .safetensors")
@@ -65,6 +67,12 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         default="pooled",
         help="what an image's vector is: pooled is the mean of the last map, stages means and deviations of each stage's "
         "last map (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--crops",
+        choices=CROPS,
+        help="of ARNIQA's files, what an image's features are of: five is the mean over crops at its centre and in its "
+        "corners, as in its test and for its regressors; whole is all of it, as its torch.hub model takes it (default: five)",
     )
     parser.add_argument(
         "--trunk",
@@ -86,6 +94,8 @@ def from_torch(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
+    if args.crops and (is_conviqt(tensors) or is_of_opinions(tensors)):
+        raise UserError(f"{path}: no file of ARNIQA's, which --crops is for; leave it out.")
     if is_conviqt(tensors):
         _from_conviqt(args, path, out, tensors)
         return
@@ -93,7 +103,7 @@ def from_torch(args: argparse.Namespace) -> None:
         _check_place(out)
         from_opinions(args, path, out, tensors, others)
         return
-    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features)
+    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features, args.crops)
     for name, array in flat.items():
         if name.endswith(COUNTER) and not (array.size == 1 and np.isfinite(array).all()):
             raise UserError(f"{path}: {name} should be one number and is {array.ravel()[:3]}; save the model again.")
@@ -111,6 +121,11 @@ def from_torch(args: argparse.Namespace) -> None:
     if family.kinds:
         print(
             f"a {model.kind} model of the recipe {family.recipe!r}, with its projector; --input-scaling says which kind"
+        )
+    elif family.crops:
+        looks = "at the whole image" if model.crops == WHOLE else f"at {model.looked_at}"
+        print(
+            f"a model of the recipe {family.recipe!r}, with its projector; it looks {looks}, at full and at half size"
         )
     elif not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
@@ -157,7 +172,11 @@ def _holds_another(folder: Path, content: str) -> bool:
 
 
 def adopt(
-    path: Path, tensors: Mapping[str, np.ndarray], input_scaling: str | None, features: str = "pooled"
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    input_scaling: str | None,
+    features: str = "pooled",
+    crops: str | None = None,
 ) -> tuple[Family, Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
 
@@ -167,7 +186,8 @@ def adopt(
         family = recognise(tensors, whole=features == "pooled")
         names = our_names(tensors, family)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
-        model = as_recipes(family, architecture(flat, input_scaling or _scaling(path, family, tensors), features))
+        plain = architecture(flat, input_scaling or _scaling(path, family, tensors), features)
+        model = as_recipes(family, plain, crops)
         check_sizes(model)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

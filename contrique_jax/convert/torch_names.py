@@ -48,6 +48,7 @@ class Family:
     recipe: str = Config.recipe  # whose model it is, if its projector is there too
     projector: str = ""  # of another recipe's: what its names begin with
     kinds: Mapping[str, str] = field(default_factory=dict)  # of a recipe with several kinds of model: by input scaling
+    crops: str = ""  # of a recipe that knows several: in which its program's test looks at an image
 
 
 # the first that fits is taken
@@ -62,8 +63,18 @@ FAMILIES = (
         kinds={"unit": "quality", "imagenet": "content"},
     ),
     Family("CONTRIQUE", "encoder.", "0", "unit"),
-    Family("ARNIQA", "model.", "0", "imagenet"),
-    Family("ARNIQA in training", "encoder.model.", "0", "imagenet"),
+    Family("ARNIQA", "model.", "0", "imagenet", recipe="arniqa", projector="projector.", crops="five"),
+    Family(
+        "ARNIQA in training",
+        "encoder.model.",
+        "0",
+        "imagenet",
+        recipe="arniqa",
+        projector="encoder.projector.",
+        crops="five",
+    ),
+    Family("ARNIQA's encoder", "model.", "0", "imagenet"),
+    Family("ARNIQA's encoder in training", "encoder.model.", "0", "imagenet"),
     Family("this program", "encoder.", "conv1", "unit"),
     Family("MoCo", "encoder_q.", "conv1", "imagenet"),
     Family("torchvision", "", "conv1", "imagenet"),
@@ -106,7 +117,7 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
         for name in known:
             if name.startswith(family.projector):
                 renamed[f"projector.{name.removeprefix(family.projector)}"] = name
-    elif family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
+    elif family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # others' has no BatchNorm
         renamed |= {name: name for name in known if name.startswith("projector.")}
     return renamed
 
@@ -137,11 +148,14 @@ def counters(names: Iterable[str]) -> list[str]:
     return [name.replace("running_mean", COUNTER) for name in names if name.endswith("running_mean")]
 
 
-def as_recipes(family: Family, model: ModelConfig) -> Any:
-    """The architecture as a model of the family's recipe. Raises UserError for an input scaling that it has no kind for."""
+def as_recipes(family: Family, model: ModelConfig, crops: str | None) -> Any:
+    """The architecture as a model of the family's recipe; `crops`: in which it looks at an image, if not as its program's test.
+    Raises UserError for an input scaling that it has no kind for, and for crops where the family has none."""
+    if crops and not family.crops:
+        raise UserError(f"of {family.says} and not a whole file of ARNIQA's, which --crops is for; leave it out.")
     if family.recipe == Config.recipe:
         return model
-    fields = dataclasses.asdict(model) | {"patches": 1}
+    fields = dataclasses.asdict(model) | {"patches": 1} | ({"crops": crops or family.crops} if family.crops else {})
     if family.kinds:
         if model.input_scaling not in family.kinds:
             known = " or ".join(f"{scaling} ({kind})" for scaling, kind in family.kinds.items())
