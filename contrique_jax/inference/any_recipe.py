@@ -71,18 +71,20 @@ class EnsembleExtractor(Extractor):
         """What each member looks at, in turn."""
         return tuple(x for part in self._parts.values() for x in part._scaled(image))
 
-    def _start(self, pairs: list[tuple[RGB, ...]]) -> list[tuple[Extractor, Any]]:
-        started, first = [], 0
-        for part in self._parts.values():
-            count = part.scales * part.views
-            started.append((part, part._start([pair[first : first + count] for pair in pairs])))
-            first += count
-        return started
+    def _start(self, pairs: list[tuple[RGB, ...]]) -> list[tuple[RGB, ...]]:
+        """Nothing yet: members at work at once would take the memory of all."""
+        return pairs
 
-    def _finish(self, started: list[tuple[Extractor, Any]]) -> tuple[Any, Any, dict[int, str]]:
-        found = [part._finish(of_part) for part, of_part in started]
-        failed = {place: why for _, _, failures in found for place, why in failures.items()}
-        return np.concatenate([features for features, _, _ in found], axis=1), None, failed
+    def _finish(self, pairs: list[tuple[RGB, ...]]) -> tuple[Any, Any, dict[int, str]]:
+        features, first = [], 0
+        failed: dict[int, str] = {}
+        for part in self._parts.values():
+            last = first + part.scales * part.views
+            rows, _, failures = part._finish(part._start([pair[first:last] for pair in pairs]))
+            features.append(rows)
+            failed |= failures
+            first = last
+        return np.concatenate(features, axis=1), None, failed
 
     def apply(self, variables: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
         return jnp.concatenate([part.apply(variables[name], images) for name, part in self._parts.items()], axis=1)
