@@ -69,6 +69,12 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         "last map (default: %(default)s)",
     )
     parser.add_argument(
+        "--encoder-only",
+        action="store_true",
+        help="without a projector: of ARNIQA's and Re-IQA's files too an encoder of CONTRIQUE's kind, which has maps, can "
+        "stand under other networks (config.model.trunk) and be written by to-onnx and to-torch",
+    )
+    parser.add_argument(
         "--crops",
         choices=CROPS,
         help="of ARNIQA's files, what an image's features are of: five is the mean over crops at its centre and in its "
@@ -94,8 +100,10 @@ def from_torch(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
-    if args.crops and (is_conviqt(tensors) or is_of_opinions(tensors)):
-        raise UserError(f"{path}: no file of ARNIQA's, which --crops is for; leave it out.")
+    for flag in ("crops", "encoder_only"):
+        if getattr(args, flag) and (is_conviqt(tensors) or is_of_opinions(tensors)):
+            name = flag.replace("_", "-")
+            raise UserError(f"{path}: no encoder with a projector, which --{name} is for; leave it out.")
     if is_conviqt(tensors):
         _from_conviqt(args, path, out, tensors)
         return
@@ -103,7 +111,7 @@ def from_torch(args: argparse.Namespace) -> None:
         _check_place(out)
         from_opinions(args, path, out, tensors, others)
         return
-    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features, args.crops)
+    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features, args.crops, args.encoder_only)
     for name, array in flat.items():
         if name.endswith(COUNTER) and not (array.size == 1 and np.isfinite(array).all()):
             raise UserError(f"{path}: {name} should be one number and is {array.ravel()[:3]}; save the model again.")
@@ -118,7 +126,7 @@ def from_torch(args: argparse.Namespace) -> None:
     print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content}")
     guess = GUESS if not args.input_scaling and _is_bare(family, tensors) else ""
     print(f"input: {_SCALING[model.input_scaling]}{guess}")
-    if family.kinds:
+    if family.kinds and family.recipe != Config.recipe:
         print(
             f"a {model.kind} model of the recipe {family.recipe!r}, with its projector; --input-scaling says which kind"
         )
@@ -177,14 +185,15 @@ def adopt(
     input_scaling: str | None,
     features: str = "pooled",
     crops: str | None = None,
+    encoder_only: bool = False,
 ) -> tuple[Family, Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
 
     Raises UserError if the arrays are of no network of ours, after a list of both sides' names and shapes on stderr.
     """
     try:
-        family = recognise(tensors, whole=features == "pooled")
-        names = our_names(tensors, family)
+        family = recognise(tensors, whole=features == "pooled" and not encoder_only)
+        names = our_names(tensors, family, encoder_only)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
         plain = architecture(flat, input_scaling or _scaling(path, family, tensors), features)
         model = as_recipes(family, plain, crops)

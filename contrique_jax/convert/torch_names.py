@@ -87,13 +87,13 @@ _LITE_PARTS = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
 
 
 def recognise(names: Iterable[str], whole: bool = True) -> Family:
-    """The family whose name for the first kernel is among `names`; `whole`: of another recipe's its projector's too, else
-    encoders alone. Raises UserError if there is none."""
+    """The family whose name for the first kernel is among `names`, and of another recipe's its projector's too. Not `whole`: a
+    family of encoders alone. Raises UserError if there is none."""
     known = set(names)
     for family in FAMILIES:
-        fits = not family.projector or (whole and f"{family.projector}0.weight" in known)
+        fits = not family.projector or f"{family.projector}0.weight" in known
         if fits and f"{family.prefix}{family.first}.weight" in known:
-            return family
+            return family if whole else dataclasses.replace(family, recipe=Config.recipe, projector="", crops="")
     examples = ", ".join(sorted(known)[:3])
     raise UserError(
         f"no network by the names of {', '.join(family.says for family in FAMILIES)} among its {len(known)} tensors "
@@ -101,9 +101,9 @@ def recognise(names: Iterable[str], whole: bool = True) -> Family:
     )
 
 
-def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
+def our_names(names: Iterable[str], family: Family, encoder_only: bool = False) -> dict[str, str]:
     """Our name of every array that a model of ours can hold -> its name in the file. Others, such as a classifier or
-    another projector, are left out."""
+    another projector, are left out; `encoder_only`: any projector."""
     known = list(names)
     lite = family.first.endswith("conv_stem")
     renamed = {}
@@ -113,6 +113,8 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
         part = _PARTS.get(part, "") if family.first == "0" else part
         if name.startswith(family.prefix) and part in (_LITE_PARTS if lite else _NUMBERS) and rest:
             renamed[f"encoder.{part}.{rest}"] = name
+    if encoder_only:
+        return renamed
     if family.projector:
         for name in known:
             if name.startswith(family.projector):

@@ -16,6 +16,7 @@ from contrique_jax.convert.torch_probe import probe_from_torch
 from contrique_jax.errors import run_verb
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.networks.encoder import IMAGENET_DEVIATION, IMAGENET_MEAN
+from contrique_jax.networks.model_folder import load_model
 from contrique_jax.training.load import load_any
 from tests.convert.script_files import changed, pickled
 from tests.convert.subverbs import run
@@ -119,3 +120,12 @@ def test_crops_are_of_its_whole_files_alone(module, tmp_path, capsys):
         said = capsys.readouterr().err
         assert "not a whole file of ARNIQA's, which --crops is for" in said and said.count("\n") == 1
     assert not (tmp_path / "model").exists()
+
+
+def test_its_encoder_alone_is_one_of_contriques_kind(module, tmp_path, capsys):
+    """Which has maps, and can stand under other networks."""
+    path = saved(tmp_path / "ARNIQA.pth", module.state_dict())
+    run(from_torch, path, tmp_path / "model", "--encoder-only")
+    assert "left out: projector.0.weight" in capsys.readouterr().out
+    model, variables = load_model(tmp_path / "model")
+    assert (model.projection_dim, model.input_scaling) == (0, "imagenet") and "projector" not in variables["params"]

@@ -71,6 +71,8 @@ def test_a_file_of_re_iqa_is_a_whole_model_of_its_kind(tmp_path, capsys):
     run(from_torch, tmp_path / file, tmp_path / "stages", "--features", "stages")
     assert load_model(tmp_path / "stages")[0].features == "stages", "without its head an encoder like any"
     capsys.readouterr()
+    run(from_torch, tmp_path / "content_aware_r50.pth", tmp_path / "alone", "--encoder-only")
+    assert load_model(tmp_path / "alone")[0].input_scaling == "imagenet", "its name still says so"
     run(from_torch, tmp_path / file, tmp_path / "centred", "--input-scaling", "centred", code=2)
     said = capsys.readouterr().err
     assert "images are unit (quality) or imagenet (content), not centred" in said and said.count("\n") == 1
