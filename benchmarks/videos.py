@@ -20,8 +20,8 @@ from contrique_jax.data.sizes import to_shorter_side
 from contrique_jax.evaluation.comparison import ModelResult, compare_models, median_intervals, standardised
 from contrique_jax.evaluation.protocol import evaluate_features, make_splits
 from contrique_jax.evaluation.tables import comparison_line, interval_text
-from contrique_jax.inference.any_recipe import ClipExtractor
 from contrique_jax.inference.pretrained import choose_meter
+from contrique_jax.inference.recipe_extractor import ClipExtractor
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import atomic_write
 from contrique_jax.recipes.conviqt import recipe

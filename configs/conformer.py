@@ -11,6 +11,7 @@ fourth of all; nobody has run this config to its end.
 
 Variants:
   :blind        the same without cross-attention, on the image alone: no reference is needed
+  :transformer  the authors' plain variant: transformer blocks, whose head reads a learned token
   :small        on the EfficientNet-Lite0 inside this package, crops of 160 pixels, width 64, 8 pairs a step, no turning:
                 minutes on two CPU cores
   :small_blind  the two together
@@ -20,7 +21,7 @@ from contrique_jax.config import OptimConfig
 from contrique_jax.errors import UserError
 from contrique_jax.recipes.conformer.config import ConformerConfig, ConformerModel
 
-VARIANTS = ("", "blind", "small", "small_blind")
+VARIANTS = ("", "blind", "transformer", "small", "small_blind")
 
 
 def get_config(variant: str = "") -> ConformerConfig:
@@ -40,6 +41,8 @@ def get_config(variant: str = "") -> ConformerConfig:
         config.model.inception = "models/inception"
         config.train.checkpoint_every = 1000
     config.train.average = 0.99
+    if variant == "transformer":
+        config.model.kind, config.model.hidden = "transformer", 1024
     if variant.endswith("blind"):
         config.model.mode = "no-reference"
     return config

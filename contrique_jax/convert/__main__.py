@@ -14,7 +14,7 @@ SUBVERBS = {
     "ensemble": ("ensemble", "models side by side -> one model folder"),
     "to-torch": ("to_torch", "a model -> a state dict for the original program or for torchvision"),
     "to-onnx": ("to_onnx", "a model -> an ONNX graph of the encoder"),
-    "probe-from-sklearn": ("sklearn_probe", "a pickled scikit-learn Ridge -> a probe; the pickle is not run"),
+    "probe-from-sklearn": ("sklearn_probe", "a linear regressor of scikit-learn's -> a probe; a pickle is not run"),
     "probe-from-torch": ("torch_probe", "a regressor of ARNIQA's release -> a probe; it is not run"),
     "probe-to-sklearn": ("sklearn_probe", "a probe -> a scikit-learn Ridge"),
     "csv-from-original": ("original_csv", "the original's list of training images -> a manifest"),

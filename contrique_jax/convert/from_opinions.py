@@ -130,18 +130,17 @@ def _tapped(name: str) -> bool:
 def _conformer(
     args: argparse.Namespace, path: Path, tensors: Tensors
 ) -> tuple[str, Any, Variables, set[str], dict[str, str]]:
-    if "emb_q.weight" in tensors:
-        raise UserError(
-            f"{path}: IQA-Conformer's transformer variant, which is not among our networks; give the Conformer."
-        )
     found = names.conformer_names(tensors)
     flat = {ours: tensors[theirs] for ours, theirs in found.items()}
-    wide, hidden = flat.get("conv_proj.weight"), flat.get("encoder.blocks.0.ff_module1.layers.1.weight")
+    plain = "emb_q.weight" in flat  # the transformer's token
+    feed = "ff_module" if plain else "ff_module1"
+    wide, hidden = flat.get("conv_proj.weight"), flat.get(f"encoder.blocks.0.{feed}.layers.1.weight")
     if wide is None or wide.ndim != 4 or hidden is None or hidden.ndim != 2:
         raise UserError(f"{path}: conv_proj or the encoder's blocks are missing; give the whole checkpoint.")
     model = ConformerModel(
         width=len(wide), hidden=len(hidden), crops="ten", compute_dtype="float32", score_zero=ELO_MEAN,
         score_unit=ELO_DEVIATION, score_low=ELO_RANGE[0], score_high=ELO_RANGE[1],
+        kind="transformer" if plain else "conformer",
     )  # fmt: skip
     return ("conformer", *_whole(path, "conformer", model, flat, found), set(found.values()), {})
 

@@ -16,7 +16,8 @@ from contrique_jax.convert.from_opinions import from_opinions, is_of_opinions
 from contrique_jax.convert.torch_file import listed, read_state_dict
 from contrique_jax.convert.torch_names import COUNTER, Family, architecture, as_recipes, our_names, recognise
 from contrique_jax.errors import UserError, printable
-from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
+from contrique_jax.inference.any_recipe import open_extractor
+from contrique_jax.inference.recipe_extractor import RecipeExtractor
 from contrique_jax.networks.description import DESCRIPTION, check_sizes
 from contrique_jax.networks.model_folder import (
     NO_LICENCE,
@@ -26,6 +27,7 @@ from contrique_jax.networks.model_folder import (
     shapes_of,
 )
 from contrique_jax.recipes import recipe_named
+from contrique_jax.recipes.arniqa.config import CROPS, WHOLE
 from contrique_jax.recipes.conviqt.config import ConviqtConfig
 from contrique_jax.recipes.recipe import Recipe
 
@@ -45,8 +47,8 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         "Recognised by its names; in half precision, behind module. or inside a training checkpoint too; timm's also as "
         ".safetensors. Only tensors are loaded; a file that would run code is refused. An encoder without CONTRIQUE's "
         "projector gives features, and can only be where training starts "
-        "(config.train.init_from); Re-IQA's encoder with its head becomes a model of that recipe. Features are this "
-        "program's: of the whole image and its half, L2-normalised if pooled (Re-IQA's are not, ARNIQA averages crops)."
+        "(config.train.init_from); ARNIQA's encoder with its projector and Re-IQA's with its head become models of those "
+        "recipes. Features are of the image and its half, L2-normalised if pooled (Re-IQA's are not)."
     )
     parser.epilog = "Example: contrique-jax convert from-torch checkpoint_25.tar models/original"
     parser.add_argument("checkpoint", metavar="CKPT", help=".tar, .pth, .pt, .ckpt or .safetensors")
@@ -65,6 +67,18 @@ def from_torch_arguments(parser: argparse.ArgumentParser) -> None:
         default="pooled",
         help="what an image's vector is: pooled is the mean of the last map, stages means and deviations of each stage's "
         "last map (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--encoder-only",
+        action="store_true",
+        help="without a projector: of ARNIQA's and Re-IQA's files too an encoder of CONTRIQUE's kind, which has maps, can "
+        "stand under other networks (config.model.trunk) and be written by to-onnx and to-torch",
+    )
+    parser.add_argument(
+        "--crops",
+        choices=CROPS,
+        help="of ARNIQA's files, what an image's features are of: five is the mean over crops at its centre and in its "
+        "corners, as in its test and for its regressors; whole is all of it, as its torch.hub model takes it (default: five)",
     )
     parser.add_argument(
         "--trunk",
@@ -86,6 +100,10 @@ def from_torch(args: argparse.Namespace) -> None:
     """Raises UserError for a file that is no such checkpoint; nothing is written then."""
     path, out = Path(args.checkpoint).expanduser(), Path(args.out).expanduser()
     tensors, others = read_state_dict(path)
+    for flag in ("crops", "encoder_only"):
+        if getattr(args, flag) and (is_conviqt(tensors) or is_of_opinions(tensors)):
+            name = flag.replace("_", "-")
+            raise UserError(f"{path}: no encoder with a projector, which --{name} is for; leave it out.")
     if is_conviqt(tensors):
         _from_conviqt(args, path, out, tensors)
         return
@@ -93,7 +111,7 @@ def from_torch(args: argparse.Namespace) -> None:
         _check_place(out)
         from_opinions(args, path, out, tensors, others)
         return
-    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features)
+    family, model, flat, left = adopt(path, tensors, args.input_scaling, args.features, args.crops, args.encoder_only)
     for name, array in flat.items():
         if name.endswith(COUNTER) and not (array.size == 1 and np.isfinite(array).all()):
             raise UserError(f"{path}: {name} should be one number and is {array.ravel()[:3]}; save the model again.")
@@ -108,9 +126,14 @@ def from_torch(args: argparse.Namespace) -> None:
     print(f"{out}: {model.encoder} from {path.name} (names of {family.says}), model {content}")
     guess = GUESS if not args.input_scaling and _is_bare(family, tensors) else ""
     print(f"input: {_SCALING[model.input_scaling]}{guess}")
-    if family.kinds:
+    if family.kinds and family.recipe != Config.recipe:
         print(
             f"a {model.kind} model of the recipe {family.recipe!r}, with its projector; --input-scaling says which kind"
+        )
+    elif family.crops:
+        looks = "at the whole image" if model.crops == WHOLE else f"at {model.looked_at}"
+        print(
+            f"a model of the recipe {family.recipe!r}, with its projector; it looks {looks}, at full and at half size"
         )
     elif not model.projection_dim:
         print("no projector of CONTRIQUE's in it: it gives features, no projections")
@@ -157,17 +180,23 @@ def _holds_another(folder: Path, content: str) -> bool:
 
 
 def adopt(
-    path: Path, tensors: Mapping[str, np.ndarray], input_scaling: str | None, features: str = "pooled"
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    input_scaling: str | None,
+    features: str = "pooled",
+    crops: str | None = None,
+    encoder_only: bool = False,
 ) -> tuple[Family, Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(whose names they are, the architecture, the arrays by our names, those left out by theirs).
 
     Raises UserError if the arrays are of no network of ours, after a list of both sides' names and shapes on stderr.
     """
     try:
-        family = recognise(tensors, whole=features == "pooled")
-        names = our_names(tensors, family)
+        family = recognise(tensors, whole=features == "pooled" and not encoder_only)
+        names = our_names(tensors, family, encoder_only)
         flat = {ours: tensors[theirs] for ours, theirs in names.items()}
-        model = as_recipes(family, architecture(flat, input_scaling or _scaling(path, family, tensors), features))
+        plain = architecture(flat, input_scaling or _scaling(path, family, tensors), features)
+        model = as_recipes(family, plain, crops)
         check_sizes(model)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -1,5 +1,5 @@
-"""`contrique-jax convert probe-from-sklearn X.save OUT.npz` and `probe-to-sklearn P.npz OUT`: a scikit-learn Ridge as a
-probe and back, as JSON, as a skops file, or as a pickle.
+"""`contrique-jax convert probe-from-sklearn X.save OUT.npz` and `probe-to-sklearn P.npz OUT`: a linear regressor of
+scikit-learn's as a probe, and a probe as a Ridge, as JSON, as a skops file, or as a pickle.
 
 What a Ridge has no place for (range, direction, data set, model) travels in an attribute of its own, DESCRIPTION.
 """
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.convert.ridge_pickle import read_ridge
+from contrique_jax.convert.linear_steps import GIVE, PASSED, Step, line_of
+from contrique_jax.convert.sklearn_pickle import read_regressor
 from contrique_jax.errors import UserError, printable
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.io.json_files import read_json
@@ -43,8 +44,9 @@ HOW_TO_BUILD = [
 
 def probe_from_sklearn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "A Ridge that scikit-learn or joblib pickled, or that probe-to-sklearn wrote, as a probe for contrique-jax score. "
-        "Nothing in a pickle is run: it may name a Ridge and its arrays, anything else is refused."
+        "A linear regressor that scikit-learn or joblib pickled, or that probe-to-sklearn wrote, as a probe for contrique-jax "
+        "score: a Ridge, an ElasticNet, an SVR with a linear kernel, or a Pipeline of StandardScaler or MinMaxScaler and one "
+        "of these. Nothing in a pickle is run: it may name those and their arrays, anything else is refused."
     )
     parser.epilog = (
         "Example, differential scores (lower is better) of 0 to 100: contrique-jax convert probe-from-sklearn LIVE.save "
@@ -72,14 +74,14 @@ def probe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def probe_from_sklearn(args: argparse.Namespace) -> None:
-    """Raises UserError for a file that is no Ridge, and if neither file nor flags tell range and direction."""
+    """Raises UserError for a file that is no such regressor, and if neither file nor flags tell range and direction."""
     out = output_path("OUT", args.out, (".npz",))
     path = Path(args.ridge).expanduser()
     save_probe(args, out, path, read(path))
 
 
 def save_probe(args: argparse.Namespace, out: Path, path: Path, ridge: StoredRidge) -> None:
-    """The Ridge that was read from `path` as a probe, with what its file tells and the flags. Raises UserError if neither
+    """The regressor that was read from `path` as a probe, with what its file tells and the flags. Raises UserError if neither
     tells range and direction."""
     flags = {
         "score_low": args.low,
@@ -111,12 +113,12 @@ def save_probe(args: argparse.Namespace, out: Path, path: Path, ridge: StoredRid
 
 
 def _hash_of(model_path: str, ridge: Path, coefficients: int) -> str:
-    """The model's hash. Raises UserError if its features are another number than the Ridge has coefficients."""
+    """The model's hash. Raises UserError if its features are another number than the regressor has coefficients."""
     extractor = open_extractor(model_path)
     if extractor.width != coefficients:
         raise UserError(
-            f"{ridge}: a Ridge on {coefficients} features, --model {model_path} gives {extractor.width}; name the model that "
-            "it was fitted on."
+            f"{ridge}: a regressor on {coefficients} features, --model {model_path} gives {extractor.width}; name the model "
+            "that it was fitted on."
         )
     return extractor.model_hash
 
@@ -153,7 +155,7 @@ def probe_to_sklearn(args: argparse.Namespace) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class StoredRidge:
-    """A Ridge with one target, and the fields of a Probe that its file tells."""
+    """A regressor of one score as a Ridge has it, and the fields of a Probe that its file tells."""
 
     coefficients: Float[np.ndarray, " d"]
     intercept: float
@@ -205,8 +207,9 @@ def sklearn_ridge(probe: Probe) -> Any:
 
 
 def read(path: Path) -> StoredRidge:
-    """The Ridge in a .json of ours, a .skops file or else a pickle. Raises UserError if it is none."""
-    reader = {".json": _read_json, ".skops": _read_skops}.get(path.suffix.lower(), read_ridge)
+    """The regressor in a .json of ours, a .skops file or else a pickle, as a Ridge that predicts the same. Raises UserError if
+    it is none."""
+    reader = {".json": _read_json, ".skops": _read_skops}.get(path.suffix.lower(), read_regressor)
     held = reader(path)
     told = held.get(DESCRIPTION)
     ridge = StoredRidge(
@@ -238,14 +241,16 @@ def _read_skops(path: Path) -> dict[str, Any]:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
                 raise ValueError(f"it would unpack to more than {MOST_BYTES >> 20} MiB")
-        held = vars(skops.load(path))
-        numbers = {"intercept_": float(np.squeeze(held["intercept_"])), "alpha": float(held["alpha"])}
-        coefficients = np.array(held["coef_"], np.float64)
-        return {"coef_": coefficients.reshape(coefficients.size), DESCRIPTION: held.get(DESCRIPTION), **numbers}
+        loaded = skops.load(path)
+        parts = [step for _, step in loaded.steps] if type(loaded).__name__ == "Pipeline" else [loaded]
+        steps = [Step(type(part).__name__, vars(part)) for part in parts if part not in PASSED]
+        line = line_of(steps, lambda value: np.asarray(value, np.float64))
+        told = {DESCRIPTION: steps[-1].attributes.get(DESCRIPTION)}
+        return {"coef_": line.coefficients, "intercept_": line.intercept, "alpha": line.alpha} | told
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # damaged files and types that skops does not trust
-        raise UserError(f"{path}: not a fitted Ridge that skops reads ({' '.join(str(error).split())}).") from error
+        raise UserError(f"{path}: no regressor that skops reads ({' '.join(str(error).split())}); {GIVE}.") from error
 
 
 def _skops(path: Path) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,36 @@ MOST_PICKLED = 1 << 26  # bytes of the pickles before the numbers, in the format
 _ADDED = ("module.", "_orig_mod.")  # in front of every name, by DistributedDataParallel and torch.compile
 
 
+class _Setting:
+    """In place of what a run's settings are made of: whatever it is given, it keeps nothing and calls nothing."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _settings() -> OrderedDict[str, Any]:
+    """In place of a dict with dots, as ARNIQA's: torch fills nothing but a plain one."""
+    return OrderedDict()
+
+
+def _named(module: str, name: str, kind: Any = _Setting) -> Any:
+    """It under the name by which a pickle asks for it."""
+    made: Any = type(name, (kind,), {}) if isinstance(kind, type) else functools.partial(kind)
+    made.__module__, made.__qualname__ = module, name
+    return made
+
+
+_SETTINGS = [
+    _named("dotmap", "DotMap", _settings),
+    _named("numpy", "dtype"),
+    *(_named(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    *(_named(module, f"{kind}Path") for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
+]
+
+
 def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The tensors of a file of `torch.save` by name, floating-point ones as float32, and the other entries around them.
 
@@ -40,17 +72,20 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     stored = _load(path)
     if stored == {}:
         raise UserError(f"{path}: an empty state dict; save model.state_dict().")
-    if not isinstance(stored, Mapping):
+    if not isinstance(stored, dict):
         raise UserError(f"{path}: holds a {type(stored).__name__}, not a state dict; save model.state_dict().")
     others: list[str] = []
+    stored = _plain(stored)
     for wrapper in _WRAPPERS:
-        if isinstance(stored.get(wrapper), Mapping):
+        if isinstance(stored.get(wrapper), dict):
             others = [str(name) for name in stored if name != wrapper]
-            stored = stored[wrapper]
+            stored = _plain(stored[wrapper])
             break
     else:
         parts = [str(name) for name, value in stored.items() if _is_part(name, value)]
-        joined = {f"{part.removesuffix(_OF_PART)}.{name}": a for part in parts for name, a in stored[part].items()}
+        joined = {
+            f"{part.removesuffix(_OF_PART)}.{name}": a for part in parts for name, a in _plain(stored[part]).items()
+        }
         stored = {name: value for name, value in stored.items() if name not in parts} | joined
     torch = _torch()
     tensors = {}
@@ -79,7 +114,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _is_part(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and name.endswith(_OF_PART) and isinstance(value, Mapping)
+    return isinstance(name, str) and name.endswith(_OF_PART) and isinstance(value, dict)
+
+
+def _plain(stored: dict[Any, Any]) -> dict[Any, Any]:
+    """A pickle can put attributes in the place of an OrderedDict's methods."""
+    return dict(zip(dict.keys(stored), dict.values(stored), strict=True))
 
 
 def write_state_dict(path: Path, flat: Mapping[str, np.ndarray]) -> None:
@@ -113,7 +153,7 @@ def _load(path: Path) -> Any:
     _check_sums(path)
     _check_tuples(path)
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # inert flags of a run
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace, *_SETTINGS]):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

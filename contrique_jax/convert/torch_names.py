@@ -48,6 +48,7 @@ class Family:
     recipe: str = Config.recipe  # whose model it is, if its projector is there too
     projector: str = ""  # of another recipe's: what its names begin with
     kinds: Mapping[str, str] = field(default_factory=dict)  # of a recipe with several kinds of model: by input scaling
+    crops: str = ""  # of a recipe that knows several: in which its program's test looks at an image
 
 
 # the first that fits is taken
@@ -62,8 +63,18 @@ FAMILIES = (
         kinds={"unit": "quality", "imagenet": "content"},
     ),
     Family("CONTRIQUE", "encoder.", "0", "unit"),
-    Family("ARNIQA", "model.", "0", "imagenet"),
-    Family("ARNIQA in training", "encoder.model.", "0", "imagenet"),
+    Family("ARNIQA", "model.", "0", "imagenet", recipe="arniqa", projector="projector.", crops="five"),
+    Family(
+        "ARNIQA in training",
+        "encoder.model.",
+        "0",
+        "imagenet",
+        recipe="arniqa",
+        projector="encoder.projector.",
+        crops="five",
+    ),
+    Family("ARNIQA's encoder", "model.", "0", "imagenet"),
+    Family("ARNIQA's encoder in training", "encoder.model.", "0", "imagenet"),
     Family("this program", "encoder.", "conv1", "unit"),
     Family("MoCo", "encoder_q.", "conv1", "imagenet"),
     Family("torchvision", "", "conv1", "imagenet"),
@@ -76,13 +87,13 @@ _LITE_PARTS = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
 
 
 def recognise(names: Iterable[str], whole: bool = True) -> Family:
-    """The family whose name for the first kernel is among `names`; `whole`: of another recipe's its projector's too, else
-    encoders alone. Raises UserError if there is none."""
+    """The family whose name for the first kernel is among `names`, and of another recipe's its projector's too. Not `whole`: a
+    family of encoders alone. Raises UserError if there is none."""
     known = set(names)
     for family in FAMILIES:
-        fits = not family.projector or (whole and f"{family.projector}0.weight" in known)
+        fits = not family.projector or f"{family.projector}0.weight" in known
         if fits and f"{family.prefix}{family.first}.weight" in known:
-            return family
+            return family if whole else dataclasses.replace(family, recipe=Config.recipe, projector="", crops="")
     examples = ", ".join(sorted(known)[:3])
     raise UserError(
         f"no network by the names of {', '.join(family.says for family in FAMILIES)} among its {len(known)} tensors "
@@ -90,9 +101,9 @@ def recognise(names: Iterable[str], whole: bool = True) -> Family:
     )
 
 
-def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
+def our_names(names: Iterable[str], family: Family, encoder_only: bool = False) -> dict[str, str]:
     """Our name of every array that a model of ours can hold -> its name in the file. Others, such as a classifier or
-    another projector, are left out."""
+    another projector, are left out; `encoder_only`: any projector."""
     known = list(names)
     lite = family.first.endswith("conv_stem")
     renamed = {}
@@ -102,11 +113,13 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
         part = _PARTS.get(part, "") if family.first == "0" else part
         if name.startswith(family.prefix) and part in (_LITE_PARTS if lite else _NUMBERS) and rest:
             renamed[f"encoder.{part}.{rest}"] = name
+    if encoder_only:
+        return renamed
     if family.projector:
         for name in known:
             if name.startswith(family.projector):
                 renamed[f"projector.{name.removeprefix(family.projector)}"] = name
-    elif family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # ARNIQA's has no BatchNorm
+    elif family.says == "CONTRIQUE" or "projector.1.running_mean" in known:  # others' has no BatchNorm
         renamed |= {name: name for name in known if name.startswith("projector.")}
     return renamed
 
@@ -137,11 +150,14 @@ def counters(names: Iterable[str]) -> list[str]:
     return [name.replace("running_mean", COUNTER) for name in names if name.endswith("running_mean")]
 
 
-def as_recipes(family: Family, model: ModelConfig) -> Any:
-    """The architecture as a model of the family's recipe. Raises UserError for an input scaling that it has no kind for."""
+def as_recipes(family: Family, model: ModelConfig, crops: str | None) -> Any:
+    """The architecture as a model of the family's recipe; `crops`: in which it looks at an image, if not as its program's test.
+    Raises UserError for an input scaling that it has no kind for, and for crops where the family has none."""
+    if crops and not family.crops:
+        raise UserError(f"of {family.says} and not a whole file of ARNIQA's, which --crops is for; leave it out.")
     if family.recipe == Config.recipe:
         return model
-    fields = dataclasses.asdict(model) | {"patches": 1}
+    fields = dataclasses.asdict(model) | {"patches": 1} | ({"crops": crops or family.crops} if family.crops else {})
     if family.kinds:
         if model.input_scaling not in family.kinds:
             known = " or ".join(f"{scaling} ({kind})" for scaling, kind in family.kinds.items())

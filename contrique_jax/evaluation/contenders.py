@@ -9,8 +9,9 @@ from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.evaluation.brisque import NaturalStatistics
 from contrique_jax.evaluation.comparison import Contender
-from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
+from contrique_jax.inference.any_recipe import EnsembleExtractor, open_extractor
 from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.recipe_extractor import RecipeExtractor
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.training.load import is_ensemble, load_network, random_weights, recipe_behind
 
@@ -31,7 +32,7 @@ def contenders_of(flags: argparse.Namespace) -> list[Contender]:
     for name in dict.fromkeys((flags.model, *flags.against)):
         if is_ensemble(name) or recipe_behind(name) != Config.recipe:
             extractor = open_extractor(name, max_megapixels=limit, memory=memory)
-            assert isinstance(extractor, RecipeExtractor)
+            assert isinstance(extractor, RecipeExtractor | EnsembleExtractor)
             found.append(_of_another_recipe(name, extractor))
             continue
         model, weights = load_network(name)
@@ -57,10 +58,11 @@ def check_references(contenders: Sequence[Contender], with_references: bool) -> 
             raise UserError(f"--model {contender.name}: it judges an image beside its reference; add --full-reference.")
 
 
-def _of_another_recipe(name: str, extractor: RecipeExtractor) -> Contender:
+def _of_another_recipe(name: str, extractor: RecipeExtractor | EnsembleExtractor) -> Contender:
     """Scores are turned round if the lower ones are better."""
     scores = extractor.gives_scores
-    sign = -1 if scores and not extractor.probe().higher_is_better else 1
+    own = extractor.probe() if isinstance(extractor, RecipeExtractor) and scores else None
+    sign = -1 if own and not own.higher_is_better else 1
     return Contender(
         name,
         lambda side: extractor.with_sign(sign, side),

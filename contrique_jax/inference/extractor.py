@@ -25,7 +25,7 @@ from contrique_jax.data.sizes import half_size, promised_size, read_fitted, to_s
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.clip_features import SECONDS_BETWEEN, clip_features, images_and_clips
 from contrique_jax.inference.file_features import FileFeatures, gather
-from contrique_jax.inference.runner import Runner, Started, limits
+from contrique_jax.inference.runner import Runner, limits
 from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead, chunks
 from contrique_jax.networks.encoder import Variables, encode, encode_windows, feature_width
@@ -61,7 +61,7 @@ class Extractor:
     sizes share few compiled shapes: see `batching`.
     """
 
-    scales = 2
+    scales, views = 2, 1  # sizes of an image that are looked at, and at how many parts of each
     gives_scores = False
     takes_reference: Reference = "never"
     references: Any = None  # which images are judged beside (`pairs.References`)
@@ -176,7 +176,7 @@ class Extractor:
         """Images through the network, one chunk ahead of what is taken."""
         most = WINDOW_CHUNK_IMAGES if self._windows else CHUNK_IMAGES
         full = CHUNK_PIXELS["cpu" if jax.default_backend() == "cpu" else "other"]
-        waiting: tuple[list[FileFeatures], Started] | None = None
+        waiting: tuple[list[FileFeatures], Any] | None = None
         for chunk in chunks(loaded, most, full, lambda entry: entry[1][0].size // 3 if entry[1] else 0):
             started = self._start([pair for _, pair in chunk if pair is not None])
             if waiting:
@@ -200,7 +200,10 @@ class Extractor:
         """Chooses and compiles shapes by what the headers of some of the files promise."""
         looked_at = paths[:: -(-len(paths) // LOOKED_AT)] if paths else []
         promised = pool.map(lambda path: promised_size(path, self.max_megapixels, self.shorter_side), looked_at)
-        sizes = [size for size in promised if size is not None]
+        self._compile([size for size in promised if size is not None], pool)
+
+    def _compile(self, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor) -> None:
+        """The same for images of such sizes."""
         halves = [(max(height // 2, 1), max(width // 2, 1)) for height, width in sizes] if self.scales > 1 else []
         self._runner.prepare([*sizes, *halves], pool)
 
@@ -214,7 +217,7 @@ class Extractor:
         return image
 
     def _scaled(self, image: RGB) -> tuple[RGB, ...]:
-        """The image at each size of which there are features."""
+        """What goes through the network: the image at each size of which there are features, or the parts of it at each."""
         return image, half_size(image)
 
     def _load(self, given: tuple[Path, Callable[[], RGB]]) -> tuple[FileFeatures, tuple[RGB, ...] | None]:
@@ -225,12 +228,12 @@ class Extractor:
         except BrokenImage as error:
             return FileFeatures(path, None, broken=error), None
 
-    def _start(self, pairs: list[tuple[RGB, ...]]) -> Started:
-        """Queues every batch on the device."""
+    def _start(self, pairs: list[tuple[RGB, ...]]) -> Any:
+        """Queues every batch on the device; `_finish` takes what it gives."""
         return self._runner.start([image for pair in pairs for image in pair])
 
     def _finish(
-        self, started: Started
+        self, started: Any
     ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n g g d"] | None, dict[int, str]]:
         """Features of images, of their windows if these are wanted, and why some have none."""
         out, windows, failed = self._runner.finish(started)
@@ -238,13 +241,14 @@ class Extractor:
             raise UserError(f"model {self.model_hash}: it gives NaN or infinity as features; check its weights.")
         if windows is not None:
             windows = np.concatenate([windows[::2], windows[1::2]], axis=3)
+        each = self.scales * self.views
         return (
-            out.reshape(-1, self.width),
+            out.reshape(-1, self.scales, self.views, self.width // self.scales).mean(2).reshape(-1, self.width),
             windows,
-            {place // self.scales: failed[place] for place in sorted(failed, reverse=True)},
+            {place // each: failed[place] for place in sorted(failed, reverse=True)},
         )
 
-    def _filled(self, items: list[FileFeatures], started: Started) -> Iterator[FileFeatures]:
+    def _filled(self, items: list[FileFeatures], started: Any) -> Iterator[FileFeatures]:
         features, windows, failed = self._finish(started)
         place = 0
         for item in items:

@@ -52,10 +52,11 @@ class Runner:
 
     def __init__(
         self, encode: Encode, variables: Any, width: int, about: str, tiled: ModelConfig | None, *,
-        windows: bool, memory: int, channels: int = 3,
+        windows: bool, memory: int, channels: int = 3, unit: bool = True,
     ):  # fmt: skip
-        """`channels`: 3, or 6 of images with their references behind them."""
-        self.channels = channels
+        """`channels`: 3, or 6 of images with their references behind them. `unit`: of pooled features, whether `encode`
+        L2-normalises them."""
+        self.channels, self._unit = channels, unit
         self.variables, self.width, self.windows, self.tiled = variables, width, windows, tiled
         self._encode, self._programs, self._canvases = encode, Programs(about), Canvases(always=tiled is None)
         self._whole_programs: dict[tuple[int, int, int, bool], Callable[..., tuple[Array, Array | None]]] = {}
@@ -142,7 +143,7 @@ class Runner:
     def _by_tiles(self, image: RGB) -> tuple[np.ndarray, np.ndarray | None]:
         if self.tiled is None:
             raise MemoryError
-        return tiled_features(self.tiled, self.variables, image, self._run_tile, self.windows)
+        return tiled_features(self.tiled, self.variables, image, self._run_tile, self.windows, self._unit)
 
     def _run_tile(self, piece: Piece, weights: Any, tile: np.ndarray, places: np.ndarray) -> Array:
         arguments = (weights, tile, places)
@@ -173,19 +174,23 @@ class Runner:
         return max(size[0], LEAST_SIDE) * max(size[1], LEAST_SIDE) > self._whole
 
 
-def limits(max_megapixels: float, memory: float | None, tiled: ModelConfig | None, variables: Any) -> tuple[float, int]:
-    """How many megapixels images may have, and how many bytes their maps. Raises UserError for values that make no sense."""
+def limits(
+    max_megapixels: float, memory: float | None, tiled: ModelConfig | None, variables: Any, in_crops: bool = False
+) -> tuple[float, int]:
+    """How many megapixels images may have, and how many bytes their maps; `in_crops`: there are only maps of crops. Raises
+    UserError for values that make no sense."""
     for name, value in (("max-megapixels", max_megapixels), ("memory", memory)):
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name} {value}: must be above 0 and finite.")
     size = free_memory() // 2 if memory is None else int(memory * 1e9)
-    return min(max_megapixels, max(round(_megapixels_within(size, tiled, variables), 1), 0.1)), size
+    return min(max_megapixels, max(round(size / _bytes_each(tiled, variables, in_crops) / 1e6, 1), 0.1)), size
 
 
-def _megapixels_within(memory: int, tiled: ModelConfig | None, variables: Any) -> float:
-    """How many megapixels an image may have for its maps to fit so many bytes."""
-    each = IMAGE_BYTES + (map_bytes(tiled, variables, 1024, 1024) / (1 << 20) if tiled else PROGRAM_BYTES)
-    return memory / each / 1e6
+def _bytes_each(tiled: ModelConfig | None, variables: Any, in_crops: bool) -> float:
+    """Bytes that a pixel of an image takes with its share of the maps."""
+    if in_crops:
+        return IMAGE_BYTES
+    return IMAGE_BYTES + (map_bytes(tiled, variables, 1024, 1024) / (1 << 20) if tiled else PROGRAM_BYTES)
 
 
 def _check(error: BaseException) -> None:

@@ -29,9 +29,14 @@ ROWS = 64  # of a map that statistics look at together
 
 
 def tiled_features(
-    model: ModelConfig, variables: Variables, image: Shaped[np.ndarray, "h w 3"], run: Run, windows: bool
+    model: ModelConfig,
+    variables: Variables,
+    image: Shaped[np.ndarray, "h w 3"],
+    run: Run,
+    windows: bool,
+    unit: bool = True,
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "g g d"] | None]:
-    """What `encode` (with `windows` `encode_windows`) gives for one uint8 image."""
+    """What `encode` (with `windows` `encode_windows`) gives for one uint8 image; pooled features L2-normalised if `unit`."""
     found, parts = [], []
     x: np.ndarray = image
     pieces = pieces_of(model)
@@ -47,7 +52,8 @@ def tiled_features(
         grid = np.concatenate([values for pair in parts for values in pair], axis=2) if windows else None
         return vector.astype(np.float32), None if grid is None else grid.astype(np.float32)
     grid = _normalised(parts[-1][0]).astype(np.float32) if windows else None
-    return _normalised(found[-1][0]).astype(np.float32), grid
+    vector = found[-1][0]
+    return (_normalised(vector) if unit else vector).astype(np.float32), grid
 
 
 def map_bytes(model: ModelConfig, variables: Variables, height: int, width: int) -> int:

@@ -46,6 +46,7 @@ class Widths(NamedTuple):
     dropout: float = 0.1
     paired: bool = True  # a reference is looked at too
     kernel: int = 7  # side of the depthwise convolution, odd
+    plain: bool = False  # transformer blocks in place of Conformer blocks (`plain_transformer`)
 
 
 class Dropped(NamedTuple):
@@ -66,17 +67,18 @@ OFF = Dropped(0.0, None)
 
 
 class FeedForward(nnx.Module):
-    """LayerNorm, Linear, Swish, Linear."""
+    """LayerNorm, Linear, Swish, Linear; `plain`: ReLU, and no dropout in the middle."""
 
-    def __init__(self, width: int, hidden: int, dtype: jnp.dtype):
-        self.layers = nnx.Module()
+    def __init__(self, width: int, hidden: int, dtype: jnp.dtype, plain: bool = False):
+        self.plain, self.layers = plain, nnx.Module()
         setattr(self.layers, "0", LayerNorm(width))
         setattr(self.layers, "1", BiasedLinear(width, hidden, dtype=dtype))
         setattr(self.layers, "4", BiasedLinear(hidden, width, dtype=dtype))
 
     def __call__(self, x: Map, drop: Dropped) -> Map:
         norm, wide, narrow = (getattr(self.layers, name) for name in ("0", "1", "4"))
-        return drop.at(1)(narrow(drop(jax.nn.silu(wide(norm(x))))))
+        x = wide(norm(x))
+        return drop.at(1)(narrow(jax.nn.relu(x) if self.plain else drop(jax.nn.silu(x))))
 
 
 class Heads(nnx.Module):

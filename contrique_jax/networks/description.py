@@ -48,7 +48,7 @@ def stored_architecture(stored: Any, kind: type[Architecture], path: Path) -> Ar
     """
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     fields = {name: type(default) for name, default in defaults.items()}
-    later = ADDED_LATER & set(fields)
+    later = (ADDED_LATER | getattr(kind, "added_later", frozenset())) & set(fields)
     if not isinstance(stored, dict):
         raise UserError(f"{path}: architecture is {stored!r}, and must hold {some(fields)}.")
     if set(stored) | later != set(fields):

@@ -101,7 +101,12 @@ class Recipe(RowRecipe, Protocol):
         """Only of a recipe that gives scores: the ends of their scale, and whether higher is better."""
 
     def encodes(self, config: Any) -> ModelConfig:
-        """Only of a recipe whose `apply` is `encoder.encode` with this model: large images then go through it in tiles."""
+        """Only of a recipe whose `apply` is `encoder.encode` with this model, of unit length unless the model's
+        `unit_features` is False: large images then go through it in tiles."""
+
+    def crop_side(self, config: Any) -> int | None:
+        """Only of a recipe that may look at an image in five crops (`augment.five_crops`) at full and at half size, the mean
+        of whose features is the image's: their side [pixels]; None: this model looks at the whole image."""
 
     def apply(
         self,

@@ -20,7 +20,11 @@ from contrique_jax.training.load import load_network
 from tests.convert.subverbs import run
 from tests.planted import tiny_model
 
-Ridge = pytest.importorskip("sklearn.linear_model").Ridge
+pytest.importorskip("sklearn")
+from sklearn.linear_model import ElasticNet, LinearRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import RobustScaler, StandardScaler
+from sklearn.svm import SVR
 
 RANGE = ["--low", "1", "--high", "5", "--higher-is-better", "yes"]
 RNG = np.random.default_rng(1)
@@ -179,3 +183,32 @@ def test_score_takes_a_converted_probe_and_says_that_no_deviation_is_known(tmp_p
         assert first["header"]["deviation"] is None and second["deviation"] is None
     dataclasses.replace(load_probe(tmp_path / "p.npz"), model_hash="0123456789ab").save(tmp_path / "p.npz")
     assert run_verb(score.main, line) == 2 and "it was fitted on the features" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["reiqa.save", "reiqa.skops"])
+def test_an_elastic_net_behind_a_scaler_predicts_the_same_here(tmp_path, name, capsys):
+    """What Re-IQA's features ask for, whose scales differ."""
+    x = RNG.normal(size=(40, 24)).astype(np.float32) * np.geomspace(1e-3, 10, 24, dtype=np.float32)
+    model = make_pipeline(StandardScaler(), ElasticNet(alpha=0.01)).fit(x, x @ np.geomspace(10, 1e-3, 24) + 50)
+    if name.endswith(".skops"):
+        pytest.importorskip("skops.io").dump(model, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps(model))
+    run(probe_from_sklearn, tmp_path / name, tmp_path / "p.npz", *RANGE)
+    probe = load_probe(tmp_path / "p.npz")
+    np.testing.assert_allclose(probe.predict(x), model.predict(x), rtol=1e-6)
+    assert probe.alpha == 0 and "a probe on 24 features" in capsys.readouterr().out
+
+
+def test_other_models_in_a_skops_file_are_refused(tmp_path, capsys):
+    skops = pytest.importorskip("skops.io")
+    x = RNG.normal(size=(9, 3))
+    for model, says in (
+        (LinearRegression().fit(x, x[:, 0]), "it is LinearRegression"),
+        (make_pipeline(RobustScaler(), Ridge()).fit(x, x[:, 0]), "it is RobustScaler and Ridge"),
+        (SVR().fit(x, x[:, 0]), "an SVR whose kernel is 'rbf'"),
+    ):
+        skops.dump(model, tmp_path / "r.skops")
+        run(probe_from_sklearn, tmp_path / "r.skops", tmp_path / "p.npz", *RANGE, code=2)
+        said = capsys.readouterr().err
+        assert says in said and "give a Ridge, an ElasticNet or a linear SVR" in said and said.count("\n") == 1

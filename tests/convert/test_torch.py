@@ -161,13 +161,14 @@ def test_training_checkpoints_with_extra_keys(original, wrapper, tmp_path, capsy
 
 
 def test_files_of_other_programs(tmp_path, image, capsys):
-    """Encoders of torchvision, ARNIQA and Re-IQA, of that without its head: their features, and no projector to train."""
+    """Encoders of torchvision, ARNIQA and Re-IQA, of these without their projectors: their features, and nothing to train."""
     torch.manual_seed(1)
     resnet = stirred(ResNet("resnet18", BASE))
     arniqa = stirred(Arniqa("resnet18", BASE))
     reiqa = stirred(ReIQA("resnet18", BASE))
     moco = {f"module.encoder_{kind}.{k}": v for kind in "qk" for k, v in resnet.state_dict().items()}
-    behind = {f"encoder.{k}": v for k, v in arniqa.state_dict().items()}
+    alone = {k: v for k, v in arniqa.state_dict().items() if k.startswith("model.")}
+    behind = {f"encoder.{k}": v for k, v in alone.items()}
     data_parallel = {f"module.{k}": v for k, v in reiqa.state_dict().items() if not k.startswith("head.")}
     encode_resnet = torch.nn.Sequential(*list(resnet.children())[:-2])
     encode_reiqa = torch.nn.Sequential(*list(reiqa.encoder.children())[:-1])
@@ -175,8 +176,8 @@ def test_files_of_other_programs(tmp_path, image, capsys):
     content = ("--input-scaling", "imagenet")
     for name, stored, module, scaling, flags in (
         ("torchvision", resnet.state_dict(), encode_resnet, "imagenet", ()),
-        ("ARNIQA", arniqa.state_dict(), arniqa.model, "imagenet", ()),
-        ("ARNIQA in training", {"model_state_dict": behind, "epoch": 9}, arniqa.model, "imagenet", ()),
+        ("ARNIQA's encoder", alone, arniqa.model, "imagenet", ()),
+        ("ARNIQA's encoder in training", {"model_state_dict": behind, "epoch": 9}, arniqa.model, "imagenet", ()),
         ("this program", {"model": data_parallel, "contrast": {}}, encode_reiqa, "unit", ()),
         ("this program", {"model": data_parallel, "contrast": {}}, encode_reiqa, "imagenet", content),
         ("an encoder alone", bare, encode_resnet, "imagenet", content),
@@ -187,9 +188,9 @@ def test_files_of_other_programs(tmp_path, image, capsys):
         run(from_torch, saved(tmp_path / "in.pth", stored), tmp_path / "model", *flags)
         said = capsys.readouterr().out
         assert f"names of {name}" in said and "no projector" in said
-        assert ("left out:" in said) == (name != "an encoder alone") and ("a guess" in said) == (
-            stored is bare and not flags
-        )
+        assert ("left out:" in said) == (name not in ("an encoder alone", "ARNIQA's encoder")) and (
+            "a guess" in said
+        ) == (stored is bare and not flags)
         check_features(tmp_path / "model", module, image, scaling)
     model, variables = load_model(tmp_path / "model")
     description = json.loads((tmp_path / "model" / "model.json").read_text())

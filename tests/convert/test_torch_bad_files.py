@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pickle
 import zipfile
@@ -142,3 +143,17 @@ def test_another_model_is_not_written_over(original, tmp_path, capsys):
     run(from_torch, tmp_path / "two.pth", tmp_path / "model", code=2)
     assert "holds another model" in capsys.readouterr().err
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+class Crafted:
+    """Becomes an OrderedDict with attributes in the place of its methods."""
+
+    def __reduce__(self):
+        return collections.OrderedDict, (), {"items": 3, "keys": 3}, None, iter([("fc.weight", torch.zeros(2))])
+
+
+def test_attributes_in_the_place_of_an_ordered_dicts_methods_are_not_called(tmp_path, capsys):
+    for stored in (Crafted(), {"model": Crafted()}, {"deform_net_model_state_dict": Crafted()}):
+        run(from_torch, saved(tmp_path / "in.pth", stored), tmp_path / "model", code=2)
+        said = capsys.readouterr().err
+        assert "no network by the names of" in said and said.count("\n") == 1

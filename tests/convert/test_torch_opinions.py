@@ -118,9 +118,9 @@ def test_a_vit_is_a_frozen_network_for_training(files, tmp_path, capsys):
         load_any(str(tmp_path / "vit"))
 
 
-def test_a_release_of_iqa_conformer_is_a_meter_and_its_backbones_file_a_network(tmp_path, capsys):
-    config = ConformerConfig(model=ConformerModel(width=8, hidden=16, compute_dtype="float32"))
-    theirs = {}
+def of_release(model: ConformerModel) -> dict[str, torch.Tensor]:
+    """A state dict by the names of IQA-Conformer's program."""
+    config, theirs = ConformerConfig(model=model), {}
     for name, shape in shapes_for(config).items():
         kind, _, rest = name.partition(".")
         if kind == "inception":
@@ -129,16 +129,26 @@ def test_a_release_of_iqa_conformer_is_a_meter_and_its_backbones_file_a_network(
             block = f"block35_{2 * (int(number) // 2) + 2}.{int(number) % 2}.{tail}" if first == "repeat" else ""
             name = block or f"mixed5b.{STEM[first]}.{rest}"
         theirs[name] = shape
-    stored = tensors(theirs)
+    return tensors(theirs)
+
+
+def test_a_release_of_iqa_conformer_is_a_meter_and_its_backbones_file_a_network(tmp_path, capsys):
+    small = ConformerModel(width=8, hidden=16, compute_dtype="float32")
+    stored = of_release(small)
     release = {"model_state_dict": stored, "ema_model_state_dict": None, "model_step": torch.tensor(5)}
     run(from_torch, saved(tmp_path / "swa.ckpt", release), tmp_path / "conformer")
     assert "scores 1000 to 1700, higher is better" in capsys.readouterr().out
     found, variables = load_any(str(tmp_path / "conformer"))
-    assert found.model.crops == "ten" and found.model.score_unit == 121.5351
+    assert (found.model.crops, found.model.score_unit, found.model.kind) == ("ten", 121.5351, "conformer")
     last = variables["params"]["inception"]["repeat"]["9"]["conv2d"]["bias"]
     np.testing.assert_array_equal(last, stored["block35_10.1.conv2d.bias"].numpy())
-    saved(tmp_path / "transformer.ckpt", {"model_state_dict": stored | {"emb_q.weight": torch.zeros(2, 8)}})
-    assert "transformer variant" in refused(capsys, tmp_path / "transformer.ckpt", tmp_path / "out")
+    plain = of_release(dataclasses.replace(small, kind="transformer"))
+    run(from_torch, saved(tmp_path / "plain.ckpt", {"model_state_dict": plain}), tmp_path / "transformer")
+    found, variables = load_any(str(tmp_path / "transformer"))
+    assert (found.model.crops, found.model.hidden, found.model.kind) == ("ten", 16, "transformer")
+    np.testing.assert_array_equal(variables["params"]["emb_q"]["weight"].T, plain["emb_q.weight"].numpy())
+    saved(tmp_path / "mixed.ckpt", {"model_state_dict": stored | {"emb_q.weight": torch.zeros(2, 8)}})
+    assert "the encoder's blocks are missing" in refused(capsys, tmp_path / "mixed.ckpt", tmp_path / "out")
 
     shapes = shapes_of(InceptionBackbone().whole.shapes())
     whole = tensors(shapes) | {"last_linear.bias": torch.zeros(1001)}

@@ -1,10 +1,9 @@
-"""ARNIQA's regressors as probes. `regressor_live.pth` was written by torch.jit.script of a module with the release's names."""
+"""ARNIQA's regressors as probes."""
 
 from __future__ import annotations
 
 import shutil
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,22 +13,8 @@ from contrique_jax.convert.script_regressor import read_script
 from contrique_jax.convert.torch_probe import probe_from_torch
 from contrique_jax.errors import UserError
 from contrique_jax.probe import load_probe
+from tests.convert.script_files import FILE, changed, pickled
 from tests.convert.subverbs import run
-
-FILE = Path(__file__).parent / "regressor_live.pth"
-
-
-def changed(path: Path, **parts: bytes) -> Path:
-    """The file with parts of it replaced, as if that had been written."""
-    with zipfile.ZipFile(FILE) as old, zipfile.ZipFile(path, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, parts.get(name.rpartition("/")[2].partition(".")[0], old.read(name)))
-    return path
-
-
-def pickled() -> bytes:
-    with zipfile.ZipFile(FILE) as file:
-        return file.read("regressor_live/data.pkl")
 
 
 def test_it_predicts_what_the_program_does(torch, tmp_path, capsys):

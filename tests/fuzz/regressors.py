@@ -8,11 +8,14 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import ElasticNet, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVR
 
 from contrique_jax.convert import sklearn_probe
-from contrique_jax.convert.ridge_pickle import read_ridge
 from contrique_jax.convert.script_regressor import read_script
+from contrique_jax.convert.sklearn_pickle import read_regressor
 from contrique_jax.errors import printable
 from contrique_jax.io.json_files import read_json
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
@@ -75,12 +78,18 @@ def faults(folder: Path) -> Reader:
 def _ridges(folder: Path) -> list[bytes]:
     ridge = Ridge(alpha=0.1).fit(np.random.default_rng(0).normal(size=(8, 6)), np.arange(8.0))
     joblib.dump(ridge, folder / "j.save")
-    return [*(pickle.dumps(ridge, protocol) for protocol in range(2, 6)), (folder / "j.save").read_bytes()]
+    x, y = np.random.default_rng(1).normal(size=(8, 6)), np.arange(8.0)
+    others = [
+        make_pipeline(StandardScaler(), ElasticNet(alpha=0.1)),
+        make_pipeline(MinMaxScaler(), SVR(kernel="linear")),
+    ]
+    dumped = [pickle.dumps(model.fit(x, y), 4) for model in others]
+    return [*(pickle.dumps(ridge, protocol) for protocol in range(2, 6)), (folder / "j.save").read_bytes(), *dumped]
 
 
 def pickled_regressor(folder: Path) -> Reader:
     def read(path: Path) -> None:
-        found = read_ridge(path)
+        found = read_regressor(path)
         assert found["coef_"].dtype == np.float64 and found["coef_"].ndim == 1
 
     return Reader(folder / "r.save", changed_bytes(_ridges(folder)), read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 
 import contrique_jax
-from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.evaluate import main as evaluate
-from contrique_jax.inference.any_recipe import RecipeExtractor, open_extractor
+from contrique_jax.inference.any_recipe import EnsembleExtractor, open_extractor
+from contrique_jax.inference.recipe_extractor import RecipeExtractor
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes import RECIPES, recipe_named
 from contrique_jax.score import main as score
@@ -105,13 +106,18 @@ def _corner(x):
 
 
 @pytest.mark.slow
-def test_a_recipe_that_only_encodes_has_large_images_in_tiles():
-    """Also at half size; in float32 whatever it was trained in."""
-    recipe = recipe_named("arniqa")
-    config = recipe.Config(model=ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="bfloat16"))
+@pytest.mark.parametrize("name", ["arniqa", "reiqa"])
+def test_a_recipe_that_only_encodes_has_large_images_in_tiles(name):
+    """Also at half size and beside another; in float32 whatever it was trained in."""
+    recipe = recipe_named(name)
+    config = recipe.Config()
+    small = {"encoder": "resnet18", "base_width": 4, "projection_dim": 8, "compute_dtype": "bfloat16"}
+    config.model = dataclasses.replace(config.model, **small)
     variables = recipe.finished(config, recipe.init(config, 0), {})[1]
     image = np.random.default_rng(0).integers(0, 256, (70, 110, 3), dtype=np.uint8)
     whole, tiled = (RecipeExtractor(config, variables, memory=memory) for memory in (1.0, 1e-5))
-    found = tiled.features([image])
+    found, wanted = tiled.features([image]), whole.features([image])
     assert tiled._runner._large(image.shape[:2]) and not whole._runner._large(image.shape[:2])
-    np.testing.assert_allclose(found, whole.features([image]), atol=2e-6)
+    np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
+    both = EnsembleExtractor({"one": (config, variables), "other": (config, variables)}, memory=1e-5)
+    np.testing.assert_array_equal(both.features([image]), np.tile(found, 2))

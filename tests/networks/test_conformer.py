@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from contrique_jax.networks import plain_transformer
 from contrique_jax.networks.conformer import Conformer, Stack, Widths
 from contrique_jax.networks.inception_resnet import Block35, InceptionResNet, Mixed
 from contrique_jax.networks.layers import RUNNING, Statistics
 from contrique_jax.networks.model_folder import from_flat, to_flat
+from contrique_jax.networks.plain_transformer import FEED, PlainTransformer
 from contrique_jax.networks.skeleton import moved, skeleton
 from tests.reference_weights import close, close_summary, gradient_norms, nchw, nhwc, system_state
 
@@ -73,6 +75,27 @@ def test_blocks_and_their_gradients_are_the_originals(parts):
         close(array, data[f"conformer/after/small.{name}"], 1e-5)
 
 
+class BothPlain(nnx.Module):
+    """The same of the plain variant, by the names of the reference."""
+
+    def __init__(self) -> None:
+        self.tencoder = plain_transformer.Stack(FEED["encoder"], 2, 16, 4, 128, False, FLOAT32)
+        self.tdecoder = plain_transformer.Stack(FEED["decoder"], 1, 16, 4, 128, True, FLOAT32)
+
+    def __call__(self, difference: jax.Array, reference: jax.Array) -> tuple[Any, Any]:
+        encoded = self.tencoder(difference)
+        return encoded, self.tdecoder(reference, memory=encoded)
+
+
+def test_plain_blocks_are_the_originals(parts):
+    state, data = parts
+    variables = from_flat({k: v for k, v in state.items() if k.startswith(("tencoder.", "tdecoder."))})
+    network = skeleton(BothPlain).bind(variables)
+    found = network(jnp.asarray(data["transformer/x_diff"]), jnp.asarray(data["transformer/x_ref"]))
+    for name, array in zip(("encoded", "decoded"), found, strict=True):
+        close(array, data[f"transformer/{name}"], 1e-5)
+
+
 def test_mixed_5b_and_a_residual_block_are_the_originals(parts):
     state, data = parts
     x = nhwc(data["inception/x"])
@@ -83,9 +106,10 @@ def test_mixed_5b_and_a_residual_block_are_the_originals(parts):
         close(nchw(x), data[f"inception/{name}"], 1e-5)
 
 
-def test_without_a_reference_there_is_no_cross_attention():
+@pytest.mark.parametrize("kind", [Conformer, PlainTransformer])
+def test_without_a_reference_there_is_no_cross_attention(kind):
     widths = Widths(inputs=6, grid=3, width=8, heads=2, hidden=16, paired=False)
-    own = skeleton(Conformer, widths, FLOAT32)
+    own = skeleton(kind, widths, FLOAT32)
     assert not any("cross" in name for name in to_flat(own.init(0)))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 3, 6)), jnp.float32)
     assert own.bind(own.init(0))(x, None, RUNNING).shape == (2,)
@@ -101,14 +125,16 @@ def test_dropout_is_drawn_by_each_rows_key(parts):
 
 
 @pytest.mark.slow
-def test_the_whole_network_is_the_originals(shared: Path):
+@pytest.mark.parametrize(("kind", "table"), [(Conformer, "conformer"), (PlainTransformer, "transformer")])
+def test_the_whole_network_is_the_originals(shared: Path, kind, table):
     from contrique_jax.convert.torch_opinions import conformer_names
 
-    state = system_state(shared, "conformer_bns", "conformer")
+    state = system_state(shared, "conformer_bns", table)
     flat = {ours: state[theirs] for ours, theirs in conformer_names(state).items()}
     backbone = from_flat({k.removeprefix("inception."): v for k, v in flat.items() if k.startswith("inception.")})
     variables = from_flat({k: v for k, v in flat.items() if not k.startswith("inception.")})
-    own, frozen = skeleton(Conformer, Widths(), FLOAT32), skeleton(InceptionResNet, FLOAT32).bind(backbone)
+    own = skeleton(kind, Widths(hidden=512 if kind is Conformer else 1024), FLOAT32)
+    frozen = skeleton(InceptionResNet, FLOAT32).bind(backbone)
     with np.load(shared / "systems/reference/conformer_bns.npz") as data:
         r = np.random.default_rng(2819)
         reference = r.integers(0, 256, (2, 192, 192, 3), np.uint8)
@@ -122,14 +148,14 @@ def test_the_whole_network_is_the_originals(shared: Path):
 
         def loss(params):
             output = own.bind(variables | {"params": params})(joined["dis"], joined["ref"], RUNNING)
-            return jnp.mean((output - data["conformer/target"][:, 0]) ** 2), output
+            return jnp.mean((output - data[f"{table}/target"][:, 0]) ** 2), output
 
         (mse, output), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-        close(output[:, None], data["conformer/output"], 2e-5)
-        close(121.5351 * output[:, None] + 1448.9595, data["conformer/score"], 1e-6)
-        close(mse, data["conformer/mse"], 2e-5)
+        close(output[:, None], data[f"{table}/output"], 2e-5)
+        close(121.5351 * output[:, None] + 1448.9595, data[f"{table}/score"], 1e-6)
+        close(mse, data[f"{table}/mse"], 2e-5)
         norms = gradient_norms(gradients)
-        wanted = dict(zip(data["conformer/grad_names"], data["conformer/grad_norms"], strict=True))
+        wanted = dict(zip(data[f"{table}/grad_names"], data[f"{table}/grad_norms"], strict=True))
         assert set(norms) == set(wanted)
         scale = max(wanted.values())
         assert max(abs(norms[name] - norm) for name, norm in wanted.items()) <= 1e-4 * scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 
@@ -14,6 +15,7 @@ from scipy.stats import chisquare
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
+from contrique_jax.inference.recipe_extractor import RecipeExtractor
 from contrique_jax.networks.layers import RUNNING, Statistics
 from contrique_jax.networks.model_folder import from_flat
 from contrique_jax.networks.pair_projector import project
@@ -28,7 +30,7 @@ from contrique_jax.recipes.arniqa.chain import (
     numbered,
     one_distortion,
 )
-from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
+from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData, ArniqaModel
 from contrique_jax.recipes.arniqa.groups import CONTRAST_B, GROUPS, LONGEST, TYPES
 from contrique_jax.training import mesh
 from tests.reference_weights import ENCODER_PARTS, rebuilt
@@ -90,6 +92,15 @@ def test_features_and_projections_are_the_originals(shared, stored):
     assert np.linalg.norm(features - stored["eval/features"]) <= 1e-4 * np.linalg.norm(stored["eval/features"])
     wanted = stored["eval/projections"]
     assert np.linalg.norm(normalise(z) - wanted) <= 1e-4 * np.linalg.norm(wanted)
+
+
+@pytest.mark.slow
+def test_features_of_five_crops_and_of_the_whole_image_are_the_originals(shared, stored):
+    fields = dataclasses.asdict(WHOLE)
+    for crops, wanted in (("five", stored["crops/features"].mean(axis=0)), ("whole", stored["whole/features"][0])):
+        config = ArniqaConfig(model=ArniqaModel(**fields, crops=crops, crop_size=64))
+        found = RecipeExtractor(config, variables_of(shared)).features([stored["crops/image"]])[0]
+        assert np.linalg.norm(found - wanted) <= 1e-4 * np.linalg.norm(wanted)
 
 
 @pytest.mark.slow

@@ -18,8 +18,9 @@ from contrique_jax.data.clips import frames
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import BrokenImage, UserError, run_verb
 from contrique_jax.features import main as features
-from contrique_jax.inference.any_recipe import ClipExtractor, open_extractor
+from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.recipe_extractor import ClipExtractor
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import gru
 from contrique_jax.networks.encoder import init_model

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from contrique_jax.config import Config, ModelConfig, OptimConfig
+from contrique_jax.config import Config, OptimConfig
 from contrique_jax.recipes.ahiq.config import AhiqConfig, AhiqModel
-from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData
+from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaData, ArniqaModel
 from contrique_jax.recipes.conformer.config import ConformerConfig, ConformerData, ConformerModel
 from contrique_jax.recipes.contrique_head.config import HeadConfig, HeadData, HeadModel
 from contrique_jax.recipes.conviqt.config import ConviqtConfig, ConviqtData, ConviqtModel
@@ -37,7 +37,7 @@ def tiny_arniqa() -> ArniqaConfig:
             pristine="scenes:24", batch_size=8, view_size=64, loader="threads", types=(7, 11, 17), longest_chain=3
         )
     )
-    config.model = ModelConfig("resnet10", base_width=4, projection_dim=16, compute_dtype="float32", patches=1)
+    config.model = ArniqaModel("resnet10", base_width=4, projection_dim=16, compute_dtype="float32", patches=1)
     config.optim.learning_rate, config.optim.restart_steps = 0.001, 1000
     return config
 

@@ -1,11 +1,14 @@
 """ARNIQA's config. Annotations are types and not strings: the flags read them."""
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from contrique_jax.config import Config, LoaderConfig, ModelConfig, OptimConfig, TrainConfig, require
 from contrique_jax.recipes.arniqa.groups import TYPES, groups_of
+
+WHOLE, FIVE = CROPS = ("whole", "five")
 
 
 @dataclass
@@ -43,14 +46,49 @@ class ArniqaData(LoaderConfig):
 
 
 @dataclass
+class ArniqaModel(ModelConfig):
+    """Encoder and projector. `patches` and `features` "stages" are CONTRIQUE's alone."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset(("crops", "crop_size"))  # older folders and configs lack them
+
+    # what a test image's features are of: "whole", all of it, as the original's torch.hub model; "five", the mean over crops at
+    # the centre and in the corners, at full and at half size, as its test
+    crops: str = WHOLE
+    crop_size: int = 224  # side of these [pixels]; black where an image is smaller
+
+    def validate(self) -> None:
+        super().validate()
+        require(self.crops in CROPS, "model.crops", self.crops, f"one of {', '.join(CROPS)}")
+        require(32 <= self.crop_size <= 4096, "model.crop_size", self.crop_size, "between 32 and 4096")
+
+    @property
+    def looked_at(self) -> str:
+        """What of an image is taken, if it is not the whole."""
+        return "" if self.crops == WHOLE else f"five crops of {self.crop_size} pixels"
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What model.json says of it that is not as with CONTRIQUE's."""
+        if self.crops == WHOLE:
+            return {}
+        about = f"{self.looked_at} (centre, corners; 0 beyond the image), each L2-normalised"
+        return {"features": f"global average of the last map, mean over {about}, at each scale, full scale first"}
+
+
+def network_of(model: ModelConfig) -> ModelConfig:
+    """Encoder and projector alone, of an `ArniqaModel` or of the plain `ModelConfig` that older configs have."""
+    return ModelConfig(**{each.name: getattr(model, each.name) for each in dataclasses.fields(ModelConfig)})
+
+
+@dataclass
 class ArniqaConfig(Config):
-    """Everything that a run depends on; `model.patches` and `model.features` "stages" are CONTRIQUE's alone."""
+    """Everything that a run depends on."""
 
     recipe: ClassVar[str] = "arniqa"
     rows_together: ClassVar[int] = 1
 
     data: ArniqaData = field(default_factory=ArniqaData)  # type: ignore[assignment]
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(input_scaling="imagenet", patches=1))
+    model: ArniqaModel = field(default_factory=lambda: ArniqaModel(input_scaling="imagenet", patches=1))
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
             learning_rate=1e-3, warmup_share=0.0, schedule="cosine_restarts", restart_steps=8750, restart_growth=2,

@@ -26,6 +26,7 @@ from contrique_jax.losses.nt_xent import nt_xent
 from contrique_jax.networks import encoder, pair_projector
 from contrique_jax.networks.layers import Statistics
 from contrique_jax.recipes.arniqa.chain import Chain, degrade, degrade_many, draw_chain
+from contrique_jax.recipes.arniqa.config import FIVE, ArniqaModel, network_of
 from contrique_jax.recipes.arniqa.config import ArniqaConfig as Config
 from contrique_jax.recipes.arniqa.groups import TYPES
 from contrique_jax.recipes.recipe import (
@@ -142,11 +143,11 @@ def _types(config: Config) -> tuple[int, ...]:
 
 
 def init(config: Config, seed: int) -> Variables:
-    return pair_projector.init(config.model, seed)
+    return pair_projector.init(network_of(config.model), seed)
 
 
 def variable_shapes(config: Config) -> Variables:
-    return pair_projector.variable_shapes(config.model)
+    return pair_projector.variable_shapes(network_of(config.model))
 
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
@@ -172,7 +173,9 @@ def forward(
     n, side = len(views), views.shape[2]
     in_turn = views.reshape(n, 2, 2, side, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)  # size, then photograph
     statistics = Statistics(2 if config.model.norm_per_view else 1, axis)
-    z, stats = pair_projector.project(config.model, variables, in_turn, statistics, remat=config.train.remat)
+    z, stats = pair_projector.project(
+        network_of(config.model), variables, in_turn, statistics, remat=config.train.remat
+    )
     return z.reshape(n, 2, 2, -1).swapaxes(1, 2).reshape(n, CROPS, -1), {"batch_stats": stats}
 
 
@@ -196,11 +199,16 @@ def objective(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" neither BatchNorm's nor biases."""
-    return all_or_no_norm(config, variables, lambda: pair_projector.decays(config.model))
+    return all_or_no_norm(config, variables, lambda: pair_projector.decays(network_of(config.model)))
 
 
 def encodes(config: Config) -> ModelConfig:
-    return dataclasses.replace(config.model, projection_dim=0)
+    return dataclasses.replace(network_of(config.model), projection_dim=0)
+
+
+def crop_side(config: Config) -> int | None:
+    model = config.model
+    return model.crop_size if isinstance(model, ArniqaModel) and model.crops == FIVE else None
 
 
 def apply(
@@ -210,6 +218,6 @@ def apply(
     valid: Array | None,
     reference: Array | None = None,
 ) -> Float[Array, "n d"]:
-    """Features of the whole image; the original also takes the mean prediction over five crops of 224 pixels."""
+    """Features of all of each image, or of each crop (`crop_side`)."""
     kept = {part: {"encoder": variables[part]["encoder"]} for part in ("params", "batch_stats")}
     return encoder.encode(encodes(config), kept, stack, valid)

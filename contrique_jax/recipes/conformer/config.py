@@ -10,6 +10,7 @@ from contrique_jax.networks.inception_resnet import TAPS, WIDTH, grid_of
 from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
 from contrique_jax.recipes.trunk_config import OnMaps
 
+KINDS = ("conformer", "transformer")
 MODES = ("full-reference", "no-reference")
 STRIDES = (4, 8, 16)  # of an encoder of ours: maps that are used, all brought to the last one
 
@@ -31,6 +32,7 @@ class ConformerModel(OnMaps, Judge):
     """A frozen network, and Conformer blocks on its maps."""
 
     own: ClassVar[str] = "inception_resnet_v2"
+    added_later: ClassVar[frozenset[str]] = frozenset(("kind",))  # older folders lack it
 
     # "inception_resnet_v2", as in the paper; or an encoder of ours (`trunk`): its maps of strides 4 to 16
     encoder: str = "inception_resnet_v2"
@@ -43,10 +45,13 @@ class ConformerModel(OnMaps, Judge):
     blocks: int = 1  # of the encoder and of the decoder
     kernel: int = 7  # side of the depthwise convolution
     dropout: float = 0.1
+    # "transformer": the plain variant, whose head reads a learned token; of no use to it is `kernel`
+    kind: str = "conformer"
 
     def validate(self) -> None:
         OnMaps.validate(self)
         Judge.validate(self)
+        require(self.kind in KINDS, "model.kind", self.kind, f"one of {', '.join(KINDS)}")
         require(self.mode in MODES, "model.mode", self.mode, f"one of {', '.join(MODES)}")
         for name in ("width", "heads", "hidden", "blocks"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
@@ -73,7 +78,7 @@ class ConformerModel(OnMaps, Judge):
             inputs = sum(width for stride, width in stages_of(self.of_trunk) if stride in STRIDES)
             grid = self.crop_size // max(STRIDES)
         own = self.width, self.heads, self.hidden, self.blocks
-        return Widths(inputs, grid, *own, self.dropout, self.paired, self.kernel)
+        return Widths(inputs, grid, *own, self.dropout, self.paired, self.kernel, self.kind == "transformer")
 
 
 @dataclass

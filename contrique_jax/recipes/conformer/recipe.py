@@ -18,6 +18,7 @@ from contrique_jax.data.pipeline import Tree
 from contrique_jax.networks.conformer import Conformer
 from contrique_jax.networks.layers import RUNNING, Statistics
 from contrique_jax.networks.pairs import apart, in_turn
+from contrique_jax.networks.plain_transformer import PlainTransformer
 from contrique_jax.networks.skeleton import Skeleton, moved, skeleton
 from contrique_jax.recipes.conformer import frozen
 from contrique_jax.recipes.conformer.config import ConformerConfig as Config
@@ -117,5 +118,5 @@ def _turned(images: Array, keys: UInt32[Array, "n 2"], most: float) -> Float[Arr
     return jax.vmap(one)(images, keys)
 
 
-def _network(model: ConformerModel) -> Skeleton[Conformer]:
-    return skeleton(Conformer, model.widths, jnp.dtype(model.compute_dtype))
+def _network(model: ConformerModel) -> Skeleton[Any]:
+    return skeleton(PlainTransformer if model.widths.plain else Conformer, model.widths, jnp.dtype(model.compute_dtype))

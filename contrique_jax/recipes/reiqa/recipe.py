@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8, UInt32
 
+from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.order import records
 from contrique_jax.data.pipeline import Sources, Tree
@@ -180,6 +181,10 @@ def decays(config: Config, variables: Variables) -> Tree:
     return all_or_no_norm(config, variables, lambda: pair_projector.decays(config.model.network))
 
 
+def encodes(config: Config) -> ModelConfig:
+    return dataclasses.replace(config.model.network, projection_dim=0)
+
+
 def apply(
     config: Config,
     variables: Variables,
@@ -188,6 +193,5 @@ def apply(
     reference: Array | None = None,
 ) -> Float[Array, "n d"]:
     """Means over the last map, not divided by their length."""
-    alone = dataclasses.replace(config.model.network, projection_dim=0)
     kept = {part: {"encoder": variables[part]["encoder"]} for part in ("params", "batch_stats")}
-    return encoder.encode(alone, kept, stack, valid, unit=config.model.unit_features)
+    return encoder.encode(encodes(config), kept, stack, valid, unit=config.model.unit_features)

@@ -1,4 +1,4 @@
-"""Reads a pickled scikit-learn Ridge without running anything that the pickle names.
+"""Reads a pickled linear regressor of scikit-learn's without running anything that the pickle names.
 
 Not even NumPy's own functions are called, because a crafted dtype makes them read wild pointers. Files of `pickle.dump`
 and, uncompressed, of `joblib.dump` (arrays lie as plain bytes between the opcodes) are read.
@@ -14,19 +14,35 @@ from typing import Any
 
 import numpy as np
 
+from contrique_jax.convert.linear_steps import GIVE, PASSED, WHAT, Step, line_of
 from contrique_jax.convert.plain_pickle import Reader, StandIn
 from contrique_jax.errors import UserError
 from contrique_jax.io.regular import open_regular
 
-_MOST_BYTES = 1 << 26  # of a file
+_MOST_BYTES = 1 << 29  # of a file: an SVR holds every photograph's features that it leans on
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
-class _Ridge(StandIn):
+class _Estimator(StandIn):
+    """Anything of scikit-learn's that is read; a class of its own for each."""
+
+    attributes: dict[str, Any]
+
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError("a Ridge without attributes")
+            raise pickle.UnpicklingError(f"a {type(self).__name__} without attributes")
         self.attributes = state
+
+
+# by the modules of today and by those before version 0.22
+_ESTIMATORS = {
+    "Ridge": ("sklearn.linear_model._ridge", "sklearn.linear_model.ridge"),
+    "ElasticNet": ("sklearn.linear_model._coordinate_descent", "sklearn.linear_model.coordinate_descent"),
+    "SVR": ("sklearn.svm._classes", "sklearn.svm.classes"),
+    "StandardScaler": ("sklearn.preprocessing._data", "sklearn.preprocessing.data"),
+    "MinMaxScaler": ("sklearn.preprocessing._data", "sklearn.preprocessing.data"),
+    "Pipeline": ("sklearn.pipeline",),
+}
 
 
 class _Bytes(StandIn):
@@ -113,7 +129,6 @@ def _reader(stream: io.BytesIO) -> Reader:
 
     arrays = {"_reconstruct": _Reconstructed, "scalar": _Scalar, "_frombuffer": _FromBuffer}
     known: dict[tuple[str, str], type] = {
-        ("sklearn.linear_model._ridge", "Ridge"): _Ridge,
         ("_codecs", "encode"): _Bytes,
         ("numpy", "dtype"): _Dtype,
         ("numpy", "ndarray"): StandIn,
@@ -122,15 +137,18 @@ def _reader(stream: io.BytesIO) -> Reader:
     for core in ("numpy.core", "numpy._core"):  # before NumPy 2 and since
         for module in ("multiarray", "numeric"):
             known |= {(f"{core}.{module}", name): kind for name, kind in arrays.items()}
-    return Reader(stream, known, "a Ridge")
+    for name, modules in _ESTIMATORS.items():
+        kind = type(name, (_Estimator,), {})
+        known |= {(module, name): kind for module in modules}
+    return Reader(stream, known, WHAT)
 
 
-def read_ridge(path: Path) -> dict[str, Any]:
-    """The attributes of the Ridge in a file of `pickle.dump` or `joblib.dump`: `coef_` float64 [D], `intercept_` and
-    `alpha` floats, and those others that are plain Python.
+def read_regressor(path: Path) -> dict[str, Any]:
+    """`coef_` float64 [D], `intercept_` and `alpha` (0 if it is no bare Ridge's) of the regressor in a file of `pickle.dump` or
+    `joblib.dump`, and those of its attributes that are plain Python.
 
-    Raises UserError if the file is missing, damaged, names anything but a Ridge and its arrays, or predicts several
-    scores at once; nothing in the file is run.
+    Raises UserError if the file is missing, damaged, names anything but a linear regressor, scalers before it and their
+    arrays, or predicts several scores at once; nothing in the file is run.
     """
     try:
         with open_regular(path) as file:
@@ -138,32 +156,41 @@ def read_ridge(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
     if len(data) > _MOST_BYTES:
-        raise UserError(f"{path}: larger than {_MOST_BYTES >> 20} MiB, which no Ridge of one score is.")
+        raise UserError(f"{path}: larger than {_MOST_BYTES >> 20} MiB, which no regressor of one score is.")
     if data[:1] != pickle.PROTO:
         raise UserError(
             f"{path}: not a pickle of protocol 2 or later; a compressed one must be written again without compression."
         )
     try:
-        ridge = _reader(io.BytesIO(data)).load()
+        found = _reader(io.BytesIO(data)).load()
     except UserError as error:
-        raise UserError(f"{path}: {error}; nothing was run, give a Ridge that scikit-learn wrote.") from None
+        raise UserError(f"{path}: {error}; nothing was run, {GIVE}.") from None
     except Exception as error:  # damaged pickles fail in nearly any way
-        raise UserError(f"{path}: cut off or not a pickled Ridge ({error or type(error).__name__}).") from error
-    if not isinstance(ridge, _Ridge) or not {"coef_", "intercept_", "alpha"} <= getattr(ridge, "attributes", {}).keys():
-        raise UserError(f"{path}: a pickle, but not of a fitted Ridge; fit it before it is saved.")
-    attributes = {
-        name: value for name, value in ridge.attributes.items() if isinstance(value, str | int | float | dict)
-    }
+        raise UserError(
+            f"{path}: cut off or not a pickled regressor ({error or type(error).__name__}); copy it again."
+        ) from error
     try:
-        coefficients, intercept, alpha = (_numbers(ridge.attributes[name]) for name in ("coef_", "intercept_", "alpha"))
+        steps = _steps(found)
+        line = line_of(steps, _numbers)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {GIVE}.") from error
     except Exception as error:
         raise UserError(f"{path}: its numbers cannot be read ({error}).") from error
-    one_target = coefficients.shape in ((coefficients.size,), (1, coefficients.size))
-    if not one_target or intercept.size != 1 or alpha.size != 1:
-        raise UserError(
-            f"{path}: coefficients of shape {list(coefficients.shape)} do not predict one score; fit it on one target."
-        )
-    return attributes | {"coef_": coefficients.ravel(), "intercept_": intercept.item(), "alpha": alpha.item()}
+    plain = {name: value for name, value in steps[-1].attributes.items() if isinstance(value, str | int | float | dict)}
+    return plain | {"coef_": line.coefficients, "intercept_": line.intercept, "alpha": line.alpha}
+
+
+def _steps(found: Any) -> list[Step]:
+    """The estimators in turn. Raises ValueError for what is none."""
+    parts = [found]
+    if isinstance(found, _Estimator) and type(found).__name__ == "Pipeline":
+        named = getattr(found, "attributes", {}).get("steps")
+        if not isinstance(named, list) or not all(type(step) is tuple and len(step) == 2 for step in named):
+            raise ValueError("a Pipeline without steps")
+        parts = [part for _, part in named if not (isinstance(part, str | None) and part in PASSED)]
+    if not all(isinstance(part, _Estimator) for part in parts):
+        raise ValueError("a pickle, but not of a regressor")
+    return [Step(type(part).__name__, getattr(part, "attributes", {})) for part in parts]
 
 
 def _numbers(value: Any) -> np.ndarray:
