@@ -37,7 +37,7 @@ import heads_views as views
 import jax
 import numpy as np
 import optax
-from head import standard
+from heads_measures import COLUMNS, measures
 from jax.sharding import PartitionSpec as P
 
 from contrique_jax.data.broken import BrokenLog
@@ -45,11 +45,8 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.data.iqa_sets import read_scores
 from contrique_jax.data.order import records
 from contrique_jax.data.sources import open_source
-from contrique_jax.demo_unseen import measured
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.evaluation.comparison import Contender, extract_all
-from contrique_jax.evaluation.learning_curve import learning_curve
-from contrique_jax.evaluation.protocol import evaluate_features, make_splits
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
@@ -66,8 +63,6 @@ from contrique_jax.training.load import load_network
 from contrique_jax.training.mesh import DATA_AXIS, start
 from contrique_jax.training.optim import optimiser
 
-LABELS = (50, 200, 1000)
-COLUMNS = ("SROCC", "PLCC", *(f"{n} labels" for n in LABELS), "severity", "type")
 BASE, CROPS = "CONTRIQUE", 512  # a step
 MODEL = HeadConfig().model
 WIDTHS = head.Widths(encoder.feature_width(MODEL.of_trunk), MODEL.hidden_width, MODEL.head_width, MODEL.projection_dim)
@@ -201,15 +196,6 @@ def untrained(arm: Arm, seed: int) -> Any:
     return variables
 
 
-def measures(images: Any, told: Any, opinions: np.ndarray, distorted: np.ndarray, seed: int) -> list[float]:
-    """In the order of COLUMNS: medians over ten grouped splits, then means over ten splits by photograph."""
-    x, splits = standard(opinions), make_splits(images.groups, 10, seed)
-    result = evaluate_features(x, images.scores, splits, groups=images.groups)
-    few = learning_curve(x, images.scores, splits, images.groups, sizes=LABELS, repeats=1, seed=seed).medians[:-1]
-    row = measured(standard(distorted), told, 10, seed)
-    return [*(float(np.median(result.values(name))) for name in ("srocc", "plcc")), *few.tolist(), *row.values()]
-
-
 def said(name: str, found: np.ndarray, sign: str = "") -> str:
     parts = [f"{mean:{sign}.3f} ± {sd:.3f}" for mean, sd in zip(found.mean(0), found.std(0, ddof=1), strict=True)]
     return f"| {name} | {' | '.join(parts)} |"
@@ -258,6 +244,7 @@ def main() -> None:
     model, weights = load_network("lite0")
     contender = Contender("stages", lambda side: Extractor(model, weights, shorter_side=side))
     (opinions,) = extract_all([contender], read_scores(options.scores), user_cache("features"))
+    images = opinions.images
     told, distorted = views.unseen(list_images(options.unseen), Extractor(model, weights))
     rows: dict[str, dict[int, list[float]]] = {}
     for seed in range(options.seeds):
@@ -272,7 +259,7 @@ def main() -> None:
                     )
                     apply = jax.jit(functools.partial(contrique_head.of_statistics, MODEL, variables))
                     of = functools.partial(views.stage_features, apply)
-                found = measures(opinions.images, told, of(opinions.features), of(distorted), seed)
+                found = measures(of(opinions.features), images.scores, images.groups, of(distorted), told, seed)
                 kept[name, seed] = found
                 with options.rows.open("a") as stream:
                     stream.write(json.dumps({"arm": name, "seed": seed, "found": found, "loss": loss}) + "\n")
