@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,9 +129,9 @@ def arms(clean_spec: str, other_spec: str) -> dict[str, Arm]:
         "CONTRIQUE, clean alone": Arm(contrique_head, plain, partial(by_contrique, distorted, originals)),
         "SaTQA": Arm(pretrain, PretrainConfig(), partial(by_satqa, distorted, originals)),
         "ARNIQA": Arm(arniqa, views.arniqa_config(), partial(by_rows, chains)),
-        "Re-IQA": Arm(reiqa, views.reiqa_config(width=width), partial(by_rows, pairs)),
-        "Re-IQA, momentum .99": Arm(reiqa, quick, partial(by_rows, pairs)),
-        "Re-IQA, momentum .99, clean and other": Arm(reiqa, quick, partial(by_rows, both)),
+        "Re-IQA, momentum .999": Arm(reiqa, views.reiqa_config(width=width), partial(by_rows, pairs)),
+        "Re-IQA": Arm(reiqa, quick, partial(by_rows, pairs)),
+        "Re-IQA, clean and other": Arm(reiqa, quick, partial(by_rows, both)),
     }
 
 
@@ -156,17 +157,14 @@ def projected(arm: Arm, variables: Any, vectors: jax.Array) -> Any:
     return {"q": normalise(q), "k": normalise(k)}, {"batch_stats": stats, "momentum_stats": slow_stats}
 
 
-def trained(arm: Arm, seed: int, steps: int) -> tuple[Any, float]:
-    """The variables after `steps` steps, and the mean loss of the last ten."""
-    variables, rule = fresh(arm, seed), optimiser(HeadConfig().optim, steps, head.decays(WIDTHS))
-    state = rule.init(variables["params"])
-    recipe, split = arm.recipe, P(DATA_AXIS)
+def stepped(arm: Arm, steps: int) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
+    """The optimiser, and a step of it: variables, optimiser state and a batch -> the first two moved on, and the loss."""
+    recipe, split, rule = arm.recipe, P(DATA_AXIS), optimiser(HeadConfig().optim, steps, head.decays(WIDTHS))
     objective = jax.shard_map(
         lambda *given: recipe.objective(arm.config, *given, DATA_AXIS)[:2],
         mesh=start(1, 1, 1).mesh, in_specs=(P(), split, split), out_specs=P(),
     )  # fmt: skip
 
-    @jax.jit
     def step(variables: Any, state: Any, vectors: jax.Array, told: Any) -> Any:
         def loss(params: Any) -> Any:
             outputs, moved = projected(arm, variables | {"params": params}, vectors)
@@ -178,7 +176,13 @@ def trained(arm: Arm, seed: int, steps: int) -> tuple[Any, float]:
         after = variables | changed | {"params": optax.apply_updates(variables["params"], updates)}
         return recipe.after_update(arm.config, after), state, value
 
-    losses = []
+    return rule, jax.jit(step)
+
+
+def trained(arm: Arm, rule: optax.GradientTransformation, step: Callable[..., Any], seed: int, steps: int) -> Any:
+    """The variables after `steps` steps, and the mean loss of the last ten."""
+    variables, losses = fresh(arm, seed), []
+    state = rule.init(variables["params"])
     for number in range(steps):
         variables, state, value = step(variables, state, *arm.batch(seed, number))
         losses.append(float(value))
@@ -234,8 +238,9 @@ def main() -> None:
     parser.add_argument("--unseen", nargs="+", required=True, help="clean photographs that no head has seen")
     parser.add_argument("--scores", type=Path, required=True, help="csv: path, mos, group, subset")
     parser.add_argument("--rows", type=Path, required=True, help="a line for each head; a run goes on where it ended")
+    parser.add_argument("--arms", nargs="*", help="those to train beside CONTRIQUE (default: all)")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     use_compilation_cache()
     kept = kept_rows(options.rows, {"steps": options.steps, "clean": options.clean, "other": options.other,
@@ -246,24 +251,29 @@ def main() -> None:
     (opinions,) = extract_all([contender], read_scores(options.scores), user_cache("features"))
     images = opinions.images
     told, distorted = views.unseen(list_images(options.unseen), Extractor(model, weights))
+    chosen = [BASE, *(name for name in every if name != BASE and name in (options.arms or every))]
+    steps = {name: stepped(every[name], options.steps) for name in chosen}
+    apply = jax.jit(functools.partial(contrique_head.of_statistics, MODEL))
     rows: dict[str, dict[int, list[float]]] = {}
     for seed in range(options.seeds):
-        for name in ("frozen stages", "random head", *every):
+        for name in ("frozen stages", "random head", *chosen):
             if (name, seed) not in kept:
-                of, loss = (lambda stages: stages), float("nan")
-                if name != "frozen stages":
-                    variables, loss = (
-                        (untrained(every[BASE], seed), loss)
-                        if name == "random head"
-                        else trained(every[name], seed, options.steps)
-                    )
-                    apply = jax.jit(functools.partial(contrique_head.of_statistics, MODEL, variables))
-                    of = functools.partial(views.stage_features, apply)
-                found = measures(of(opinions.features), images.scores, images.groups, of(distorted), told, seed)
-                kept[name, seed] = found
+                started, loss, found = time.process_time(), float("nan"), [opinions.features, distorted]
+                if name == "random head":
+                    variables = untrained(every[BASE], seed)
+                elif name != "frozen stages":
+                    variables, loss = trained(every[name], *steps[name], seed, options.steps)
+                if name != "frozen stages":  # full size and half, side by side
+                    found = [
+                        np.hstack([np.asarray(apply(variables, x)) for x in np.split(y, 2, axis=1)]) for y in found
+                    ]
+                trained_in = time.process_time() - started
+                kept[name, seed] = measures(found[0], images.scores, images.groups, found[1], told, seed)
                 with options.rows.open("a") as stream:
-                    stream.write(json.dumps({"arm": name, "seed": seed, "found": found, "loss": loss}) + "\n")
-                print(f"seed {seed}: {name} {' '.join(f'{value:.3f}' for value in found)} loss {loss:.3f}", flush=True)
+                    line = {"arm": name, "seed": seed, "found": kept[name, seed], "loss": loss}
+                    stream.write(json.dumps(line) + "\n")
+                said_now = " ".join(f"{value:.3f}" for value in kept[name, seed])
+                print(f"seed {seed}: {name}: {said_now}; loss {loss:.3f}, {trained_in:.0f} s of CPU", flush=True)
             rows.setdefault(name, {})[seed] = kept[name, seed]
         if seed:
             tables(rows)

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +113,13 @@ def _made(recipe: Any, config: Any, source: Source, passes: int, broken: BrokenL
 
 def unseen(paths: list[Path], network: Extractor) -> tuple[Unseen, np.ndarray]:
     """What is to be told of distorted photographs that no head has seen, and the network's features of them."""
-    told = distorted(paths)
+    told = distorted(paths, with_images=False)
     name = hashlib.sha256(json.dumps([EACH, *map(str, paths)]).encode()).hexdigest()[:12]
     store = KeptVectors(
         f"views/{network.model_hash}-unseen", lambda kept: kept.shape == (len(told.scenes), 1, network.width)
     )
     kept = store.get(name)
     if kept is None:
-        kept = as_halves(network.features(list(told.images)), "lite0")[:, None]
+        kept = as_halves(network.features(list(distorted(paths).images)), "lite0")[:, None]
         store.put(name, kept)
-    return told._replace(images=told.images[:0]), kept[:, 0].astype(np.float32)
-
-
-def stage_features(of: Callable[[np.ndarray], Any], stages: np.ndarray) -> np.ndarray:
-    """A head's features of statistics at full and half size, side by side."""
-    return np.hstack([np.asarray(of(part)) for part in np.split(stages, 2, axis=1)])
+    return told, kept[:, 0].astype(np.float32)
