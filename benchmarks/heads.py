@@ -1,21 +1,21 @@
 """Heads on a frozen network by the objectives of CONTRIQUE, ARNIQA, Re-IQA and SaTQA's pre-training, at equal cost.
 
 The same for all: EfficientNet-Lite0's stage statistics, computed once; the head and projector of `contrique_head`; AdamW
-with its rate and decay; the number of steps; 512 crops a step; 9,600 crops in all, 16 of each of 600 photographs or 32 of
-each of 300, of 160 pixels each, half of them at half size. What is compared with what, classes, temperatures, queue and
-negatives are the recipes' own, and so are the losses and the program that makes a row.
+with its rate and decay; the number of steps; 512 crops a step; the number of crops in all, 16 of each photograph, or 32
+where there are only the clean ones; their side, 160 pixels, half of them at half size. What is compared with what, classes,
+temperatures, queue and negatives are the recipes' own, and so are the losses and the program that makes a row.
 
 What differs, because the recipes do:
-- CONTRIQUE: 300 clean photographs under one of the bank's distortions each, and 300 others as they are, each photograph a
-  class of its own. Without a word all other arms see the clean photographs alone.
+- CONTRIQUE: clean photographs under one of the bank's distortions each, and as many others as they are, each photograph
+  a class of its own. Without a word all other arms see the clean photographs alone.
 - CONTRIQUE, clean alone: undistorted views of the clean photographs in place of the others'.
 - SaTQA: the very same crops as that; undistorted ones are one class, and lone anchors are left out. (Its recipe has crops
   of one size, flipped at random; here they are CONTRIQUE's.)
 - ARNIQA: two photographs under one chain of one to four distortions; crops of photographs at their own size.
 - Re-IQA: two overlapping crops of a copy, of four copies of a photograph, three under a distortion each; a momentum head,
   and a queue of four steps' keys. Half of a step's crops are keys, which have no gradient. Its windows are wider than half
-  a photograph, so its crops at half size have black borders, as in its recipe. With the momentum of its recipe, .999, which
-  is made for many times the steps, with .99, and with .99 on clean and other photographs together, as its authors have it.
+  a photograph, so its crops at half size have black borders, as in its recipe. The momentum is .99 for so few steps; "Re-IQA,
+  momentum .999" has its recipe's. "Re-IQA, clean and other" sees photographs of both kinds, as its authors have it.
 
 Beside them are the frozen statistics themselves, and heads of random weights behind the inputs' mean and variance. Seeds
 differ in the heads' weights, batches and splits; the crops are the same for all seeds.
