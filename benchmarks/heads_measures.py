@@ -18,7 +18,7 @@ from contrique_jax.evaluation.splits import Rows
 
 LABELS = (50, 200, 1000)
 COLUMNS = ("SROCC", "PLCC", *(f"{n} labels" for n in LABELS), "severity", "type")
-PENALTIES = np.geomspace(1e-3, 1, 7)  # of the mean square of a centred row
+PENALTIES = np.geomspace(1e-2, 10, 7)  # of the mean square of a centred row
 SPLITS = 10
 
 
