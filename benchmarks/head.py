@@ -19,7 +19,7 @@ from contrique_jax.data.image_files import list_images
 from contrique_jax.data.iqa_sets import read_scores
 from contrique_jax.demo import of_head
 from contrique_jax.demo_unseen import Unseen, measured
-from contrique_jax.distort.bank import BANK
+from contrique_jax.distort.bank import BANK, Distortion
 from contrique_jax.evaluation.comparison import Contender, extract_all
 from contrique_jax.evaluation.protocol import evaluate_features, make_splits
 from contrique_jax.inference.extractor import Extractor
@@ -44,17 +44,23 @@ def standard(features: np.ndarray) -> np.ndarray:
     return (features - features.mean(0)) / np.maximum(features.std(0), 1e-6) / np.sqrt(1000)
 
 
-def distorted(paths: list[Path]) -> Unseen:
+def drawn(number: int) -> list[tuple[Distortion, int]]:
+    """Distortions and levels of the photograph of that number."""
+    chosen = np.random.default_rng([7, number]).choice(5 * len(BANK), EACH, replace=False)
+    return [(BANK[i // 5], int(i % 5 + 1)) for i in chosen]
+
+
+def distorted(paths: list[Path], with_images: bool = True) -> Unseen:
     images, told, names = [], [], []
     for number, path in enumerate(paths):
-        image = to_canvas(read(path))
-        drawn = np.random.default_rng([7, number]).choice(5 * len(BANK), EACH, replace=False)
-        for row, level in ((BANK[i // 5], i % 5 + 1) for i in drawn):
-            images.append(np.asarray(distort.apply(image, type=row.type, level=int(level), seed=number)))
+        image = to_canvas(read(path)) if with_images else None
+        for row, level in drawn(number):
+            if image is not None:
+                images.append(np.asarray(distort.apply(image, type=row.type, level=level, seed=number)))
             told.append((row.severity[level - 1], row.type, level))
             names.append(path.name)
     severity, kinds, levels = (np.array(part) for part in zip(*told, strict=True))
-    return Unseen(np.stack(images), severity.astype(float), kinds, levels, names)
+    return Unseen(np.array(images), severity.astype(float), kinds, levels, names)
 
 
 def main() -> None:

@@ -25,8 +25,9 @@ def words(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
 
 def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Uniform numbers in (-1, 1): 2^23 equal steps, symmetric about 0."""
-    one_to_two = jax.lax.bitcast_convert_type((words(key, shape) >> 9) | np.float32(1).view(np.uint32), jnp.float32)
-    return (2 * one_to_two - 3) + np.float32(2**-23)
+    # odd integers, which float32 holds: of a sum of floats XLA joins the constants, and then -1 comes out, and normal's -inf
+    odd = 2 * (words(key, shape) >> 9).astype(jnp.int32) + (1 - 2**23)
+    return odd.astype(jnp.float32) * np.float32(2**-23)
 
 
 def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -85,3 +85,13 @@ def test_draws_stay_in_range():
     uniform = np.asarray(random_numbers.uniform(jax.random.key(1), (200_000,)))
     assert -1 < uniform.min() < -0.999 and 0.999 < uniform.max() < 1
     assert np.isfinite(random_numbers.normal(jax.random.key(1), (200_000,))).all()
+
+
+def test_the_rarest_draws_are_finite_when_compiled(monkeypatch):
+    monkeypatch.setattr(random_numbers, "words", lambda key, shape: key)  # one in 8 million each
+    ends = jax.numpy.array([0, 0xFFFFFFFF], jax.numpy.uint32)
+    uniform, normal = (
+        np.asarray(jax.jit(lambda w, f=f: f(w, w.shape))(ends)) for f in (random_numbers.uniform, random_numbers.normal)
+    )
+    np.testing.assert_array_equal(uniform, np.float32([2**-23 - 1, 1 - 2**-23]))
+    assert np.isfinite(normal).all() and normal[0] == -normal[1]
