@@ -105,6 +105,7 @@ def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     """Runs a command and returns its exit code (docs/exit_codes.md): 0, 1 if images asked for by name could not be read, 2
     for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141 if whoever read the output has gone (`| head`). Other errors
     propagate."""
+    _open_closed()
     with _without_chatter(), Signals() as signals:
         code = 1
         try:
@@ -136,6 +137,13 @@ def _without_chatter() -> Iterator[None]:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         yield
+
+
+def _open_closed() -> None:
+    """Whoever closed one of the three streams, as a service may, wants to read or write nothing there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (it stays open)
 
 
 def _flush() -> None:

@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     why = load_why(meter.model) if flags.why else None
     listing = find_listed(flags.paths, flags.path_column)
     paths = listing.files
-    maps = MapFolder(flags.map) if flags.map else None
+    maps = MapFolder(flags.map, paths) if flags.map else None
     if maps and any(map(is_clip, paths)):
         print("note: --map: videos have scores and no maps", file=sys.stderr)
     use_compilation_cache()

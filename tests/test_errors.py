@@ -75,3 +75,14 @@ def test_messages_hold_nothing_that_a_terminal_would_obey():
 def test_a_path_of_an_unknown_user_is_one_sentence(capsys):
     assert run_verb(lambda _: Path("~no-such-user/x").expanduser(), []) == 2
     assert "begins with ~" in capsys.readouterr().err
+
+
+def test_a_stream_that_whoever_started_us_has_closed_is_no_fault():
+    """As services do; a file that is opened then must not take its number, or libraries would write into it."""
+    code = (
+        "import os, sys; from contrique_jax.errors import run_verb\n"
+        "def verb(_): print('x'); sys.stderr.write('x'); assert sys.stdin.read() == '' and os.open('/dev/null', 0) > 2\n"
+        "sys.exit(run_verb(verb, []))"
+    )
+    asked = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "-", sys.executable, "-c", code]
+    assert subprocess.run(asked, timeout=60).returncode == 0

@@ -167,7 +167,7 @@ def looks_like_photograph(name: str) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _count(number: int, what: str) -> str:

@@ -36,13 +36,23 @@ def check_address(address: str, field: str) -> str:
         raise UserError(
             f"{field}: {address}: of addresses only gs://BUCKET/PATH is understood; mount other storage and name its folder."
         )
-    if not _ADDRESS.fullmatch(short) or {".", ".."} & set(short.split("/")):
+    if not is_whole(short):
         raise UserError(f"{field}: {address} is no address in a bucket; it should read gs://BUCKET/PATH.")
+    check_installed(address, field)
+    return short
+
+
+def is_whole(address: str) -> bool:
+    """Whether an address without a slash at its end can be one of a bucket."""
+    return _ADDRESS.fullmatch(address) is not None and not {".", ".."} & set(address.split("/"))
+
+
+def check_installed(address: str, field: str) -> None:
+    """Raises UserError, naming `field`, if the library that reads the address is not installed."""
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(
             f"{field}: {address} needs gcsfs, which is not installed: pip install 'contrique-jax[gcs]', or mount the bucket."
         )
-    return short
 
 
 @functools.cache

@@ -145,7 +145,7 @@ def file_key(path: Path) -> str:
     """Names a file as it is now: by its path, size and time of change."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return f"{path}||"
     return f"{path}|{status.st_size}|{status.st_mtime_ns}"
 
