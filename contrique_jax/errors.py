@@ -56,6 +56,18 @@ class SomeUnread(Exception):
     """All is done and said, but images asked for by name could not be read: exit code 1."""
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, such as "1 image" and "2 images"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def none_read(number: int, first: object) -> UserError:
+    """What to raise if all of so many images are broken, `first` being what is wrong with the first."""
+    if number == 1:
+        return UserError(f"the only image could not be read: {first}.")
+    return UserError(f"none of the {number} images could be read; the first is {first}.")
+
+
 def disk_message(error: OSError, path: str) -> str | None:
     """The sentence for a full disk or a quota, or None if `error` is something else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -85,10 +97,18 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`.")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(_files_after_dashes(args), namespace)
+        found = super().parse_known_args(_files_after_dashes(args), namespace)
+        for action in self._actions:  # `--out "$OUT"` of a script in which that is not set
+            if action.option_strings and "" in _as_list(getattr(found[0], action.dest, None)):
+                self.error(f"{action.option_strings[-1]}: it is empty; give a value or leave it out")
+        return found
 
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
         return super().parse_known_intermixed_args(_files_after_dashes(args), namespace)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _files_after_dashes(args: Sequence[str] | None) -> list[str]:

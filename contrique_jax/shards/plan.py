@@ -108,16 +108,19 @@ def read_part(place: Place, number: int) -> Part:
 
 
 def _is_part(part: Part) -> bool:
-    def are(kind: type, values: Any) -> bool:
-        return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+    def are(kind: type, values: Any, count: int | None = None) -> bool:
+        return (
+            isinstance(values, list)
+            and all(isinstance(value, kind) for value in values)
+            and count in (None, len(values))
+        )
 
     if "files" in part:
         return are(str, part["files"]) and are(str, part.get("roots"))
     if "tar" in part:
         return isinstance(part["tar"], str)
-    groups = part.get("groups")
     names = [part.get(name) for name in ("parquet", "column")]
-    return are(str, names) and are(int, groups) and len(groups) == 2 and are(int, [part.get("rows")])
+    return are(str, names) and are(int, part.get("groups"), 2) and are(int, [part.get("rows")])
 
 
 def mark_done(place: Place, number: int, counts: Counts) -> None:

@@ -87,7 +87,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
         raise UserError(
             f"--config: there is no recipe {values.config.recipe!r}, which that file's is of; there is {known}."
         )
-    if values.workdir is None and not values.print_config:
+    if not values.workdir and not values.print_config:
         raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
     workdir: Path | str = Path(values.workdir or ".").expanduser()
     if buckets.is_address(values.workdir or ""):
