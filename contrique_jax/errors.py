@@ -209,6 +209,10 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        why = str(error).rstrip(".") or "it was asked for more than there is"
+        print(printable(f"error: memory does not suffice ({why}); ask for less."), file=sys.stderr)
+        return 2
     except RuntimeError as error:
         if "home directory" not in str(error):  # of Path.expanduser
             raise
