@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import functools
+import gzip
+import io
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +27,8 @@ from contrique_jax.shards.listing import Part
 
 FETCHERS = 16  # objects of a bucket on their way at a time
 MOST_BYTES = 1 << 28  # of one image in a tar file; a few of them are in memory at a time
+PACKED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+DAMAGE = (tarfile.TarError, EOFError, FileNotFoundError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 READ_AT_ONCE = 1 << 20
 MOST_MEMBER_BYTES = (
     1 << 43
@@ -121,7 +128,7 @@ def _members(name: str) -> Iterator[Given]:
     except Exception as error:  # tarfile, zlib and lzma meet damage in nearly any way
         if not buckets.is_address(name):
             _check_gone(name)
-        elif not isinstance(error, tarfile.TarError | EOFError | FileNotFoundError):
+        elif not isinstance(error, DAMAGE):
             with buckets.one_sentence(name):
                 raise
         if isinstance(error, OSError) and error.strerror:
@@ -159,9 +166,15 @@ def _archive(name: str) -> Iterator[tuple[tarfile.TarInfo, Callable[[], Any]]]:
     stream = buckets.open_object(name) if buckets.is_address(name) else open_regular(name)
     if stream is None:
         raise FileNotFoundError(2, "the file does not exist")
-    with stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member, bufsize=READ_AT_ONCE) as archive:
-        for member in archive:
-            yield member, functools.partial(archive.extractfile, member)
+    with stream, io.BufferedReader(stream) as buffered:  # type: ignore[type-var]
+        start = buffered.peek(8)
+        unpack = next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), None)
+        # not tarfile's own unpacking, which takes time and memory as a bomb asks for them
+        plain = buffered if unpack is None else unpack(buffered)
+        size = READ_AT_ONCE if unpack is None else tarfile.RECORDSIZE  # of which damage takes all
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member, bufsize=size) as archive:
+            for member in archive:
+                yield member, functools.partial(archive.extractfile, member)
 
 
 def _bytes_of(member: tarfile.TarInfo, read: Callable[[], Any]) -> tuple[bytes | None, str]:
