@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -56,6 +57,26 @@ def test_what_stands_behind_two_dashes_is_a_file():
         found = parse(["--flag", "v", "--", "-a.png", "b.png", "--help", "-"])
         assert [str(Path(path)) for path in found.paths] == ["-a.png", "b.png", "--help", "-"]
     assert [str(Path(path)) for path in parser.parse_args(["--images", "--", "-a.png"]).images] == ["-a.png"]
+
+
+def test_an_option_without_a_value_is_named(capsys):
+    """As a script gives it in which a variable is not set."""
+    parser = Parser(prog="x")
+    parser.add_argument("--out")
+    parser.add_argument("--more", nargs="+", default=[])
+    parser.add_argument("paths", nargs="*")
+    for line in (["a", "--out", ""], ["--out="], ["--more", "a", ""]):
+        for parse in (parser.parse_args, parser.parse_intermixed_args):
+            assert run_verb(lambda line, parse=parse: parse(line), line) == 2
+            assert re.match(r"error: x: --(out|more): it is empty; give a value", capsys.readouterr().err)
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(capsys):
+    def verb(_):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    assert run_verb(verb, []) == 2
+    assert capsys.readouterr().err == "error: memory does not suffice (Unable to allocate 9 TiB); ask for less.\n"
 
 
 def test_warnings_of_libraries_are_not_shown_by_commands(capsys):

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from contrique_jax.errors import UserError
+from contrique_jax.io.regular import waiting_for
 
 if TYPE_CHECKING:
     from etils import epath
 
+SILENCE_SECONDS = 60.0  # of a server, after which gcsfs asks again, six times in all
 READ_AHEAD = 8 << 20  # bytes of an object that is read piece by piece
 _ADDRESS = re.compile(
     r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\x00-\x1f/*?#\[\]]+)*"
@@ -58,10 +60,13 @@ def check_installed(address: str, field: str) -> None:
 @functools.cache
 def _gcs() -> Any:
     """gcsfs's file system."""
+    import aiohttp  # which gcsfs speaks through
     import fsspec
 
     # TensorStore and other processes write here too: a listing kept from before would hide that
-    fsspec.config.conf["gs"] = {"use_listings_cache": False} | fsspec.config.conf.get("gs", {})
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
+    ours = {"use_listings_cache": False, "requests_timeout": patience}  # gcsfs itself would wait for ever
+    fsspec.config.conf["gs"] = ours | fsspec.config.conf.get("gs", {})
     for name in ("gcsfs", "google"):  # they would print what becomes one sentence here, each with its trace
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return fsspec.filesystem("gs")
@@ -121,9 +126,11 @@ def write(path: Path, address: str) -> None:
 
 @contextmanager
 def one_sentence(address: str, what: str = "") -> Iterator[None]:
-    """Context: whatever the libraries raise over `address` -> UserError, `what` before the reason."""
+    """Context: whatever the libraries raise over `address` -> UserError, `what` before the reason; an answer that does not
+    come is said meanwhile."""
     try:
-        yield
+        with waiting_for(address):
+            yield
     except UserError:
         raise
     except Exception as error:  # of gcsfs, aiohttp, google.auth, google.cloud, TensorStore and Orbax
