@@ -28,6 +28,9 @@ FREE_FIELDS = (
     "data.workers", "data.prefetch", "data.cache_gigabytes",
 )  # fmt: skip
 
+MOST_NUMBER, MOST_SIZE = 2**31 - 1, 1 << 20  # of any field, of a model's
+MOST = {"data.workers": 1024, "data.prefetch": 1024, "train.wait_seconds": 10**7, "data.max_pixels": 10**12}  # others'
+
 
 def require(holds: bool, name: str, value: Any, what: str) -> None:
     if not holds:
@@ -54,12 +57,8 @@ class LoaderConfig:
         require(self.loader in LOADERS, "data.loader", self.loader, f"one of {', '.join(LOADERS)}")
         require(self.workers >= 0, "data.workers", self.workers, "at least 0 (0 is one a core)")
         require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
-        require(
-            0 <= self.cache_gigabytes < math.inf,
-            "data.cache_gigabytes",
-            self.cache_gigabytes,
-            "at least 0 (0 keeps none)",
-        )
+        kept = self.cache_gigabytes
+        require(kept >= 0, "data.cache_gigabytes", kept, "at least 0 (0 keeps none)")
         require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
 
 
@@ -244,7 +243,18 @@ class Config:
         """What holds for every recipe."""
         for part in dataclasses.fields(self):
             getattr(self, part.name).validate()
+            _check_numbers(part.name, vars(getattr(self, part.name)))
         check_accumulation(self.train.accumulation, self.data.batch_size, 1, self.rows_together)
+
+
+def _check_numbers(part: str, values: dict[str, Any]) -> None:
+    """Raises UserError for what no field means: an infinite number, threads without end, a giant network."""
+    for name, value in values.items():
+        if type(value) is int:
+            most = MOST.get(f"{part}.{name}", MOST_SIZE if part == "model" and "seed" not in name else MOST_NUMBER)
+            require(value <= most, f"{part}.{name}", value, f"at most {most:,}")
+        elif type(value) is float:
+            require(abs(value) <= MOST_NUMBER, f"{part}.{name}", value, "a finite number of a usual size")
 
 
 def check_accumulation(accumulation: int, batch_size: int, devices: int, together: int) -> None:

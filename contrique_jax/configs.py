@@ -25,10 +25,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--copy", metavar="DIR", help="copy them to this folder")
     flags = parser.parse_args(argv)
     known = shipped()
-    for name in flags.names:
+    names = [name if name in known else f"{name}.py" for name in flags.names]
+    for given, name in zip(flags.names, names, strict=True):
         if name not in known:
-            raise UserError(f"configs: there is no {name}; there are {', '.join(known)}.")
-    chosen = {name: known[name] for name in flags.names or known}
+            raise UserError(f"configs: there is no {given}; there are {', '.join(known)}.")
+    chosen = {name: known[name] for name in names or known}
     if flags.copy is None:
         for name, path in chosen.items():
             text = description(path)

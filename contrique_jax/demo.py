@@ -142,14 +142,14 @@ def main(argv: Sequence[str]) -> None:
         prog="contrique-jax demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Example: contrique-jax demo --short --out demo_out/short",
     )  # fmt: skip
-    parser.add_argument("--out", default="demo_out", type=Path, help="folder for everything (default: demo_out)")
+    parser.add_argument("--out", default="demo_out", help="folder for everything (default: demo_out)")
     parser.add_argument("--short", action="store_true", help="every stage, with too little training to learn anything")
     flags = parser.parse_args(argv)
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError(
             "demo: its picture needs matplotlib, which is not installed; pip install 'contrique-jax[demo]'."
         )
-    out, extent = flags.out, SHORT if flags.short else EXTENT
+    out, extent = Path(flags.out), SHORT if flags.short else EXTENT
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

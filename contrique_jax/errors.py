@@ -56,6 +56,18 @@ class SomeUnread(Exception):
     """All is done and said, but images asked for by name could not be read: exit code 1."""
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, such as "1 image" and "2 images"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def none_read(number: int, first: object) -> UserError:
+    """What to raise if all of so many images are broken, `first` being what is wrong with the first."""
+    if number == 1:
+        return UserError(f"the only image could not be read: {first}.")
+    return UserError(f"none of the {number} images could be read; the first is {first}.")
+
+
 def disk_message(error: OSError, path: str) -> str | None:
     """The sentence for a full disk or a quota, or None if `error` is something else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -85,10 +97,18 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`.")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(_files_after_dashes(args), namespace)
+        found = super().parse_known_args(_files_after_dashes(args), namespace)
+        for action in self._actions:  # `--out "$OUT"` of a script in which that is not set
+            if action.option_strings and "" in _as_list(getattr(found[0], action.dest, None)):
+                self.error(f"{action.option_strings[-1]}: it is empty; give a value or leave it out")
+        return found
 
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
         return super().parse_known_intermixed_args(_files_after_dashes(args), namespace)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _files_after_dashes(args: Sequence[str] | None) -> list[str]:
@@ -105,6 +125,7 @@ def run_verb(verb: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     """Runs a command and returns its exit code (docs/exit_codes.md): 0, 1 if images asked for by name could not be read, 2
     for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 141 if whoever read the output has gone (`| head`). Other errors
     propagate."""
+    _open_closed()
     with _without_chatter(), Signals() as signals:
         code = 1
         try:
@@ -136,6 +157,13 @@ def _without_chatter() -> Iterator[None]:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         yield
+
+
+def _open_closed() -> None:
+    """Whoever closed one of the three streams, as a service may, wants to read or write nothing there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (it stays open)
 
 
 def _flush() -> None:
@@ -180,6 +208,10 @@ def _code(verb: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        why = str(error).rstrip(".") or "it was asked for more than there is"
+        print(printable(f"error: memory does not suffice ({why}); ask for less."), file=sys.stderr)
         return 2
     except RuntimeError as error:
         if "home directory" not in str(error):  # of Path.expanduser

@@ -9,7 +9,7 @@ import numpy as np
 
 from contrique_jax import __version__
 from contrique_jax.data.listed import find_listed
-from contrique_jax.errors import Parser, SomeUnread, run_verb
+from contrique_jax.errors import Parser, SomeUnread, counted, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.file_features import gather, name_broken
 from contrique_jax.inference.flags import add_model_flags
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         name_broken(broken, len(paths))
         names = np.array([str(path) for path in kept])
         write_npz(out, path=names, features=features, model_hash=np.array(extractor.model_hash))
-    print(f"{out}: {len(kept)} images, {extractor.width} features each, model {extractor.model_hash}")
+    print(f"{out}: {counted(len(kept), 'image')}, {extractor.width} features each, model {extractor.model_hash}")
     listing.left_out.say()
     if len(kept) < len(paths) and listing.named.difference(kept):
         raise SomeUnread

@@ -14,7 +14,7 @@ from contrique_jax import __version__
 from contrique_jax.data.clips import is_clip
 from contrique_jax.data.listed import find_listed
 from contrique_jax.data.sizes import read_image
-from contrique_jax.errors import Parser, SomeUnread, UserError, run_verb
+from contrique_jax.errors import Parser, SomeUnread, UserError, counted, none_read, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.file_features import name_reduced
 from contrique_jax.inference.flags import add_model_flags
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     why = load_why(meter.model) if flags.why else None
     listing = find_listed(flags.paths, flags.path_column)
     paths = listing.files
-    maps = MapFolder(flags.map) if flags.map else None
+    maps = MapFolder(flags.map, paths) if flags.map else None
     if maps and any(map(is_clip, paths)):
         print("note: --map: videos have scores and no maps", file=sys.stderr)
     use_compilation_cache()
@@ -134,8 +134,8 @@ def main(argv: Sequence[str]) -> None:
         print(tally.summary(probe, scale), file=sys.stderr)
     elif out or tally.broken:
         where = f": {out}" if out else ""
-        unread = f"; {tally.broken} of {len(paths)} images could not be read" if tally.broken else ""
-        print(f"{tally.scored} images scored{where}{unread}", file=sys.stderr)
+        unread = f"; {tally.broken} of {counted(len(paths), 'image')} could not be read" if tally.broken else ""
+        print(f"{counted(tally.scored, 'image')} scored{where}{unread}", file=sys.stderr)
     if listing.named & tally.unread:
         raise SomeUnread
 
@@ -150,7 +150,7 @@ def _write_all(out: Path | None, scores: Iterable[Score], tally: Tally, meter: M
             tally.add(score)
             writer.write(score)
         if not tally.scored:
-            raise UserError(f"none of the {tally.broken} images could be read; the first is {tally.first_broken}.")
+            raise none_read(tally.broken, tally.first_broken)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> None:
     limits = Limits(**{field.name: getattr(flags, field.name) for field in fields(Limits)})
     token = flags.token if flags.token is not None else os.environ.get(TOKEN)
     _check(flags.host, token, flags.decoders)
+    if not 0 <= flags.port < 1 << 16:
+        raise UserError(f"--port {flags.port}: give a number from 0 to 65535.")
 
     from contrique_jax.serving.app import make_app
     from contrique_jax.serving.engine import Engine

@@ -24,7 +24,9 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "contrique_resnet50.py")
         ("data.cache_gigabytes", -1.0), ("data.cache_gigabytes", float("inf")), ("optim.gradient_scale", 0.0),
         ("model.encoder", "vgg"), ("model.patches", 20), ("model.compute_dtype", "float16"), ("loss.temperature", 0.0),
         ("optim.momentum", 1.0), ("optim.decay_mask", "some"), ("optim.warmup_share", 1.0), ("train.epochs", 0),
-        ("train.seed", -1), ("train.log_every", 0), ("train.accumulation", 0), ("train.accumulation", 3),
+        ("optim.weight_decay", float("inf")), ("optim.gradient_scale", float("inf")), ("model.base_width", 10**12),
+        ("train.steps", 10**20), ("data.workers", 10**6), ("train.seed", -1),
+        ("train.log_every", 0), ("train.accumulation", 0), ("train.accumulation", 3),
     ],
 )  # fmt: skip
 def test_a_field_out_of_range_is_named(field, value):
@@ -72,6 +74,13 @@ def test_config_file_loads_with_changes(variant):
         ([f"--config={CONFIG}", "--workdir=w", "--config.data.batch_size=3"], "config.data.batch_size = 3"),
         ([f"--config={CONFIG}:huge", "--workdir=w"], "huge"),
         (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
+        ([f"--config={CONFIG}", "--workdir="], "--workdir is missing"),
+        (
+            ["--config=zeng_kwong.py", "--workdir=w", "--config.model.depth=99999"],
+            "model.depth = 99999: must be between",
+        ),
+        (["--config=conformer.py", "--workdir=w", "--config.model.kernel=-1"], "model.kernel = -1"),
+        (["--config=ahiq.py", "--workdir=w", "--config.model.vit_side=0"], "model.vit_side = 0"),
         ([f"--config={CONFIG}", "--workdir=w", "extra"], "extra"),
         ([f"--config={CONFIG}", "--wrkdir=w"], "wrkdir"),
         ([f"--config={CONFIG}", "--workdir=s3://bucket/run"], "only gs://BUCKET/PATH is understood"),
@@ -102,6 +111,25 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     with pytest.raises(UserError, match=r"images\.authentic is 41 here and 40 there"):
         claim_workdir(tmp_path / "run", config, {"pristine": 30, "authentic": 41})
     assert (tmp_path / "run" / "config.json").read_text() == before
+    assert (
+        claim_workdir(tmp_path / "run", config, images, opinions={"rated": "a"}) is True
+    )  # one from before they were kept
+    assert claim_workdir(tmp_path / "rated", config, images, opinions={"rated": "a"}) is False
+    with pytest.raises(UserError, match=r"opinions\.rated is 'b' here and 'a' there"):
+        claim_workdir(tmp_path / "rated", config, images, opinions={"rated": "b"})
+
+
+def test_a_config_file_that_fails_is_named(tmp_path):
+    (tmp_path / "bad.py").write_text("1 / 0")
+    with pytest.raises(UserError, match=r"--config: .*bad\.py cannot be loaded: division by zero"):
+        parse_flags([f"--config={tmp_path / 'bad.py'}", "--workdir=w"])
+
+
+def test_a_network_that_does_not_fit_memory_is_said_before_it_is_made(tmp_path):
+    config = Config()
+    config.model.base_width, config.data.pristine, config.data.authentic = 1 << 19, "scenes:600", "scenes:600"
+    with pytest.raises(UserError, match=r"config\.model: 3 times its weights, which a step needs, are \d+ GB"):
+        prepare(config, tmp_path, 1)
 
 
 def test_a_batch_beyond_the_machines_memory_is_refused_before_it_is_made(tmp_path):

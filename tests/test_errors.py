@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -58,6 +59,26 @@ def test_what_stands_behind_two_dashes_is_a_file():
     assert [str(Path(path)) for path in parser.parse_args(["--images", "--", "-a.png"]).images] == ["-a.png"]
 
 
+def test_an_option_without_a_value_is_named(capsys):
+    """As a script gives it in which a variable is not set."""
+    parser = Parser(prog="x")
+    parser.add_argument("--out")
+    parser.add_argument("--more", nargs="+", default=[])
+    parser.add_argument("paths", nargs="*")
+    for line in (["a", "--out", ""], ["--out="], ["--more", "a", ""]):
+        for parse in (parser.parse_args, parser.parse_intermixed_args):
+            assert run_verb(lambda line, parse=parse: parse(line), line) == 2
+            assert re.match(r"error: x: --(out|more): it is empty; give a value", capsys.readouterr().err)
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(capsys):
+    def verb(_):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    assert run_verb(verb, []) == 2
+    assert capsys.readouterr().err == "error: memory does not suffice (Unable to allocate 9 TiB); ask for less.\n"
+
+
 def test_warnings_of_libraries_are_not_shown_by_commands(capsys):
     assert run_verb(lambda _: warnings.warn("chatter", stacklevel=1), []) == 0
     assert capsys.readouterr().err == ""
@@ -75,3 +96,14 @@ def test_messages_hold_nothing_that_a_terminal_would_obey():
 def test_a_path_of_an_unknown_user_is_one_sentence(capsys):
     assert run_verb(lambda _: Path("~no-such-user/x").expanduser(), []) == 2
     assert "begins with ~" in capsys.readouterr().err
+
+
+def test_a_stream_that_whoever_started_us_has_closed_is_no_fault():
+    """As services do; a file that is opened then must not take its number, or libraries would write into it."""
+    code = (
+        "import os, sys; from contrique_jax.errors import run_verb\n"
+        "def verb(_): print('x'); sys.stderr.write('x'); assert sys.stdin.read() == '' and os.open('/dev/null', 0) > 2\n"
+        "sys.exit(run_verb(verb, []))"
+    )
+    asked = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "-", sys.executable, "-c", code]
+    assert subprocess.run(asked, timeout=60).returncode == 0

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from contrique_jax.errors import Parser, UserError, run_verb
 
 SUBVERBS = {
-    "from-torch": ("from_torch", "a PyTorch checkpoint (CONTRIQUE, torchvision, ARNIQA, Re-IQA) -> a model folder"),
+    "from-torch": (
+        "from_torch",
+        "a PyTorch checkpoint (CONTRIQUE, ARNIQA, Re-IQA, CONVIQT, AHIQ, timm ...) -> a model folder",
+    ),
     "ensemble": ("ensemble", "models side by side -> one model folder"),
     "to-torch": ("to_torch", "a model -> a state dict for the original program or for torchvision"),
     "to-onnx": ("to_onnx", "a model -> an ONNX graph of the encoder"),

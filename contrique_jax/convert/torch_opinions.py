@@ -22,6 +22,7 @@ FIRST = {  # an array that no other file has
     AHIQ: "deform_net.conv_offset.weight",
     CONFORMER: "mixed5b.0.conv.weight",
 }
+MOST_BLOCKS = 64
 HEAD_WIDTH = 64  # channels of an attention head in all of timm's ViTs
 _STEM = {"0": "conv2d_1a", "1": "conv2d_2a", "2": "conv2d_2b", "4": "conv2d_3b", "5": "conv2d_4a", "7": "mixed_5b"}
 _BLOCK = re.compile(r"block35_(\d+)\.([01])\.(.+)")
@@ -49,8 +50,8 @@ def vit_of(tensors: Mapping[str, np.ndarray]) -> VitBackbone:
     if table is None or table.shape != (1, 1 + side**2, kernel.shape[0]) or "cls_token" not in tensors:
         raise UserError("it has no class token and learned positions of a square grid; give a plain ViT of timm's.")
     depth = 1 + max((int(name.split(".")[1]) for name in tensors if re.match(r"blocks\.\d+\.", name)), default=-1)
-    if not depth:
-        raise UserError("it has no blocks; give the whole state dict.")
+    if not 1 <= depth <= MOST_BLOCKS:
+        raise UserError(f"it has {depth or 'no'} blocks, and a ViT has 1 to {MOST_BLOCKS}; give the whole state dict.")
     width = int(kernel.shape[0])
     return VitBackbone(int(kernel.shape[2]), width, width // HEAD_WIDTH, side, depth)
 

@@ -6,6 +6,7 @@ Not honoured, on purpose: frames after the first.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,9 @@ def file_bytes(path: Path) -> bytes:
     try:
         return read_bytes(path)
     except FileNotFoundError as error:
-        raise BrokenImage(str(path), "the file does not exist") from error
+        turned = "\\" in str(path) and os.path.isfile(str(path).replace("\\", "/"))
+        advice_on_it = "; write / for \\" if turned else ""
+        raise BrokenImage(str(path), f"the file does not exist{advice_on_it}") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         why = getattr(error, "strerror", None) or error
         raise BrokenImage(str(path), f"the file cannot be read ({why})") from error

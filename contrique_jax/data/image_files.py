@@ -14,7 +14,8 @@ from contrique_jax.data.clips import EXTENSIONS as VIDEOS
 from contrique_jax.data.clips import has_pyav
 from contrique_jax.data.decode import EXTENSIONS
 from contrique_jax.data.unread_formats import PHOTOGRAPHS
-from contrique_jax.errors import UserError
+from contrique_jax.errors import UserError, printable
+from contrique_jax.io.buckets import is_address
 
 NAMED = 5  # of what was left out; the rest is counted
 
@@ -45,7 +46,7 @@ class LeftOut:
 
     def say(self) -> None:
         for sentence in self.sentences():
-            print(f"warning: {sentence}", file=sys.stderr)
+            print(printable(f"warning: {sentence}"), file=sys.stderr)
 
 
 @dataclass
@@ -67,6 +68,10 @@ def find_images(paths: Sequence[str], left_out: LeftOut | None = None, *, videos
     found: dict[str, Path] = {}
     named, left_out = set(), LeftOut() if left_out is None else left_out
     for path in paths:
+        if is_address(path):
+            raise UserError(
+                f"{path}: files of this machine are read here; copy them, or score gs:// with `contrique-jax bulk`."
+            )
         exact = _is_there(os.path.expanduser(path))
         matches = [path] if exact else sorted(glob.glob(os.path.expanduser(path), recursive=True))
         images = [image for match in matches for image in _images_at(Path(match).expanduser(), exact, left_out, videos)]
@@ -167,7 +172,7 @@ def looks_like_photograph(name: str) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _count(number: int, what: str) -> str:

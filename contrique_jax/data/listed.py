@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contrique_jax.data.image_files import LeftOut, Listing, find_images
 from contrique_jax.errors import UserError
-from contrique_jax.io.csv_rows import beside, table_paths
+from contrique_jax.io.csv_rows import beside, located, table_paths
 from contrique_jax.io.regular import read_bytes
 
 STDIN, TABLES, LISTS = "-", (".csv", ".tsv"), (".txt", ".lst")
@@ -42,21 +42,27 @@ def _listed(path: str, path_column: str | None) -> list[Path] | None:
     if path == STDIN:
         if sys.stdin.isatty():
             raise UserError("-: paths are read from stdin, which is this terminal; pipe a list into it.")
-        return [Path(name) for name in _lines(sys.stdin.buffer.read(), "-")]
+        return [Path(name) for name in list_lines(sys.stdin.buffer.read(), "-")]
     file = Path(path).expanduser()
     if os.path.isdir(file) or suffix not in (*TABLES, *LISTS):
         return None
     if suffix in TABLES:
         return table_paths(file, "PATH", path_column)
+    names = read_list(file, path)
+    folder = beside(file, names)
+    return [located(folder, name) for name in names]
+
+
+def read_list(file: Path, path: str) -> list[str]:
+    """The names that a text file lists, called `path` in messages. Raises UserError if it cannot be read or is empty."""
     try:
-        names = _lines(read_bytes(file), path)
+        return list_lines(read_bytes(file), path)
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
-    folder = beside(file, names)
-    return [folder / Path(name).expanduser() for name in names]
 
 
-def _lines(data: bytes, path: str) -> list[str]:
+def list_lines(data: bytes, path: str) -> list[str]:
+    """One name a line, or what `find -print0` writes. Raises UserError if there is none."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: it is in UTF-16; save it as UTF-8, one path a line.")
     pieces = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()

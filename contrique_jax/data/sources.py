@@ -92,7 +92,8 @@ def open_source(
     if colon and kind == "scenes":
         return CachedSource(SceneSource(spec, role=role, field=field, seed=seed, canvas=canvas), KEPT_SCENES)
     if not spec:
-        raise UserError(f"{field}: no source is given; give {_FORMS}.")
+        forms = "F.csv with a column of scores, NAME=FOLDER or bank:PHOTOS" if role == "rated" else _FORMS
+        raise UserError(f"{field}: no source is given; give {forms}.")
     if role == "rated" and colon and kind == "bank":
         from contrique_jax.data.bank_pairs import SIDE, BankPairs
 

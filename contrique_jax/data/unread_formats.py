@@ -48,5 +48,7 @@ def advice(data: bytes, name: str) -> str:
         )
     if brand in _HEIF:
         return "damaged or cut off (HEIC)"
+    if data[4:8] in (b"ftyp", b"moov", b"mdat") or data.startswith((b"\x1aE\xdf\xa3", b"FLV")) or data[8:12] == b"AVI ":
+        return "not an image but a video; give it the name of one, such as .mp4 or .mkv"
     found = next((kind for beginning, kind in _BEGINNINGS.items() if data.startswith(beginning)), "")
     return f"not an image in a format that can be read, but {found}; {_CONVERT}" if found else ""

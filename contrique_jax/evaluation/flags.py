@@ -15,6 +15,7 @@ from contrique_jax.errors import Parser, UserError
 from contrique_jax.evaluation.splits import check_request
 from contrique_jax.inference.flags import add_model_flags
 
+MOST_SPLITS = 10_000
 COLUMNS = tuple(f"{what}_column" for what in ("path", "score", "group", "subset", "reference", "deviation"))
 
 
@@ -68,8 +69,10 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", metavar="R.json", help="save every number here")
     parser.add_argument("--report", metavar="R.html", help="a page with tables and pictures, in one file")
     flags = parser.parse_args(argv)
-    if (flags.splits is not None and flags.splits < 1) or (flags.seed is not None and flags.seed < 0):
-        raise UserError("--splits must be at least 1 and --seed at least 0.")
+    if flags.splits is not None and not 1 <= flags.splits <= MOST_SPLITS:
+        raise UserError(f"--splits {flags.splits}: it must be between 1 and {MOST_SPLITS}.")
+    if flags.seed is not None and flags.seed < 0:
+        raise UserError(f"--seed {flags.seed}: it must be at least 0.")
     if flags.shorter_side is not None and flags.shorter_side < 1:
         raise UserError(f"--shorter-side={flags.shorter_side}: it is a number of pixels, at least 1.")
     if flags.model in flags.against or len(set(flags.against)) < len(flags.against):

@@ -45,7 +45,8 @@ def clip_features(extractor: OfClips, path: Path) -> FileFeatures:
             total = total + len(block) * np.asarray(extractor.of_block(block), np.float64)
             count += len(block)
     except BrokenImage as error:
-        return FileFeatures(path, None, broken=BrokenImage(str(path), error.why))
+        frame = f"{Path(error.name).name}: " if error.name not in ("", str(path)) else ""  # of a folder of frames
+        return FileFeatures(path, None, broken=BrokenImage(str(path), f"{frame}{error.why}"))
     return FileFeatures(path, np.asarray(total / count, np.float32), reduced=reduced)
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.errors import BrokenImage, counted, none_read, printable
 from contrique_jax.io.progress import progress_bar
 
 
@@ -55,7 +55,8 @@ def name_reduced(paths: Sequence[Path], max_megapixels: float) -> None:
     """Says on stderr which files were scaled down: the first three, and how many."""
     if paths:
         names = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-        print(f"{len(paths)} images scaled down to {max_megapixels:g} megapixels: {names}", file=sys.stderr)
+        said = f"{counted(len(paths), 'image')} scaled down to {max_megapixels:g} megapixels: {names}"
+        print(printable(said), file=sys.stderr)
 
 
 def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
@@ -63,6 +64,6 @@ def name_broken(broken: Sequence[BrokenImage], total: int) -> None:
     for error in broken:
         print(f"broken image left out: {error}", file=sys.stderr)
     if broken:
-        print(f"{len(broken)} of {total} images could not be read", file=sys.stderr)
+        print(f"{len(broken)} of {counted(total, 'image')} could not be read", file=sys.stderr)
     if broken and len(broken) == total:
-        raise UserError(f"none of the {total} images could be read; the first is {broken[0]}.")
+        raise none_read(total, broken[0])

@@ -48,7 +48,10 @@ class BesideReference(Extractor):
         if self.references is None:
             return image
         if isinstance(self.references, Mapping):
-            reference, _ = read_image(self.references[path], self.max_megapixels, self.shorter_side)
+            try:
+                reference, _ = read_image(self.references[path], self.max_megapixels, self.shorter_side)
+            except BrokenImage as error:
+                raise BrokenImage(str(path), f"its reference {error}") from error
         else:
             reference = self.references
         check_sizes(str(path), image, reference)

@@ -17,6 +17,7 @@ from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embe
 from contrique_jax.probe import Probe, load_probe
 from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
+from contrique_jax.training.load import check_place
 
 PROBE, FAULTS, WHY = "probe.npz", "faults.npz", "why.npz"  # in an embedded model's folder
 
@@ -88,6 +89,7 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
         given = load_probe(os.fspath(probe))
         return Meter(os.fspath(model), given, None, None)
     name = DEFAULT if model is None else os.fspath(model)
+    check_place(name)
     own = own_scores(name)
     if own is not None:
         return Meter(name, own.probe(), None, None)

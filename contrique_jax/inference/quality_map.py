@@ -8,7 +8,9 @@ shifted to have the image's score as its mean: it says how windows compare, the 
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,9 @@ Map = Float[np.ndarray, "g g"]
 SHOWN_SIDE = 1024  # of an overlay: the longer side at most [pixels]
 SPAN = 0.12  # of the probe's range: that far from the image's score the colour is full
 OPACITY = 0.65
+LONGEST_NAME = (
+    200  # bytes of an image's name that its map has; file systems take 255, with what is added while it is written
+)
 WORSE, BETTER = (214, 39, 20), (30, 96, 200)
 
 
@@ -80,24 +85,42 @@ def _spread(values: Map, width: int, height: int) -> Float[np.ndarray, "h w"]:
 class MapFolder:
     """The folder that `--map` names: NAME.map.png and NAME.map.npy for each image, both whole or not there."""
 
-    def __init__(self, folder: str):
-        """Makes the folder if need be. Raises UserError if it cannot be made or written to."""
+    def __init__(self, folder: str, paths: Sequence[Path]):
+        """Makes the folder if need be. `paths`: of all images, whether or not they get a map now: those of one name have
+        -2, -3, ... after it, in their order. Raises UserError if the folder cannot be made or written to."""
         self.folder = Path(folder).expanduser()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise UserError(f"--map: {folder} cannot be written to ({error.strerror}); name another folder.") from error
-        self._taken: set[str] = set()
+        self._names = dict(zip(paths, _distinct(_short(path.name) for path in paths), strict=True))
 
     def write(self, path: Path, scores: Map, picture: Image.Image) -> None:
-        """Images of one name get -2, -3, ... after it, in their order. Raises UserError if the disk is full."""
-        name, count = path.name, 1
-        while name in self._taken:
-            count += 1
-            name = f"{path.name}-{count}"
-        self._taken.add(name)
+        """Raises UserError if the disk is full."""
+        name = self._names[path]
         with atomic_write(self.folder / f"{name}.map.png") as temporary, open(temporary, "wb") as stream:
             picture.save(stream, format="PNG")
         with atomic_write(self.folder / f"{name}.map.npy") as temporary, open(temporary, "wb") as stream:
             np.save(stream, scores)
+
+
+def _short(name: str) -> str:
+    """A file's name, without its middle if a longer one that has it would be no name."""
+    data = os.fsencode(name)
+    if len(data) <= LONGEST_NAME:
+        return name
+    half = LONGEST_NAME // 2 - 2
+    return f"{data[:half].decode(errors='ignore')}...{data[-half:].decode(errors='ignore')}"
+
+
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    taken: set[str] = set()
+    counts: dict[str, int] = {}
+    for name in names:
+        found = name
+        while found in taken:
+            counts[name] = counts.get(name, 1) + 1
+            found = f"{name}-{counts[name]}"
+        taken.add(found)
+        yield found

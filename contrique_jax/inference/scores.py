@@ -17,7 +17,7 @@ from jaxtyping import Float
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import read_image
 from contrique_jax.distort.bank import BANK
-from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.errors import BrokenImage, UserError, counted, printable
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.file_features import FileFeatures
 from contrique_jax.inference.pairs import ALONE, BESIDE, BesideReference
@@ -210,9 +210,9 @@ class Tally:
         upwards = scale is not None or probe.higher_is_better
         best, worst = (self.highest, self.lowest) if upwards else (self.lowest, self.highest)
         count = max(min(SHOWN, self.scored // 2), 1)
-        lines = [f"{self.scored} images scored, {self.broken} broken; {_direction(probe, scale)}"]
+        lines = [f"{counted(self.scored, 'image')} scored, {self.broken} broken; {_direction(probe, scale)}"]
         for name, entries in (("best", best[:count]), ("worst", worst[:count])):
-            lines += [f"  {name:<6}{score:10.4g}  {path}" for score, path in entries]
+            lines += [f"  {name:<6}{score:10.4g}  {printable(path)}" for score, path in entries]
         return "\n".join(lines)
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from contrique_jax.errors import UserError
+from contrique_jax.io.regular import waiting_for
 
 if TYPE_CHECKING:
     from etils import epath
 
+SILENCE_SECONDS = 60.0  # of a server, after which gcsfs asks again, six times in all
 READ_AHEAD = 8 << 20  # bytes of an object that is read piece by piece
 _ADDRESS = re.compile(
     r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\x00-\x1f/*?#\[\]]+)*"
@@ -36,22 +38,35 @@ def check_address(address: str, field: str) -> str:
         raise UserError(
             f"{field}: {address}: of addresses only gs://BUCKET/PATH is understood; mount other storage and name its folder."
         )
-    if not _ADDRESS.fullmatch(short) or {".", ".."} & set(short.split("/")):
+    if not is_whole(short):
         raise UserError(f"{field}: {address} is no address in a bucket; it should read gs://BUCKET/PATH.")
+    check_installed(address, field)
+    return short
+
+
+def is_whole(address: str) -> bool:
+    """Whether an address without a slash at its end can be one of a bucket."""
+    return _ADDRESS.fullmatch(address) is not None and not {".", ".."} & set(address.split("/"))
+
+
+def check_installed(address: str, field: str) -> None:
+    """Raises UserError, naming `field`, if the library that reads the address is not installed."""
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(
             f"{field}: {address} needs gcsfs, which is not installed: pip install 'contrique-jax[gcs]', or mount the bucket."
         )
-    return short
 
 
 @functools.cache
 def _gcs() -> Any:
     """gcsfs's file system."""
+    import aiohttp  # which gcsfs speaks through
     import fsspec
 
     # TensorStore and other processes write here too: a listing kept from before would hide that
-    fsspec.config.conf["gs"] = {"use_listings_cache": False} | fsspec.config.conf.get("gs", {})
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
+    ours = {"use_listings_cache": False, "requests_timeout": patience}  # gcsfs itself would wait for ever
+    fsspec.config.conf["gs"] = ours | fsspec.config.conf.get("gs", {})
     for name in ("gcsfs", "google"):  # they would print what becomes one sentence here, each with its trace
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return fsspec.filesystem("gs")
@@ -111,9 +126,11 @@ def write(path: Path, address: str) -> None:
 
 @contextmanager
 def one_sentence(address: str, what: str = "") -> Iterator[None]:
-    """Context: whatever the libraries raise over `address` -> UserError, `what` before the reason."""
+    """Context: whatever the libraries raise over `address` -> UserError, `what` before the reason; an answer that does not
+    come is said meanwhile."""
     try:
-        yield
+        with waiting_for(address):
+            yield
     except UserError:
         raise
     except Exception as error:  # of gcsfs, aiohttp, google.auth, google.cloud, TensorStore and Orbax

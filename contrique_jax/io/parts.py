@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from contrique_jax.errors import UserError, disk_message
+from contrique_jax.errors import UserError, counted, disk_message
 from contrique_jax.io.outputs import locked
 from contrique_jax.io.regular import open_regular
 
@@ -86,7 +86,8 @@ class Parts:
             self.path.unlink(missing_ok=True)
         else:
             print(
-                f"{self.path}: {len(self)} results so far are kept; the same command goes on from there",
+                f"{self.path}: {counted(len(self), 'result')} so far {'are' if len(self) > 1 else 'is'} kept; the same command "
+                "goes on from there",
                 file=sys.stderr,
             )
         self._file.close()
@@ -145,7 +146,7 @@ def file_key(path: Path) -> str:
     """Names a file as it is now: by its path, size and time of change."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return f"{path}||"
     return f"{path}|{status.st_size}|{status.st_mtime_ns}"
 

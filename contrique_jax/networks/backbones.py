@@ -89,13 +89,13 @@ def load_backbone(spec: str, wanted: Any, field: str) -> Variables:
     path = Path(spec).expanduser()
     if not (path / DESCRIPTION).is_file():
         raise UserError(
-            f"{field}={spec}: there is no such folder of a {wanted.kind}; make one with `contrique-jax convert from-torch "
-            f"FILE FOLDER`, or set it to random."
+            f"{field}={spec}: there is no such folder of a frozen {wanted.kind}; make one with `contrique-jax convert "
+            "from-torch FILE FOLDER`, or set it to random."
         )
     said = read_description(path)
     if said.get("recipe") != FOLDER.format(wanted.kind):
         raise UserError(
-            f"{field}={spec}: holds a {said.get('recipe', 'contrique')}, not a {wanted.kind}; name another."
+            f"{field}={spec}: holds {said.get('recipe', 'contrique')!r:.60}, not a frozen {wanted.kind}; name another."
         )
     found = stored_architecture(said.get("architecture"), type(wanted), path / DESCRIPTION)
     for name, ours in vars(wanted).items():

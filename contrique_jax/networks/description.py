@@ -15,7 +15,7 @@ DESCRIPTION = "model.json"
 FORMAT_VERSION = 1
 ADDED_LATER = {"input_scaling", "features"}  # fields of the architecture that older folders lack; they had the default
 MOST_BYTES = 1 << 22  # of a description
-MOST = {"base_width": 4096, "patches": 1024}  # more would take all memory
+MOST = {"base_width": 4096, "patches": 1024, "depth": 64, "blocks": 64}  # more would take all memory
 MOST_OF_ANY = 1 << 16
 
 Architecture = TypeVar("Architecture", bound=Any)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contrique_jax.data.image_files import LeftOut, find_images, is_image
-from contrique_jax.data.listed import LISTS, STDIN, TABLES, find_listed
+from contrique_jax.data.image_files import LeftOut, find_images, is_image, walk
+from contrique_jax.data.listed import LISTS, STDIN, TABLES, list_lines, read_list
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.io.csv_rows import beside, located, table_names
@@ -30,6 +30,7 @@ class Found:
     """Images by name, in order, each once, with the folder that has gone if they all have; and what holds others."""
 
     files: dict[str, str] = field(default_factory=dict)  # name -> root
+    seen: set[str] = field(default_factory=set)  # what they are, however they are written
     archives: list[Part] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
 
@@ -49,7 +50,9 @@ def find(paths: Sequence[str], column: str | None, rows: int) -> Found:
             )
         for match in _matches(path):
             _add(found, match, column, rows)
-    unique = {key_of(part): part for part in found.archives}
+    unique: dict[str, Part] = {}
+    for part in found.archives:
+        unique.setdefault(_place(key_of(part)), part)
     found.archives = list(unique.values())
     return found
 
@@ -100,7 +103,16 @@ def _matches(path: str) -> list[str]:
     matches = sorted(glob.glob(expanded, recursive=True))
     if not matches and (is_tar(path) or is_parquet(path)):
         raise UserError(f"{path}: matches no file; check the path.")
-    return matches if any(is_tar(match) or is_parquet(match) for match in matches) else [path]
+    others = [match for match in matches if is_tar(match) or is_parquet(match)]
+    if not others:
+        return [path]
+    return others + ([path] if any(map(_holds_images, matches)) else [])  # what else there is, as `find_images` does
+
+
+def _holds_images(path: str) -> bool:
+    if os.path.isdir(path):
+        return any(True for _ in walk(Path(path), FIELD, LeftOut()))
+    return is_image(os.path.basename(path))
 
 
 def _add(found: Found, path: str, column: str | None, rows: int) -> None:
@@ -115,15 +127,23 @@ def _add(found: Found, path: str, column: str | None, rows: int) -> None:
         _add_listed(found, path, [name for name in table if isinstance(name, str)])
     elif suffix in TABLES and not os.path.isdir(path):
         _add_listed(found, path, table_names(path, FIELD, column))
+    elif suffix in LISTS and not os.path.isdir(path):
+        _add_listed(found, path, _lines(path))
     elif buckets.is_address(path):
         _add_objects(found, path)
-    elif suffix in LISTS and not os.path.isdir(path):
-        names = [str(name) for name in find_listed([path]).files]
-        _add_files(found, names, _common(names))
     else:
         listing = find_images([path], found.left_out)
         root = path if os.path.isdir(path) else str(Path(listing.files[0]).parent)
         _add_files(found, [str(file) for file in listing.files], root)
+
+
+def _lines(path: str) -> list[str]:
+    if not buckets.is_address(path):
+        return read_list(Path(path), path)
+    data = buckets.read(path)
+    if data is None:
+        raise UserError(f"{FIELD}: {path} does not exist; check the path.")
+    return list_lines(data, path)
 
 
 def _check_there(path: str) -> None:
@@ -144,12 +164,17 @@ def _add_objects(found: Found, address: str) -> None:
 
 
 def _add_listed(found: Found, table: str, names: list[str]) -> None:
-    """Names in a table: addresses, or relative to where that lies."""
+    """Names in a table: addresses, or relative to where that lies. Raises UserError for an address of another kind."""
+    addresses = [name for name in names if buckets.is_address(name)]
+    for name in [name for name in addresses if not name.startswith("gs://")]:
+        buckets.check_address(name, f"{FIELD}: {table}")
+    for name in addresses[:1]:
+        buckets.check_installed(name, f"{FIELD}: {table}")
     if buckets.is_address(table):
         folder = table.rpartition("/")[0]
         _add_files(found, [name if buckets.is_address(name) else f"{folder}/{name}" for name in names], "")
         return
-    local = [name for name in names if not buckets.is_address(name)]
+    local = [name for name in names if not buckets.is_address(name)] if addresses else names
     start = beside(table, local) if local else Path()
     paths = [name if buckets.is_address(name) else str(located(start, name)) for name in names]
     _add_files(found, paths, _common([path for path in paths if not buckets.is_address(path)]))
@@ -157,7 +182,14 @@ def _add_listed(found: Found, table: str, names: list[str]) -> None:
 
 def _add_files(found: Found, names: list[str], root: str) -> None:
     for name in names:
-        found.files.setdefault(name, root)
+        place = _place(name)
+        if place not in found.seen:
+            found.seen.add(place)
+            found.files[name] = root
+
+
+def _place(name: str) -> str:
+    return name if buckets.is_address(name) else os.path.abspath(name)
 
 
 def _common(names: Sequence[str]) -> str:

@@ -16,6 +16,14 @@ FLAG = "--path-column"
 BATCH_ROWS = 64  # of a table that holds images, in memory at a time
 
 
+class Damaged(UserError):
+    """A table that cannot be read, and why."""
+
+    def __init__(self, path: str, why: str):
+        super().__init__(f"PATH: {path} cannot be read as a Parquet table ({why}).")
+        self.why = why
+
+
 def pyarrow() -> ModuleType:
     """Raises UserError if it is not installed."""
     try:
@@ -38,9 +46,14 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with pa.parquet.ParquetFile(stream) as table:
             yield table
-    except (OSError, pa.ArrowException) as error:
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"PATH: {path} cannot be read as a Parquet table ({why:.200}).") from error
+    except (UserError, ImportError):
+        raise
+    except Exception as error:  # pyarrow meets damage in nearly any way
+        if buckets.is_address(path) and not isinstance(error, pa.ArrowException | ValueError | LookupError):
+            with buckets.one_sentence(path):
+                raise
+        why = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        raise Damaged(path, f"{why:.200}") from error
 
 
 def look(path: str, column: str | None, rows: int) -> list[Any]:
@@ -54,12 +67,16 @@ def look(path: str, column: str | None, rows: int) -> list[Any]:
             alike = [other for other in schema.names if other.lower() in PATHS_ALIKE]
             advice = f"; is it {alike[0]!r}? say {FLAG} {alike[0]!r}" if alike else f"; name it with {FLAG}"
             raise UserError(f"PATH: {path} has no column {name!r} (columns: {', '.join(schema.names[:20])}){advice}.")
+        if schema.names.count(name) > 1:
+            raise UserError(
+                f"PATH: {path}: {schema.names.count(name)} columns are called {name!r}; rename all but one."
+            )
         if not table.metadata.num_rows:
             raise UserError(f"PATH: {path} has no rows; give one an image.")
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        if any(is_it(kind) for is_it in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
             return _names(path, name, table.read([name]).column(name).to_pylist())
         if not _holds_images(pa, kind):
             raise UserError(f"PATH: {path}: the column {name!r} holds {kind}; images are bytes, their names strings.")
@@ -69,7 +86,7 @@ def look(path: str, column: str | None, rows: int) -> list[Any]:
 def _holds_images(pa: ModuleType, kind: Any) -> bool:
     if pa.types.is_struct(kind):
         kind = next((kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"), pa.null())
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return any(is_it(kind) for is_it in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _names(path: str, column: str, names: list[str | None]) -> list[Any]:
@@ -93,7 +110,8 @@ def _parts(path: str, column: str, groups: Sequence[int], most: int) -> list[Any
 
 
 def images(path: str, column: str, groups: Sequence[int]) -> Iterator[tuple[str, bytes | None]]:
-    """(FILE#ROW, the image's bytes, None for an empty cell) of so many row groups from the first. Raises UserError."""
+    """(FILE#ROW, the image's bytes, None for an empty cell) of so many row groups from the first. Raises Damaged, and
+    UserError if a bucket fails."""
     first, count = groups
     with _opened(path) as table:
         row = sum(table.metadata.row_group(i).num_rows for i in range(first))

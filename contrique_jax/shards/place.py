@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,9 @@ from contrique_jax.io import buckets
 from contrique_jax.io.outputs import atomic_write, only_writer
 from contrique_jax.io.regular import read_bytes
 
-HIDDEN_PART = ".*.part"  # what `atomic_write` leaves of a process that was killed
+PLAN, DONE = FOLDERS = "plan", "done"  # folders in it
+# what `atomic_write` leaves of a process that was killed; others' files may lie here too
+CUT_OFF = re.compile(r"\.(bulk\.json|((scores|broken|features)-)?\d+\.(json|csv|parquet|npz))\.\d+\.part")
 
 
 class Place:
@@ -97,5 +100,7 @@ class Place:
 
 
 def _sweep(root: Path) -> None:
-    for cut_off in root.rglob(HIDDEN_PART):
-        cut_off.unlink(missing_ok=True)
+    for folder in (root, *(root / name for name in FOLDERS)):
+        for path in folder.glob(".*.part"):
+            if CUT_OFF.fullmatch(path.name):
+                path.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from contrique_jax.errors import UserError
 from contrique_jax.io.parts import check_same
 from contrique_jax.io.progress import ahead
 from contrique_jax.shards.listing import Found, Part, key_of, split
-from contrique_jax.shards.place import Place
+from contrique_jax.shards.place import DONE, PLAN, Place
 
-ABOUT, PLAN, DONE = "bulk.json", "plan", "done"
+ABOUT = "bulk.json"
 FORM = 1
 READERS = 16  # of small files, which in a bucket come slowly one by one
 
@@ -57,7 +57,12 @@ def about_of(place: Place) -> dict[str, Any]:
     stored = place.read(ABOUT)
     if stored is None:
         raise UserError(f"{place}: it holds no results of `contrique-jax bulk` (no {ABOUT}); check its name.")
-    return _object(place.name(ABOUT), stored)
+    found = _object(place.name(ABOUT), stored)
+    if found.get("form") != FORM:
+        raise UserError(
+            f"{place.name(ABOUT)}: it is none of this version's; name other results, or score the images again."
+        )
+    return found
 
 
 def planned(place: Place) -> list[int]:
@@ -97,9 +102,25 @@ def read_part(place: Place, number: int) -> Part:
     if stored is None:
         raise UserError(f"{place.name(name)}: it is gone; name another --out.")
     part = _object(place.name(name), stored)
-    if not {"files", "tar", "parquet"} & part.keys():
+    if not _is_part(part):
         raise UserError(f"{place.name(name)}: it is no shard's list; name another --out.")
     return part
+
+
+def _is_part(part: Part) -> bool:
+    def are(kind: type, values: Any, count: int | None = None) -> bool:
+        return (
+            isinstance(values, list)
+            and all(isinstance(value, kind) for value in values)
+            and count in (None, len(values))
+        )
+
+    if "files" in part:
+        return are(str, part["files"]) and are(str, part.get("roots"))
+    if "tar" in part:
+        return isinstance(part["tar"], str)
+    names = [part.get(name) for name in ("parquet", "column")]
+    return are(str, names) and are(int, part.get("groups"), 2) and are(int, [part.get("rows")])
 
 
 def mark_done(place: Place, number: int, counts: Counts) -> None:
@@ -116,10 +137,11 @@ def done(place: Place) -> dict[int, Counts]:
 def _counts(place: Place, number: int) -> Counts:
     name = f"{DONE}/{shard_name(number)}.json"
     try:
-        counts = Counts(**_object(place.name(name), place.read(name) or b""))
+        counts = Counts(**_object(place.name(name), place.read(name) or b"", "delete it, and the shard is done again"))
     except TypeError:
         counts = Counts(-1)
-    if counts.found != counts.scored + counts.broken:
+    numbers = (counts.found, counts.scored, counts.broken)
+    if any(type(number) is not int or number < 0 for number in numbers) or counts.found != sum(numbers[1:]):
         raise UserError(f"{place.name(name)}: its counts do not add up; delete it, and the shard is done again.")
     return counts
 
@@ -133,8 +155,8 @@ def _numbers(names: Iterable[str]) -> Iterator[int]:
     return (int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdecimal())
 
 
-def _object(name: str, stored: bytes) -> dict[str, Any]:
+def _object(name: str, stored: bytes, advice: str = "restore it, or name another --out") -> dict[str, Any]:
     try:
         return dict(json.loads(stored))
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{name}: it cannot be read ({error}); delete it if nothing else is there to do.") from error
+        raise UserError(f"{name}: it cannot be read ({error}); {advice}.") from error

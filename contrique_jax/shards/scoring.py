@@ -74,6 +74,16 @@ class _Known:
     references: None = None
 
 
+def _known(place: Place) -> _Known:
+    """Raises UserError if those are no results."""
+    about = plan.about_of(place)
+    found = [about.get(name) for name in ("model", "width", "shorter side", "--max-megapixels")]
+    kinds = (str, int, int | None, int | float)
+    if not all(isinstance(value, kind) for value, kind in zip(found, kinds, strict=True)):  # type: ignore[arg-type]
+        raise UserError(f"{place.name(plan.ABOUT)}: it is damaged; name other results, or score the images again.")
+    return _Known(*found)  # type: ignore[arg-type]
+
+
 class Scorer:
     """The model, loaded once; to be used by one thread at a time."""
 
@@ -93,9 +103,7 @@ class Scorer:
             limits: dict[str, Any] = {"max_megapixels": job.max_megapixels, "memory": job.memory, "workers": threads}
             self.extractor = open_extractor(meter.model, shorter_side=meter.probe.shorter_side, **limits)
         else:
-            about = plan.about_of(Place(job.known))
-            limit = about["--max-megapixels"]
-            self.extractor = _Known(about["model"], about["width"], about["shorter side"], limit)
+            self.extractor = _known(Place(job.known))
         check_fit(self.extractor, meter.probe, False)
         self.why = load_why(meter.model) if meter.scale else None  # which embedded models have
         self._looked = False
@@ -189,7 +197,7 @@ class Scorer:
                 file.write(data)
                 file.flush()
                 stored = read_features(Path(file.name), MOST_FEATURES)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{place.name(name)}: it cannot be read ({error}); do its shard again.") from error
         if str(stored["model_hash"]) != self.extractor.model_hash:
             raise UserError(
@@ -205,7 +213,7 @@ class Scorer:
         data = Place(self.job.known).read(f"broken-{plan.shard_name(number)}.csv") or b""
         rows = csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
         next(rows, None)
-        return [(path, reason) for path, reason in rows]
+        return [(row[0], row[-1]) for row in rows if row]
 
 
 def _image(given: Given, seen: _Seen, why_not: str | None) -> RGB:

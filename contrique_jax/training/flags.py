@@ -66,7 +66,11 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     except Exception as error:  # also whatever the config file raises
         if isinstance(error, UserError):
             raise
-        sentence = _without_python(" ".join(str(error).split()))
+        given = " ".join(str(error).split())
+        sentence = _without_python(given)
+        if sentence == given and not isinstance(error, flags.Error):
+            file = next((word.partition("=")[2] for word in line if word.startswith("--config=")), "the config file")
+            raise UserError(f"--config: {file} cannot be loaded: {given or type(error).__name__}.") from error
         raise UserError(f"command line: {sentence}; see `python -m contrique_jax.main --help`.") from error
     if len(rest) > 1:
         raise UserError(f"command line: {rest[1]!r} is no flag; see `python -m contrique_jax.main --help`.")
@@ -79,6 +83,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     except Exception as error:
         file = str(getattr(values["config"], "config_filename", "")).split(":")[0]
         why = " ".join(str(error).split()) if Path(file).exists() else "there is no such file"
+        why = why.removeprefix("Configuration is not available because of an earlier failure to load: ")
         raise UserError(f"--config: {file} cannot be loaded: {why}.") from error
     if not isinstance(values.config, Config):
         raise UserError("--config: get_config() of that file must return a contrique_jax.config.Config.")
@@ -87,7 +92,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
         raise UserError(
             f"--config: there is no recipe {values.config.recipe!r}, which that file's is of; there is {known}."
         )
-    if values.workdir is None and not values.print_config:
+    if not values.workdir and not values.print_config:
         raise UserError("--workdir is missing: name a folder for the run, e.g. --workdir runs/first.")
     workdir: Path | str = Path(values.workdir or ".").expanduser()
     if buckets.is_address(values.workdir or ""):

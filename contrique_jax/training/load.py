@@ -96,15 +96,20 @@ def load_network(spec: str) -> tuple[ModelConfig, Variables]:
             return load_model(folder)
         except UserError as error:
             raise (UserError(str(error).replace(str(folder), spec)) if remote else error) from error
+    check_place(spec)
+    from contrique_jax.training.checkpoint import load_for_inference  # Orbax takes seconds to import
+
+    return load_for_inference(spec if remote else Path(spec).expanduser())
+
+
+def check_place(spec: str) -> None:
+    """Raises UserError if --model names nothing that could be there."""
     path = Path(spec).expanduser()
-    if not remote and not path.is_dir():
+    if not (buckets.is_address(spec) or spec.startswith("random:") or embedded_folder(spec) or path.is_dir()):
         raise UserError(
             f"{path} is no folder; give a model folder, a run's workdir, a name of `contrique-jax models` or random:ENCODER "
             f"(encoders: {', '.join(ENCODERS)})."
         )
-    from contrique_jax.training.checkpoint import load_for_inference  # Orbax takes seconds to import
-
-    return load_for_inference(spec if remote else path)
 
 
 def model_folder(spec: str) -> Path | None:

@@ -34,6 +34,7 @@ from contrique_jax.training.watch import Watchdog
 from contrique_jax.training.workdir import Workdir
 
 MOST_BYTES = 1 << 20  # of a config.json
+KEPT_OF_WEIGHTS = 3  # themselves, their gradients and what the optimiser keeps
 
 
 def start(flags: Flags) -> None:
@@ -63,7 +64,8 @@ def _train(flags: Flags, watch: Watchdog) -> None:
     with ExitStack() as lock:
         if hosts.is_first():
             try:
-                resumed = claim_workdir(run.folder, config, pipeline.counts, run.name, recipe.constants(config))
+                given = recipe.constants(config), _opinions(pipeline)
+                resumed = claim_workdir(run.folder, config, pipeline.counts, run.name, *given)
                 lock.enter_context(only_writer(run.folder))
                 run.publish(required=True)
             except UserError as error:
@@ -104,21 +106,38 @@ def _train(flags: Flags, watch: Watchdog) -> None:
     announce(f"done: {run.name}/model")
 
 
+def _opinions(pipeline: Pipeline) -> dict[str, str]:
+    """What names the opinions of each source that has some."""
+    named = {role: getattr(source, "opinions", None) for role, source in pipeline.sources.items()}
+    return {role: name for role, name in named.items() if name}
+
+
 def claim_workdir(
-    workdir: Path, config: Config, images: dict[str, int], name: str = "", constants: Tree | None = None
+    workdir: Path,
+    config: Config,
+    images: dict[str, int],
+    name: str = "",
+    constants: Tree | None = None,
+    opinions: dict[str, str] | None = None,
 ) -> bool:
     """Makes `workdir` this config's, and says whether it already was.
 
     `name`: what messages call it, if that is not its path. `images` counts those of each source: with other numbers the
-    order of a resumed run would be another. `constants`: the recipe's, whose hash is kept. Raises UserError if the folder is
+    order of a resumed run would be another. `constants`: the recipe's, whose hash is kept. `opinions`: what names those of each
+    source that has some. Raises UserError if the folder is
     another run's or cannot be written.
     """
     path, name = workdir / "config.json", name or str(workdir)
     record = json.loads(to_json(config)) | {"images": images}
     if constants:
         record["constants"] = {"hash": _digest(constants)}
+    if opinions:
+        record["opinions"] = opinions
     if path.exists():
-        difference = first_difference(record, stored_config(path, f"{name}/config.json"), config)
+        stored = stored_config(path, f"{name}/config.json")
+        if "opinions" not in stored:  # which came later
+            record.pop("opinions", None)
+        difference = first_difference(record, stored, config)
         if difference:
             raise UserError(
                 f"{name} holds another config's run (config.json: {difference}); take another --workdir or that config."
@@ -203,7 +222,14 @@ def prepare(config: Config, workdir: Path, devices: int) -> tuple[Runtime, Pipel
     rows = runtime.local_rows(config.data.batch_size)
     shapes = jax.tree.leaves(recipe.example_shapes(config, sources))
     needed = len(rows) // len(recipe.roles) * sum(math.prod(each.shape) * each.dtype.itemsize for each in shapes)
-    if needed > (free := free_memory()):  # else XLA would end the process
+    free = free_memory()
+    weights = 4 * sum(math.prod(each.shape) for each in jax.tree.leaves(recipe.variable_shapes(config)))
+    if KEPT_OF_WEIGHTS * weights > free:
+        raise UserError(
+            f"config.model: {KEPT_OF_WEIGHTS} times its weights, which a step needs, are {KEPT_OF_WEIGHTS * weights / 1e9:.0f} "
+            f"GB, and this machine has {free / 1e9:.0f} free; take a smaller network."
+        )
+    if needed > free:  # else XLA would end the process
         raise UserError(
             f"config.data.batch_size = {config.data.batch_size}: the images of one batch need {needed / 1e9:.0f} GB, and this "
             f"machine has {free / 1e9:.0f} free; lower it or the images' size."

@@ -100,6 +100,8 @@ def test_what_does_not_belong_to_ahiqs_heads_is_one_sentence(files, tmp_path, ca
     assert "was trained on 320 channels of a ViT, and" in said and "gives 640" in said
     assert "is no ViT of timm's" in refused(capsys, heads, out, "--vit", files / "resnet.pth", *resnet)
     assert "is no ResNet-50" in refused(capsys, heads, out, *vit, "--resnet", files / "vit.pth")
+    saved(tmp_path / "deep.pth", {**tensors(shapes_of(VIT.whole.shapes())), "blocks.99999999.x": torch.zeros(1)})
+    assert "it has 100000000 blocks, and a ViT has 1 to 64" in refused(capsys, tmp_path / "deep.pth", out)
     assert not out.exists()
 
 
@@ -112,7 +114,7 @@ def test_a_vit_is_a_frozen_network_for_training(files, tmp_path, capsys):
     for wrong, words in (({"patch": 16}, "its patch is 8 and this run's is 16"), ({"depth": 7}, "its depth is 6")):
         with pytest.raises(UserError, match=words):
             load_backbone(str(tmp_path / "vit"), dataclasses.replace(VIT, **wrong), "config.model.vit")
-    with pytest.raises(UserError, match="not a inception_resnet_v2"):
+    with pytest.raises(UserError, match="not a frozen inception_resnet_v2"):
         load_backbone(str(tmp_path / "vit"), InceptionBackbone(), "config.model.inception")
     with pytest.raises(UserError, match="holds a frozen network alone"):
         load_any(str(tmp_path / "vit"))

@@ -177,6 +177,7 @@ def test_the_images_column_is_named_for_all_csv_files_and_equal_files_are_one_gr
         (("--cross", "koniq10k"), "--cross: koniq10k is no file; give a csv, or a public data set as NAME=FOLDER."),
         (("--cross", "AVA=there"), "--cross: there is no data set 'AVA'"),
         (("--shorter-side", "0"), "--shorter-side=0: it is a number of pixels, at least 1."),
+        (("--splits", "100000000"), "--splits 100000000: it must be between 1 and 10000."),
         (("--shorter-side", "small"), "argument --shorter-side: invalid int value"),
         (("--deviation-column", "std"), "has no column 'std' for --deviation-column"),
         (("--deviation-column", "path"), "line 2: path is 'image0_0.png'; give a number"),

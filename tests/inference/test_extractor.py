@@ -153,7 +153,7 @@ def test_large_images_are_scaled_down_and_named(folder, capsys):
     scale = (0.001e6 / (31 * 70)) ** 0.5
     expected = Image.open(folder / "3.png").resize((int(70 * scale), int(31 * scale)), reducing_gap=3.0)
     np.testing.assert_allclose(features, small.features([np.asarray(expected)]), atol=2e-6)
-    assert "1 images scaled down to 0.001 megapixels" in capsys.readouterr().err
+    assert "1 image scaled down to 0.001 megapixels" in capsys.readouterr().err
 
 
 def test_images_are_brought_to_the_shorter_side_first(folder):
@@ -201,7 +201,7 @@ def test_the_command_writes_what_it_says(extractor, folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("named", "out", "says"),
-    [("3b.png", "f.npz", "none of the 1 images"), ("0.png", "f.txt", "should end in .npz"),
+    [("3b.png", "f.npz", "the only image could not be read"), ("0.png", "f.txt", "should end in .npz"),
      ("0.png", "absent/f.npz", "does not exist"), ("absent.png", "f.npz", "absent.png")],
 )  # fmt: skip
 def test_mistakes_are_one_sentence_and_leave_nothing(folder, named, out, says, capsys):

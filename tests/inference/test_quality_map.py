@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from contrique_jax import score
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.errors import run_verb
 from contrique_jax.inference.extractor import Extractor
+from contrique_jax.inference.quality_map import MapFolder
 from contrique_jax.networks.pooling import WINDOWS, global_statistics, window_means, window_statistics
 from contrique_jax.training.load import load_network
 from tests.planted import probe_of, read_csv, tiny_model
@@ -89,6 +91,18 @@ def test_score_writes_a_picture_and_an_array_for_each_image(place, tmp_path):
         assert scores.mean() == pytest.approx(float(row[1]), abs=1e-3)
         assert float(row[1]) == pytest.approx(float(before[1]), rel=1e-4), "a map changes no score"
         assert Image.open(tmp_path / "new" / "maps" / f"scene.png{count}.map.png").size == (320, 256)
+
+
+def test_maps_have_names_of_their_own_that_do_not_change_when_some_are_there_already(tmp_path):
+    """An interrupted command goes on with the images that are left."""
+    paths = [Path(name) for name in ("a/x.png", "b/x.png", "c/x.png-2", f"{'n' * 250}.png", f"{'é' * 120}.png")]
+    whole, rest = MapFolder(str(tmp_path), paths), MapFolder(str(tmp_path), paths)
+    for path in paths[:1]:
+        whole.write(path, np.zeros((13, 13)), Image.new("RGB", (1, 1)))
+    for path in paths[1:]:
+        rest.write(path, np.ones((13, 13)), Image.new("RGB", (1, 1)))
+    assert len(list(tmp_path.glob("*.map.npy"))) == len(list(tmp_path.glob("*.map.png"))) == len(paths)
+    assert np.load(tmp_path / "x.png.map.npy").max() == 0 and (tmp_path / "x.png-2.map.npy").exists()
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(place, tmp_path, capsys):

@@ -164,7 +164,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
         ([images], tmp_path / "other.npz", "0123456789ab"),
         ([images], tmp_path / "absent.npz", "no such probe"),
         ([images / "absent"], "probe.npz", "absent"),
-        ([images / "2b.png"], "probe.npz", "none of the 1 images"),
+        ([images / "2b.png"], "probe.npz", "the only image could not be read"),
     ]:
         run(place, *arguments, "--out", out, probe=probe, code=2)
         assert says in capsys.readouterr().err

@@ -32,9 +32,9 @@ def test_a_missing_backbone_is_one_sentence(tmp_path):
     for config, words in (
         (
             AhiqConfig(model=AhiqModel(vit=str(tmp_path), resnet="random")),
-            r"config\.model\.vit=.*no such folder of a vit",
+            r"config\.model\.vit=.*no such folder of a frozen vit",
         ),
-        (ConformerConfig(), r"config\.model\.inception=: there is no such folder of a inception_resnet_v2"),
+        (ConformerConfig(), r"config\.model\.inception=: there is no such folder of a frozen inception_resnet_v2"),
     ):
         with pytest.raises(UserError, match=words):
             recipe_of(config).constants(config)

@@ -17,6 +17,7 @@ from contrique_jax import evaluate, score
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.sources import CachedSource, open_source
 from contrique_jax.errors import UserError, run_verb
+from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes.opinions import judge, rows
 from contrique_jax.recipes.opinions.config import Judge, OpinionLoss
@@ -187,6 +188,14 @@ def test_an_evaluation_judges_each_image_beside_its_own_reference(meters, pairs,
     assert found["mode"] == "full-reference" and np.isfinite(found["srocc"])
 
 
+def test_a_broken_reference_is_told_from_its_image(meters, pairs, tmp_path):
+    (tmp_path / "no.png").write_bytes(b"no image")
+    image = pairs.parent / "0_1.png"
+    extractor = open_extractor(str(meters["full-reference"])).with_references({image: tmp_path / "no.png"})
+    (found,) = extractor.stream([image])
+    assert str(found.broken).startswith(f"{image}: its reference {tmp_path}/no.png: not an image")
+
+
 def test_a_reference_too_few_or_too_many_is_one_sentence(meters, pairs, tmp_path, capsys):
     image, clean = str(pairs.parent / "0_1.png"), str(pairs.parent / "clean0.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "small.png")
@@ -199,6 +208,11 @@ def test_a_reference_too_few_or_too_many_is_one_sentence(meters, pairs, tmp_path
         (score, [*compares, image, "--reference", str(tmp_path / "small.png")], "it is 72x80 and its reference 40x40"),
         (evaluate, [*compares, *rated], "beside its reference; add --full-reference"),
         (evaluate, [*alone, *rated, "--full-reference"], "judges an image alone; leave that"),
+    ]
+    cases += [
+        (evaluate, [*alone, *rated, "--probe", str(tmp_path / "p.npz")], "gives scores by itself"),
+        (score, [*compares, "--reference", clean, "gs://bucket/x.png"], "files of this machine are read here"),
+        (evaluate, [*compares, "--scores", "gs://bucket/x.csv"], "opinions are read from files of this machine"),
     ]
     for verb, line, sentence in cases:
         assert run_verb(verb.main, line) == 2, line

@@ -220,7 +220,7 @@ def test_a_trunk_is_what_the_pre_training_made_or_another_encoder_as_it_is(tmp_p
     config = tiny(**lite, reduced_width=0)
     assert config.model.size.grid == 24 + 40 + 112 + 320
     assert set(recipe.constants(config)["params"]) == {"vit", "encoder"}
-    with pytest.raises(UserError, match=r"config.model.vit=nothing: there is no such folder of a vit"):
+    with pytest.raises(UserError, match=r"config.model.vit=nothing: there is no such folder of a frozen vit"):
         recipe.constants(tiny(vit="nothing"))
 
 

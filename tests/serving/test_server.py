@@ -232,8 +232,9 @@ def test_a_token(service, place):
         (["--queue", "3"], "raise --queue"),
         (["--body-seconds", "nan"], "--body-seconds"),
         (["--decoders", "-1"], "--decoders"),
+        (["--port", "99999999"], "--port 99999999: give a number from 0 to 65535"),
         (["--host", "no.such.name.invalid", "--token", TOKEN], "cannot listen there"),
-        (["--port", "0", "--model", "absent"], "absent"),
+        (["--port", "0", "--model", "absent"], "absent is no folder"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(argv, words, capsys):

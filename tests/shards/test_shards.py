@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import shutil
 import tarfile
 
@@ -167,11 +168,69 @@ def test_tar_files_in_webdatasets_layout(tmp_path, mode):
             archive.addfile(info, io.BytesIO(data))
     (part,) = find([str(tmp_path / "shard*")], None, 100).archives
     assert read_all(part) == {f"{path}/a/1.png": png(1), f"{path}/a/2.PNG": png(2)}
-    path.write_bytes(path.read_bytes()[: 2600 if mode == "w" else 100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 2600 if mode == "w" else 100])
     cut = read_all(part)
-    assert f"damaged or cut off after {len(cut) - 1} images" in cut[str(path)] and len(cut) == (2 if mode == "w" else 1)
+    assert re.search(f"damaged or cut off after {len(cut) - 1} images?", cut[str(path)])
+    assert len(cut) == (2 if mode == "w" else 1)
     path.unlink()
-    assert "cannot be read" in read_all(part)[str(path)]
+    with pytest.raises(UserError, match="it was there and has gone; bring it back"):
+        read_all(part)
+
+
+def test_odd_members_of_a_tar_file_are_all_there(tmp_path):
+    """Scored or named, whatever their paths are; of links, devices, other formats and giants it is said."""
+    path, kinds = (
+        tmp_path / "odd.tar",
+        {"hard.png": tarfile.LNKTYPE, "soft.png": tarfile.SYMTYPE, "fifo.png": tarfile.FIFOTYPE},
+    )
+    with tarfile.open(path, "w") as archive:
+        for name in ("./a.png", "/abs/a.png", "../up.png", "x\ny.png", "./a.png", *kinds, "b.cr2", "c.jxl", "d.txt"):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kinds.get(name, tarfile.REGTYPE), "a.png"
+            info.size = 0 if name in kinds else len(png(1))
+            archive.addfile(info, io.BytesIO(png(1)))
+        info = tarfile.TarInfo("giant.png")
+        info.size = 1 << 35  # in a file of some kilobytes
+        archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
+    part = {"tar": str(path)}
+    found = {name.removeprefix(f"{path}/"): what for name, what in read_all(part).items()}
+    images = ["./a.png", "/abs/a.png", "../up.png", "x\ny.png", "./a.png#2"]
+    said = {
+        "hard.png": "a link to 'a.png'",
+        "soft.png": "a link to",
+        "fifo.png": "a device or a pipe",
+        "b.cr2": "raw file",
+    }
+    said |= {
+        "c.jxl": "in a format that is not read",
+        "giant.png": "too many for one image",
+        str(path): "after 11 images",
+    }
+    assert list(found) == [*images, *said] and [found[name] for name in images] == [png(1)] * 5
+    for name, why in said.items():
+        assert why in found[name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda data: data[:2560], "after 1 image (its end mark is missing)"),
+        (lambda data: data[:2560] + b"x" * 512 + data[3072:], "after 1 image (invalid header)"),
+        (lambda data: data[:-10240] + bytes(10240), "the tar file holds no images"),
+        (lambda data: b"", "after 0 images (empty file)"),
+    ],
+)
+def test_a_tar_file_whose_rest_is_lost_says_so(tmp_path, damage, says):
+    """tarfile itself would take the first two for whole ones."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("1.png", "2.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 2048
+            archive.addfile(info, io.BytesIO(png(1) + bytes(2048)))
+    path.write_bytes(damage(path.read_bytes()))
+    assert says in read_all({"tar": str(path)})[str(path)]
 
 
 def test_parquet_tables_name_images_or_hold_them(tmp_path):
@@ -187,11 +246,24 @@ def test_parquet_tables_name_images_or_hold_them(tmp_path):
     parts = find([str(held)], None, 4).archives
     assert [part["rows"] for part in parts] == [4, 2]
     read = read_all(parts[0]) | read_all(parts[1])
-    assert read == {f"{held}#{i}": png(i) for i in range(5)} | {f"{held}#5": "the cell is empty"}
+    assert read == {f"{held}#{i}": png(i) for i in range(5)} | {f"{held}#5": "the cell holds no bytes"}
     assert read_all(find([str(held)], "raw", 100).archives[0])[f"{held}#5"] == png(0)
     for column, says in (("n", "holds int64; images are bytes"), ("other", "has no column 'other'")):
         with pytest.raises(UserError, match=says):
             find([str(held)], column, 4)
+    for changed in ({"image": cells[:2]}, {"other": [b""] * 6}):  # since it was looked at
+        pq.write_table(pa.table(changed), held)
+        assert (
+            list(read_all(parts[1])) == [str(held)]
+            and "rows from row group 2 on could be read" in read_all(parts[1])[str(held)]
+        )
+    twice = pa.Table.from_arrays([pa.array([b""]), pa.array([b""])], ["image", "image"])
+    pq.write_table(twice, held)
+    with pytest.raises(UserError, match="2 columns are called 'image'"):
+        find([str(held)], None, 4)
+    held.unlink()
+    with pytest.raises(UserError, match="it was there and has gone"):
+        read_all(parts[1])
     held.write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"held\.parquet cannot be read as a Parquet table"):
         find([str(held)], None, 4)
@@ -203,6 +275,30 @@ def test_lists_and_globs_name_each_image_once(place, tmp_path):
     found = find([str(table), str(images), str(images / "sharp*.png")], None, 4)
     assert len(found.files) == 12 + 2 and len(list(split(found.files.items(), 4))) == 4
     assert list(found.files)[:3] == [str(images / "sharp0.png"), "gs://b/x.png", str(tmp_path / "gone.png")]
+    (tmp_path / "list.txt").write_text(f"gs://b/x.png\n{images}/../images/sharp0.png\n")
+    found = find([str(table), str(tmp_path / "list.txt")], None, 4)
+    assert list(found.files) == [str(images / "sharp0.png"), "gs://b/x.png", str(tmp_path / "gone.png")]
+
+
+def test_a_glob_of_tar_files_takes_images_and_folders_too_and_nothing_else(place, tmp_path):
+    for name in ("a.tar", "README.md", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    shutil.copy(place / "images" / "sharp0.png", tmp_path / "x.png")
+    found = find([f"{tmp_path}/*", f"{tmp_path}/../{tmp_path.name}/a.tar"], None, 4)
+    assert list(found.files) == [str(tmp_path / "x.png")] and found.archives == [{"tar": str(tmp_path / "a.tar")}]
+
+
+def test_only_what_we_wrote_is_swept_away(tmp_path):
+    ours, others = (
+        (".scores-00001.csv.77.part", ".bulk.json.7.part"),
+        (".film.mkv.part", ".film.1.part", "a/.00001.json.7.part"),
+    )
+    for name in (*ours, *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with Place(str(tmp_path)).alone():
+        assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob(".*")} == set(others)
 
 
 @pytest.mark.parametrize(
@@ -214,9 +310,11 @@ def test_lists_and_globs_name_each_image_once(place, tmp_path):
         ("{place}/nothing*.tar", "matches no file"),
         ("{place}/nothing.csv", "does not exist"),
         ("s3://bucket/x", "only gs://BUCKET/PATH is understood"),
+        ("{place}/web.csv", r"web\.csv: https://b/x\.png: of addresses only gs://BUCKET/PATH is understood"),
     ],
 )
 def test_paths_that_name_nothing_are_one_sentence(place, path, says):
+    write_csv(place / "web.csv", [["path"], ["https://b/x.png"]])
     with pytest.raises(UserError, match=says):
         find([path.format(place=place)], None, 4)
 
@@ -263,6 +361,8 @@ def test_an_image_to_be_skipped_is_not_touched_and_others_go_one_by_one(place, s
     [
         ("bulk.json", '{"form": 1, "model": "other"}', "it was begun with --features None, this is True"),
         ("done/00000.json", '{"found": 3, "scored": 1, "broken": 1}', "its counts do not add up"),
+        ("done/00000.json", '{"found": "12", "scored": "1", "broken": "2"}', "its counts do not add up"),
+        ("plan/00000.json", '{"files": 5}', "is no shard's list"),
         ("plan/00002.json", "{}", r"00001\.json is missing"),
         ("plan/00000.json", "{", "cannot be read"),
     ],

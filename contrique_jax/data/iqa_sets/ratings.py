@@ -17,6 +17,7 @@ from contrique_jax.errors import UserError, printable
 from contrique_jax.io.csv_rows import number
 from contrique_jax.io.regular import open_regular
 
+FARTHEST = 1e30  # from 0, of a score
 # Photographs of one data set often have one size in bytes; this much of each tells nearly all of them apart.
 _SAMPLE_BYTES = 1 << 14
 
@@ -74,11 +75,15 @@ def numbers(
 
 
 def vary(where: Path, scores: Float[np.ndarray, " n"], what: str) -> None:
-    """Raises UserError if all scores are the same, or there is only one."""
+    """Raises UserError if all scores are the same, there is only one, or they are beyond what can be squared."""
     if len(scores) == 1:
         raise UserError(f"{where}: it has only one image, and one {what} is nothing to learn from; add images.")
     if np.ptp(scores) == 0:
         raise UserError(f"{where}: every {what} is {scores[0]:g}; scores that do not vary cannot be predicted.")
+    if np.abs(scores).max() > FARTHEST or np.ptp(scores) < 1 / FARTHEST:
+        raise UserError(
+            f"{where}: {what} is {scores.min():g} to {scores.max():g}; bring it to a usual scale, such as 0 to 100."
+        )
 
 
 def no_image_twice(places: Sequence[Place], images: Sequence[Path]) -> None:

@@ -28,6 +28,7 @@ from contrique_jax.data.iqa_sets.ratings import (
     vary,
 )
 from contrique_jax.errors import UserError
+from contrique_jax.io import buckets
 from contrique_jax.io.csv_rows import PATHS_ALIKE, SCORES_ALIKE, Table, beside, is_file, located, open_table
 
 SCORE_COLUMNS = ("mos", "dmos", "score")
@@ -165,7 +166,7 @@ def read_scores(
     missing or of one name, scores that are no numbers or all equal, deviations that are not above 0, files that do not
     exist and images listed twice, naming the line.
     """
-    path = Path(path).expanduser()
+    path = _on_this_machine(path, field)
     table = open_table(path, field)
     images_in = path_column or "path"
     at = {"path": table.column(images_in, "--path-column", () if path_column else PATHS_ALIKE)}
@@ -234,7 +235,15 @@ def _score_column(table: Table) -> str:
 
 def csv_columns(path: str | Path, field: str) -> list[str]:
     """The names in the header of a csv. Raises UserError, naming `field`, if it cannot be read."""
-    return open_table(Path(path).expanduser(), field).columns
+    return open_table(_on_this_machine(path, field), field).columns
+
+
+def _on_this_machine(path: str | Path, field: str) -> Path:
+    if buckets.is_address(path):
+        raise UserError(
+            f"{field}: {path}: opinions are read from files of this machine; copy the table and its images."
+        )
+    return Path(path).expanduser()
 
 
 def _above_zero(places: list[Place], texts: list[str], column: str, decimal_commas: bool) -> Float[np.ndarray, " n"]:

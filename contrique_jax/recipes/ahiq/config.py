@@ -37,6 +37,8 @@ class AhiqModel(OnMaps, Judge):
         require(self.patch in (8, 16), "model.patch", self.patch, "8 or 16")
         heads = self.vit_heads
         require(heads >= 1 and self.vit_width % heads == 0, "model.vit_heads", heads, f"a divisor of {self.vit_width}")
+        for name in ("vit_width", "vit_side"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for name in ("base_width", "fused", "bottleneck", "projected", "smoothed"):
             require(getattr(self, name) >= 2, f"model.{name}", getattr(self, name), "at least 2")
         require(self.crop_size % self.grain == 0, "model.crop_size", self.crop_size, f"a multiple of {self.grain}")

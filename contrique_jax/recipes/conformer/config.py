@@ -11,6 +11,7 @@ from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLos
 from contrique_jax.recipes.trunk_config import OnMaps
 
 KINDS = ("conformer", "transformer")
+MOST_BLOCKS = 64
 MODES = ("full-reference", "no-reference")
 STRIDES = (4, 8, 16)  # of an encoder of ours: maps that are used, all brought to the last one
 
@@ -53,8 +54,9 @@ class ConformerModel(OnMaps, Judge):
         Judge.validate(self)
         require(self.kind in KINDS, "model.kind", self.kind, f"one of {', '.join(KINDS)}")
         require(self.mode in MODES, "model.mode", self.mode, f"one of {', '.join(MODES)}")
-        for name in ("width", "heads", "hidden", "blocks"):
+        for name in ("width", "heads", "hidden", "kernel"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(1 <= self.blocks <= MOST_BLOCKS, "model.blocks", self.blocks, f"between 1 and {MOST_BLOCKS}")
         require(self.width % self.heads == 0, "model.heads", self.heads, f"a divisor of model.width = {self.width}")
         require(self.kernel % 2 == 1, "model.kernel", self.kernel, "an odd number")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and under 1")

@@ -6,6 +6,7 @@ finish_row, finish. Where all records need a reference it makes `prepared` with 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -47,7 +48,7 @@ class Rows(NamedTuple):
 
 
 class Targets:
-    """A rated source with the targets that its scores stand for."""
+    """A rated source with the targets that its scores stand for. `opinions` names the scores, or who gave them."""
 
     classes = None
 
@@ -55,11 +56,12 @@ class Targets:
         self.source, self.name = source, source.name
         behind = _behind(source)
         self.has_reference: Bool[np.ndarray, " n"] = behind.has_reference
-        self.sets: Sequence[Scored] = (
-            [judged(source, config.data.teacher, broken, config.data.workers)]
-            if isinstance(behind, BankPairs)
-            else behind.sets
-        )
+        self.sets: Sequence[Scored]
+        if isinstance(behind, BankPairs):
+            said = judged(source, config.data.teacher, broken, config.data.workers)
+            self.sets, self.opinions = [said], said.teacher
+        else:
+            self.sets, self.opinions = behind.sets, hashlib.sha256(behind.labels.tobytes()).hexdigest()[:12]
         self.labels, self.scale = fit(self.sets, config.data.scaling)
 
     def __len__(self) -> int:

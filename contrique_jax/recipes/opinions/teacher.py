@@ -20,6 +20,7 @@ from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead
+from contrique_jax.networks.backbones import hash_of
 from contrique_jax.networks.model_folder import DESCRIPTION
 from contrique_jax.recipes import recipe_of
 from contrique_jax.recipes.stored import stored_model
@@ -37,13 +38,14 @@ class Judged:
     name: str
     scores: Scores
     higher_is_better: bool
+    teacher: str  # what names it: a measure, or the hash of a model's weights
 
 
 class Teacher:
     """A measure by name, or a model folder or run's workdir. Raises UserError if it is none that gives scores."""
 
     def __init__(self, spec: str):
-        self.name, self.higher_is_better = spec, True
+        self.name, self.higher_is_better, self.hash = spec, True, spec
         if spec == MS_SSIM:
             self._judge: Any = ms_ssim
             return
@@ -57,7 +59,7 @@ class Teacher:
         recipe = recipe_of(config)
         if recipe.gives != "score":
             raise UserError(f"config.data.teacher={spec}: it gives features and no scores; name a model that does.")
-        self.higher_is_better = recipe.score_range(config)[2]
+        self.higher_is_better, self.hash = recipe.score_range(config)[2], hash_of(variables)
         self._judge = functools.partial(_by_model, jax.jit(functools.partial(_applied, config)), variables)
 
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"], references: UInt8[np.ndarray, "n h w 3"]) -> Scores:
@@ -86,7 +88,7 @@ def judged(source: Source, spec: str, broken: BrokenLog, workers: int) -> Judged
     scores = np.concatenate(found)
     if not np.isfinite(scores).all():
         raise UserError(f"config.data.teacher={spec}: it gives NaN or infinity as scores; check its weights.")
-    return Judged(source.name, scores, teacher.higher_is_better)
+    return Judged(source.name, scores, teacher.higher_is_better, teacher.hash)
 
 
 def _applied(config: Any, variables: Any, images: jax.Array, references: jax.Array) -> jax.Array:

@@ -138,7 +138,7 @@ class SatqaModel(OnTrunk, Judge):
             self.vit_scaling in INPUT_SCALINGS, "model.vit_scaling", self.vit_scaling,
             f"one of {', '.join(INPUT_SCALINGS)}",
         )  # fmt: skip
-        for name in ("patch", "vit_width", "vit_side", "cells", "heads", "vit_heads"):
+        for name in ("patch", "vit_width", "vit_side", "cells", "heads", "vit_heads", "width"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for name in ("first_blocks", "middle_blocks", "last_blocks"):
             require(

@@ -9,6 +9,7 @@ from contrique_jax.networks.token_mixer import Widths
 from contrique_jax.recipes.opinions.config import Judge, OpinionData, OpinionLoss, OpinionTrain
 from contrique_jax.recipes.trunk_config import OnTrunk
 
+MOST_BLOCKS = 64
 MODES = ("both", "full-reference", "no-reference")
 
 
@@ -42,8 +43,9 @@ class TwoModeModel(Judge, OnTrunk):
     def validate(self) -> None:
         OnTrunk.validate(self)
         Judge.validate(self)
-        for name in ("depth", "heads", "hidden"):
+        for name in ("width", "heads", "hidden"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(1 <= self.depth <= MOST_BLOCKS, "model.depth", self.depth, f"between 1 and {MOST_BLOCKS}")
         require(
             self.width % 4 == 0 and self.width % self.heads == 0, "model.width", self.width,
             f"a multiple of 4 and of model.heads = {self.heads}",
