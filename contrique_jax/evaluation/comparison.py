@@ -55,6 +55,7 @@ class ExtractedFeatures:
     rows: list[int]  # of the whole data set
     model_hash: str
     features: Float[np.ndarray, "n d"]  # before standardising
+    sign: int = 1  # of a meter whose lower scores are better -1: what its scores were multiplied by
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class ModelResult:
     features: Float[np.ndarray, "n d"] | None  # as the ridge sees them; None for the mean, which sees nothing
     evaluation: Evaluation
     curve: LearningCurve | None = None
+    gives_scores: bool = False  # no ridge was fitted, and its one feature is its score
 
 
 @dataclass(frozen=True)
@@ -124,17 +126,17 @@ def extract_all(
         features, unread = cached_features(extractor, images.paths if pairs else files, cache, images.folder)
         broken |= {error.name: error for error in unread}
         rows = [i for i in rows if all(path in features for path in (wanted[i][:1] if pairs else wanted[i]))]
-        found.append((extractor.model_hash, features, pairs))
+        found.append((extractor.model_hash, features, pairs, getattr(extractor, "sign", 1)))
     name_broken(list(broken.values()), len(set(files)))
     if not rows:
         raise UserError(f"{field}: no image is left that can be read together with its reference.")
     kept = images.subset(rows)
     extracted = []
-    for model_hash, features, pairs in found:
+    for model_hash, features, pairs, sign in found:
         values = np.stack([features[path] for path in kept.paths])
         if kept.references is not None and not pairs:
             values = np.abs(np.stack([features[path] for path in kept.references]) - values)
-        extracted.append(ExtractedFeatures(kept, rows, model_hash, values))
+        extracted.append(ExtractedFeatures(kept, rows, model_hash, values, sign))
     return extracted
 
 
@@ -162,7 +164,8 @@ def evaluate_all(
             logistic_parameters=logistic_parameters,
             own_direction=(1 if images.higher_is_better else -1) if contender.gives_scores else 0,
         )
-        models.append(ModelResult(contender.name, one.model_hash, features, evaluation))
+        result = ModelResult(contender.name, one.model_hash, features, evaluation, gives_scores=contender.gives_scores)
+        models.append(result)
     return [*models, ModelResult(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose_alpha_by))]
 
 

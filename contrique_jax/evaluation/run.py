@@ -95,8 +95,8 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     direction = "higher is better" if images.higher_is_better else "lower is better"
     mode = "no-reference" if images.references is None else "full-reference"
     described = (
-        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose_by}, "
-        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})"
+        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, "
+        f"{_fitted(models, choose_by)}{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})"
     )
     print(printable(described) + "\n")
     print(table(models) + "\n")
@@ -136,7 +136,7 @@ def save_json(path: Path, found: Findings) -> None:
 def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
     """The probe fitted on all images with the alpha that the protocol chose; its deviations are calibrated on the images
     that this was chosen by."""
-    images, features = own.images, own.features
+    images, features = own.images, own.sign * own.features  # a meter's scores as `score` sees them
     coefficients, intercepts = fit_ridge(features, images.scores, np.array([evaluation.alpha]))
     left_out, _ = held_out_paths(
         features, images.scores, [np.arange(len(features))], np.array([evaluation.alpha]), images.groups
@@ -192,6 +192,12 @@ def _config_hash(
     return short_hash(decides)
 
 
+def _fitted(models: Sequence[ModelResult], choose_by: Chooser) -> str:
+    """How a ridge's alpha was chosen, if one was fitted."""
+    ridges = any(model.features is not None and not model.gives_scores for model in models)
+    return f"alpha by {choose_by}, " if ridges else ""
+
+
 def _counted(images: ScoredImages) -> str:
     """How many images, and of how many if the folder holds a part of the data set."""
     whole = images.full_size
@@ -203,8 +209,9 @@ def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> list[st
     found = model.evaluation
     medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in intervals.items())
     chosen_on = "validation" if found.chosen_by == "validation" else "leave-one-out"
+    how = f"alpha {found.alpha:.4g}, {chosen_on} SROCC {found.validation_srocc:.4f}"
     line = (
-        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, {chosen_on} SROCC {found.validation_srocc:.4f}; "
+        f"{model.name}: {medians} (95 % bootstrap); {'its own scores, no ridge' if model.gives_scores else how}; "
         f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
     )
     parts = ", ".join(f"{printable(name)} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
@@ -212,8 +219,9 @@ def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> list[st
 
 
 def _with_curve(model: ModelResult, splits: Sequence[Split], images: ScoredImages) -> ModelResult:
-    """The model with its learning curve over `splits`, drawn several times if they are few; the mean has none."""
-    if model.features is None:
+    """The model with its learning curve over `splits`, drawn several times if they are few; the mean has none, nor has what
+    learns nothing of these opinions."""
+    if model.features is None or model.gives_scores:
         return model
     repeats, alphas = -(-CURVE_FITS // len(splits)), ALPHAS[::CURVE_ALPHAS]
     curve = learning_curve(model.features, images.scores, splits, images.groups, repeats=repeats, alphas=alphas)
