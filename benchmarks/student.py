@@ -1,9 +1,9 @@
 """A blind student against the same network that has labels alone, on BIQ2021: 100, 300 and 1,000 labels, with a teacher's phase
 before them and without it.
 
-  python benchmarks/student.py --scores biq2021/scores.csv --rated live_part/scores.csv --photographs PHOTOS --kept FOLDER
+  python benchmarks/student.py --scores biq2021/scores.csv --photographs PHOTOS --kept FOLDER [--rated live_part/scores.csv]
 
-Teachers, of pairs of the bank: MS-SSIM; and a zeng_kwong:small that learned from MS-SSIM and then from the opinions of --rated.
+Teachers, of pairs of the bank: MS-SSIM; with --rated a zeng_kwong:small too, which learned from it and then those opinions.
 One third of the images, by groups, is tested, in all repeats the same; a repeat has its own seed, teacher phase and labels.
 Intervals are of paired differences, photographs of the test side and repeats both drawn again (Owen 2007, "pigeonhole").
 """
@@ -27,13 +27,13 @@ from contrique_jax.evaluation.correlation import srocc
 from contrique_jax.evaluation.splits import images_hash, short_hash
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.probe.ridge import rows_by_group
-from contrique_jax.recipes.recipe import Variables
 
 LABELS = (100, 300, 1000)
-PHOTOGRAPHS = 240  # of which the bank makes pairs; a multiple of 5, so that files of maps are whole
-OF_IMAGE, OF_PAIR = 4, 3  # windows to learn from, each under noise of its own
+PHOTOGRAPHS = (
+    120  # of which the bank makes pairs, those of opinions.py; a multiple of 5, so that files of maps are whole
+)
+OF_IMAGE, OF_PAIR = 3, 2  # windows to learn from, each under noise of its own
 MEASURE, TRAINED, ALONE, LONGER = "MS-SSIM", "zeng_kwong", "labels alone", "labels alone, longer"
-WAYS = (MEASURE, TRAINED, ALONE, LONGER)
 RESAMPLES = 1000
 
 
@@ -58,8 +58,8 @@ def sides(images: ScoredImages) -> tuple[np.ndarray, np.ndarray]:
     return generator.permutation(np.flatnonzero(~tested)), np.flatnonzero(tested)
 
 
-def teachers(bank: Bank, rated: ScoredImages, folder: Path) -> dict[str, np.ndarray]:
-    """Of each teacher its scores of the bank's pairs, higher is better."""
+def trained_teacher(bank: Bank, rated: ScoredImages, folder: Path) -> np.ndarray:
+    """Its scores of the bank's pairs, higher is better."""
     system = System("zeng_kwong", folder)
     maps = pair_maps(system, bank)
 
@@ -69,29 +69,25 @@ def teachers(bank: Bank, rated: ScoredImages, folder: Path) -> dict[str, np.ndar
         return {"scores": system.outputs(variables, *maps)}
 
     where = system.folder / f"teacher {short_hash([bank.name, len(bank), images_hash(rated), TAUGHT, JUDGED])}.npz"
-    return {MEASURE: bank.scores, TRAINED: kept(where, of_trained)["scores"]}
+    return kept(where, of_trained)["scores"]
 
 
-def one_repeat(
-    system: System, images: ScoredImages, maps: dict[str, Maps], told: dict[str, np.ndarray], repeat: int
+def one_way(
+    system: System, images: ScoredImages, maps: dict[str, Maps], told: np.ndarray | None, steps: int, repeat: int
 ) -> dict[str, np.ndarray]:
-    """Outputs for the tested images: of each teacher's phase alone, and of each way with so many labels."""
+    """Outputs for the tested images with so many labels, after a teacher's phase on the scores `told` of the bank's pairs, and
+    of that alone; or without one."""
     pool, _ = sides(images)
     place = np.argsort(np.argsort(pool))  # of an image of the pool among its maps, which are in the order of the csv
-    fresh = system.fresh(repeat)
-    starts: dict[str, Variables] = {ALONE: fresh, LONGER: fresh}
-    found = {}
-    for teacher, scores in told.items():
-        targets = system.targets(scores, True)
-        starts[teacher] = system.trained(fresh, maps["pairs"], None, targets, TAUGHT, repeat)
-        found[f"{teacher}, 0"] = system.outputs(starts[teacher], maps["tested"], None)
+    start, found = system.fresh(repeat), {}
+    if told is not None:
+        start = system.trained(start, maps["pairs"], None, system.targets(told, True), TAUGHT, repeat)
+        found["0"] = system.outputs(start, maps["tested"], None)
     for labels in LABELS:
         drawn = np.arange(repeat * labels, (repeat + 1) * labels) % len(pool)  # another part of the pool each time
         targets = system.targets(images.scores[pool[drawn]], images.higher_is_better)
-        for way in WAYS:
-            steps = JUDGED + TAUGHT * (way == LONGER)
-            after = system.trained(starts[way], maps["learned"], None, targets, steps, repeat, place[drawn])
-            found[f"{way}, {labels}"] = system.outputs(after, maps["tested"], None)
+        after = system.trained(start, maps["learned"], None, targets, steps, repeat, place[drawn])
+        found[str(labels)] = system.outputs(after, maps["tested"], None)
     return found
 
 
@@ -114,18 +110,15 @@ def interval(first: np.ndarray, second: np.ndarray | None, scores: np.ndarray, g
     return (float(sroccs(np.arange(len(scores))).mean()), *map(float, np.quantile(means, (0.025, 0.975))))
 
 
-def report(found: dict[str, np.ndarray], scores: np.ndarray, groups: list[str]) -> None:
+def report(found: dict[tuple[str, str], np.ndarray], scores: np.ndarray, groups: list[str]) -> None:
     """A table, as docs/results.md has it."""
-    print(
-        "| labels | way | SROCC | less labels alone | less labels alone, longer | higher in |\n|---|---|---|---|---|---|"
-    )
-    for name, outputs in found.items():
-        way, labels = name.rsplit(", ", 1)
+    print(f"| labels | way | SROCC | less {ALONE} | less {LONGER} | higher in |\n|---|---|---|---|---|---|")
+    for (labels, way), outputs in sorted(found.items(), key=lambda item: int(item[0][0])):
         value, low, high = interval(outputs, None, scores, groups)
         less, wins = ["", ""], []
         for i, other in enumerate((ALONE, LONGER)):
-            theirs = found.get(f"{other}, {labels}")
-            if theirs is None or way in (ALONE, LONGER)[i:]:
+            theirs = found.get((labels, other))
+            if theirs is None or way == other or (way, other) == (ALONE, LONGER):
                 continue
             less[i] = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval(outputs, theirs, scores, groups))
             ahead = [srocc(a, scores) > srocc(b, scores) for a, b in zip(outputs, theirs, strict=True)]
@@ -137,16 +130,14 @@ def report(found: dict[str, np.ndarray], scores: np.ndarray, groups: list[str]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scores", required=True, help="a csv of images and mos")
-    parser.add_argument(
-        "--rated", required=True, help="a csv of images with references and dmos, for the trained teacher"
-    )
+    parser.add_argument("--rated", help="a csv of images with references and dmos, for the trained teacher")
     add_flags(parser)
-    parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
     use_compilation_cache()
-    images, rated = read_scores(flags.scores), read_scores(flags.rated, reference_column="reference")
-    bank, system = Bank(flags.photographs, PHOTOGRAPHS, flags.kept), System("student", flags.kept)
-    told, noise = teachers(bank, rated, flags.kept), Noise(system)
+    images, bank = read_scores(flags.scores), Bank(flags.photographs, PHOTOGRAPHS, flags.kept)
+    system = System("student", flags.kept)
+    noise = Noise(system)
     pool, tested = sides(images)
     rows, name = np.sort(pool), f"{images.name} {images_hash(images)}"
 
@@ -165,13 +156,25 @@ def main() -> None:
         "learned": system.maps(f"{name} learned {OF_IMAGE}", learned, len(rows)),
     }
     where = system.folder / f"repeats {short_hash([name, bank.name, len(bank), TAUGHT, JUDGED, OF_IMAGE, OF_PAIR])}"
-    each = []
-    for repeat in range(flags.repeats):
-        made = functools.partial(one_repeat, system, images, maps, told, repeat)
-        each.append(kept(where / f"{repeat}.npz", made))
-        print(repeat, {n: round(srocc(x, images.scores[tested]), 3) for n, x in each[-1].items()}, flush=True)
-    found = {n: np.stack([one[n] for one in each]) for n in each[0]}
-    report(found, images.scores[tested], [images.groups[i] for i in tested])
+    ways: dict[str, tuple[np.ndarray | None, int]] = {ALONE: (None, JUDGED), MEASURE: (bank.scores, JUDGED)}
+    ways[LONGER] = None, JUDGED + TAUGHT
+    if flags.rated:
+        ways[TRAINED] = (
+            trained_teacher(bank, read_scores(flags.rated, reference_column="reference"), flags.kept),
+            JUDGED,
+        )
+    scores, each = images.scores[tested], dict[tuple[str, str], list[np.ndarray]]()
+    for way, (told, steps) in ways.items():
+        for repeat in range(flags.repeats):
+            made = kept(
+                where / f"{repeat} {way}.npz",
+                functools.partial(one_way, system, images, maps, told, steps, repeat),
+            )
+            for labels, outputs in made.items():
+                each.setdefault((labels, way), []).append(outputs)
+            print(repeat, way, {n: round(srocc(x, scores), 3) for n, x in made.items()}, flush=True)
+    found = {key: np.stack(outputs) for key, outputs in each.items()}
+    report(found, scores, [images.groups[i] for i in tested])
 
 
 if __name__ == "__main__":
