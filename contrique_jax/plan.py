@@ -22,7 +22,7 @@ from typing import Any
 from contrique_jax.config import Config
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
+from contrique_jax.planning.compiled_step import Compiled, compile_step, finished_in_step, purpose, step_seconds, times
 from contrique_jax.planning.topology import Topology, open_topology
 from contrique_jax.recipes import recipe_of
 from contrique_jax.training.flags import parse_flags as training_flags
@@ -30,7 +30,7 @@ from contrique_jax.training.mesh import Runtime
 
 MISFIT = 3  # the exit code
 LARGE = 1_000_000  # bytes: collectives from here on are listed one by one
-PAPER_IMAGES = 600_000  # authentic images of an epoch
+PAPER_IMAGES = 600_000  # of each source in an epoch
 MOST_TRIES = 8  # compilations of the search for the largest batch
 
 
@@ -47,6 +47,7 @@ def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Co
         "encoder": config.model.encoder,
         "view_size": getattr(config.data, "view_size", None),
         "augment_on": config.data.augment_on,
+        "rows_finished_in_step": finished_in_step(config),
         "fits": compiled.fits,
         "bytes_per_chip": compiled.bytes_per_chip,
         "bytes_available": compiled.capacity,
@@ -85,7 +86,7 @@ def report(record: dict[str, Any], images: int) -> str:
             f"traffic     {_size(record['bytes_moved_per_chip'])} a chip, to and from its main memory",
             *_collective_lines(record["collectives"]),
         ]
-    if record["augment_on"] == "device":
+    if record["rows_finished_in_step"]:
         lines.append(
             "note        the clean photographs are distorted in the step; a manifest of distorted ones costs less"
         )
@@ -97,7 +98,7 @@ def report(record: dict[str, Any], images: int) -> str:
         lines += [
             f"roofline    {1000 * record['step_seconds']:.1f} ms a step (ms: {listed})",
             f"            {record['images_per_second']:,.0f} images/s at the chip's peaks: a machine is slower",
-            f"epoch       {images:,} authentic images: {record['epoch_steps']:,} steps, {record['epoch_hours']:.2g} h, "
+            f"epoch       {images:,} images of each source: {record['epoch_steps']:,} steps, {record['epoch_hours']:.2g} h, "
             f"{record['epoch_chip_hours']:.3g} chip-hours",
         ]
     elif record["flops_per_chip"]:
@@ -175,7 +176,7 @@ def main(argv: Sequence[str]) -> None:
         "--epoch_images",
         type=int,
         default=PAPER_IMAGES,
-        help="authentic images of an epoch (default: the paper's %(default)s)",
+        help="images of each source in an epoch (default: %(default)s, as CONTRIQUE's paper has authentic ones)",
     )
     flags, rest = parser.parse_known_args(argv)
     out: Path | None = output_path("--out", flags.out, (".json",)) if flags.out else None

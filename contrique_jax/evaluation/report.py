@@ -19,7 +19,8 @@ from PIL import Image
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult, typical_split
+from contrique_jax.evaluation.comparison import ModelComparison, ModelResult, typical_split
+from contrique_jax.evaluation.crossing import CrossModelResult
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.logistic import fit_curve

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult
+from contrique_jax.evaluation.comparison import ModelComparison, ModelResult
 from contrique_jax.evaluation.contenders import RANDOM, STATISTICS
+from contrique_jax.evaluation.crossing import CrossModelResult
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.tables import METRICS, interval_text, notes, subset_coverages, subset_names, summary
 

@@ -17,20 +17,19 @@ from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError, printable
 from contrique_jax.evaluation.comparison import (
     Contender,
-    CrossModelResult,
     ExtractedFeatures,
     ModelResult,
     compare_models,
-    cross,
     evaluate_all,
     extract_all,
     median_intervals,
 )
 from contrique_jax.evaluation.contenders import check_references, contenders_of
+from contrique_jax.evaluation.crossing import CrossModelResult, cross
 from contrique_jax.evaluation.flags import read_images, read_others
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.learning_curve import learning_curve
-from contrique_jax.evaluation.protocol import ALPHAS, Chooser, Evaluation
+from contrique_jax.evaluation.protocol import ALPHAS, Chooser, Evaluation, own_line
 from contrique_jax.evaluation.report import Findings
 from contrique_jax.evaluation.splits import (
     Split,
@@ -135,27 +134,33 @@ def save_json(path: Path, found: Findings) -> None:
 
 def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
     """The probe fitted on all images with the alpha that the protocol chose; its deviations are calibrated on the images
-    that this was chosen by."""
-    images, features = own.images, own.sign * own.features  # a meter's scores as `score` sees them
-    coefficients, intercepts = fit_ridge(features, images.scores, np.array([evaluation.alpha]))
-    left_out, _ = held_out_paths(
-        features, images.scores, [np.arange(len(features))], np.array([evaluation.alpha]), images.groups
-    )
+    that this was chosen by. Of a meter the line from its scores to these opinions."""
+    images = own.images
     low, high = images.score_range or (float(images.scores.min()), float(images.scores.max()))
+    common: dict[str, Any] = {
+        "alpha": evaluation.alpha,
+        "feature_name": NO_REFERENCE if images.references is None else FULL_REFERENCE,
+        "model_hash": own.model_hash,
+        "data_set": images.name,
+        "score_low": float(low),
+        "score_high": float(high),
+        "higher_is_better": images.higher_is_better,
+        "deviation": evaluation.deviation,
+        "shorter_side": images.shorter_side,
+    }
+    if own.sign:
+        slope, zero = own_line(own.own, images.scores)
+        turned = slope * own.sign * (1 if images.higher_is_better else -1)  # `score` sees the scores as they are
+        return Probe(np.array([turned]), zero, standing=Standing.of(slope * own.own + zero), **common)
+    features, alphas = own.features, np.array([evaluation.alpha])
+    coefficients, intercepts = fit_ridge(features, images.scores, alphas)
+    left_out, _ = held_out_paths(features, images.scores, [np.arange(len(features))], alphas, images.groups)
     return Probe(
-        coefficients=coefficients[0],
-        intercept=float(intercepts[0]),
-        alpha=evaluation.alpha,
-        feature_name=NO_REFERENCE if images.references is None else FULL_REFERENCE,
-        model_hash=own.model_hash,
-        data_set=images.name,
-        score_low=float(low),
-        score_high=float(high),
-        higher_is_better=images.higher_is_better,
-        deviation=evaluation.deviation,
+        coefficients[0],
+        float(intercepts[0]),
         posterior=fit_posterior(features, evaluation.alpha, evaluation.calibration, images.groups),
-        shorter_side=images.shorter_side,
         standing=Standing.of(left_out[0, 0]),
+        **common,
     )
 
 
