@@ -67,6 +67,16 @@ def windows(stack: np.ndarray, side: int, drawn: int, seed: Sequence[int], teste
     return crops
 
 
+def kept_tree(path: Path, make: Callable[[], Any], like: Any) -> Any:
+    """A tree of arrays of the structure of `like`, kept in a file."""
+
+    def leaves() -> dict[str, Any]:
+        return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(make()))}
+
+    found = kept(path, leaves)
+    return jax.tree.unflatten(jax.tree.structure(like), [found[str(i)] for i in range(len(found))])
+
+
 class Bank:
     """Pairs [2, 256, 256, 3], distorted and as it was, of so many clean photographs, and MS-SSIM's `scores` of them."""
 
@@ -140,11 +150,12 @@ def halves(config: Any) -> Halves:
 class System:
     """A recipe under its `:small` config, whose maps and results are kept under `folder`."""
 
-    def __init__(self, name: str, folder: Path):
-        self.config: Any = parse_flags(["--config", f"{name}.py:small", "--print_config"]).config
+    def __init__(self, name: str, folder: Path, changed: Sequence[str] = ()):
+        """`changed`: flags of a training, as --config.train.average=0.95."""
+        self.config: Any = parse_flags(["--config", f"{name}.py:small", *changed, "--print_config"]).config
         self.recipe, self.name = recipe_of(self.config), name
         self.halves, self.side = halves(self.config), self.config.data.view_size
-        self.folder = folder / f"{name} {short_hash([repr(self.config), THROUGH])}"
+        self.folder = folder / f"{name} {short_hash([repr(self.config.model), repr(self.config.data), THROUGH])}"
         frozen = self.recipe.constants(self.config)
         self._through = functools.partial(jax.jit(self.halves.maps), frozen)
         self._judged = jax.jit(lambda variables, *maps: self.halves.judge(variables, *map(_wide, maps), None)[0])

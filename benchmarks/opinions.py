@@ -17,7 +17,7 @@ from typing import Any
 import dm_pix
 import jax.numpy as jnp
 import numpy as np
-from frozen_maps import JUDGED, TAUGHT, Bank, Maps, System, kept, windows
+from frozen_maps import JUDGED, TAUGHT, Bank, Maps, System, kept, kept_tree, windows
 
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages, read_scores
@@ -49,10 +49,10 @@ class Rated:
         self.learned = [tuple(x[:, :OF_IMAGE] for x in part) for part in maps]
         self.tested = [tuple(x[:, OF_IMAGE:] for x in part) for part in maps]
 
-    def taught(self, start: Variables, rows: np.ndarray, seed: int) -> Variables:
+    def taught(self, start: Variables, rows: np.ndarray, seed: int, steps: int = JUDGED) -> Variables:
         """A run on the opinions of these rows."""
         targets = self.system.targets(self.images.scores[rows], self.images.higher_is_better)
-        return self.system.trained(start, *self.learned, targets, JUDGED, seed, rows)
+        return self.system.trained(start, *self.learned, targets, steps, seed, rows)
 
     def outputs(self, variables: Variables, rows: np.ndarray | None = None) -> np.ndarray:
         return self.system.outputs(variables, *self.tested, rows)
@@ -71,38 +71,45 @@ def pair_maps(system: System, bank: Bank) -> tuple[Maps, Maps]:
     return halved(system.maps(f"{bank.name} {OF_PAIR}", both, len(bank)))
 
 
-def by_measure(system: System, bank: Bank, maps: tuple[Maps, Maps], seed: int) -> Variables:
+def by_measure(system: System, bank: Bank, maps: tuple[Maps, Maps], seed: int, steps: int = TAUGHT) -> Variables:
     """A run on MS-SSIM's scores of the bank's pairs."""
-    return system.trained(system.fresh(seed), *maps, system.targets(bank.scores, True), TAUGHT, seed)
+    return system.trained(system.fresh(seed), *maps, system.targets(bank.scores, True), steps, seed)
 
 
-def three_ways(system: System, images: ScoredImages, bank: Bank, seeds: int) -> dict[str, list[np.ndarray]]:
-    """Outputs for all images by each way, of each seed; by a network that has not seen an image's content."""
+def three_ways(
+    system: System, images: ScoredImages, bank: Bank, seeds: int, steps: tuple[int, int]
+) -> dict[str, list[np.ndarray]]:
+    """Outputs for all images by each way, of each seed; by a network that has not seen an image's content. `steps`: on the
+    measure's scores, and on opinions."""
     rated = Rated(system, images)
     maps = pair_maps(system, bank)
     contents, found = np.array(images.groups), dict[str, list[np.ndarray]]()
+    settings = [bank.name, len(bank), images_hash(images), steps, OF_IMAGE, OF_PAIR, repr(system.config)]
+    where = system.folder / f"contents left out {short_hash(settings)}"
 
-    def left_out(start: Variables, seed: int) -> np.ndarray:
+    def left_out(start: Variables, seed: int, kind: str) -> np.ndarray:
         outputs = np.zeros(len(images))
-        for content in np.unique(contents):
-            variables = rated.taught(start, np.flatnonzero(contents != content), seed)
-            outputs[contents == content] = rated.outputs(variables, np.flatnonzero(contents == content))
+        for number, content in enumerate(np.unique(contents)):
+
+            def judged(content: str = content) -> dict[str, Any]:
+                variables = rated.taught(start, np.flatnonzero(contents != content), seed, steps[1])
+                return {"outputs": rated.outputs(variables, np.flatnonzero(contents == content))}
+
+            outputs[contents == content] = kept(where / f"{seed} {kind} {number}.npz", judged)["outputs"]
         return outputs
 
-    def of_seed(seed: int) -> dict[str, Any]:
-        taught = by_measure(system, bank, maps, seed)
-        return {
-            OPINIONS: left_out(system.fresh(seed), seed),
-            MEASURE: rated.outputs(taught),
-            BOTH: left_out(taught, seed),
-        }
-
-    settings = [bank.name, len(bank), images_hash(images), TAUGHT, JUDGED, OF_IMAGE, OF_PAIR]
-    where = system.folder / f"contents left out {short_hash(settings)}"
     for seed in range(seeds):
-        for way, outputs in kept(where / f"{seed}.npz", functools.partial(of_seed, seed)).items():
+        fresh = system.fresh(seed)
+        first = functools.partial(by_measure, system, bank, maps, seed, steps[0])
+        taught = kept_tree(where / f"{seed} taught.npz", first, fresh)
+        each = {
+            OPINIONS: left_out(fresh, seed, "fresh"),
+            MEASURE: rated.outputs(taught),
+            BOTH: left_out(taught, seed, "both"),
+        }
+        for way, outputs in each.items():
             found.setdefault(way, []).append(outputs)
-        print(system.name, seed, {w: round(srocc(x[-1], rated.quality), 3) for w, x in found.items()}, flush=True)
+        print(system.name, seed, {w: round(srocc(x, rated.quality), 3) for w, x in each.items()}, flush=True)
     return found
 
 
@@ -152,6 +159,10 @@ def main() -> None:
     add_flags(parser)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=(TAUGHT, JUDGED), help="on MS-SSIM's scores, and on opinions"
+    )
+    parser.add_argument("--average", type=float, help="config.train.average; default: that of each config")
     flags = parser.parse_args()
     use_compilation_cache()
     images = read_scores(flags.scores, reference_column="reference")
@@ -159,7 +170,8 @@ def main() -> None:
     found = {}
     of_measures = kept(flags.kept / f"measures of {images.name}.npz", functools.partial(measures, images))
     for name in flags.systems:
-        found[name] = three_ways(System(name, flags.kept), images, bank, flags.seeds)
+        system = System(name, flags.kept, [] if flags.average is None else [f"--config.train.average={flags.average}"])
+        found[name] = three_ways(system, images, bank, flags.seeds, tuple(flags.steps))
         report(images, of_measures, found)
 
 

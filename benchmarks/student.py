@@ -155,7 +155,8 @@ def main() -> None:
         "tested": system.maps(f"{name} tested", untouched, len(tested)),
         "learned": system.maps(f"{name} learned {OF_IMAGE}", learned, len(rows)),
     }
-    where = system.folder / f"repeats {short_hash([name, bank.name, len(bank), TAUGHT, JUDGED, OF_IMAGE, OF_PAIR])}"
+    settings = [name, bank.name, len(bank), TAUGHT, JUDGED, OF_IMAGE, OF_PAIR, repr(system.config)]
+    where = system.folder / f"repeats {short_hash(settings)}"
     ways: dict[str, tuple[np.ndarray | None, int]] = {ALONE: (None, JUDGED), MEASURE: (bank.scores, JUDGED)}
     ways[LONGER] = None, JUDGED + TAUGHT
     if flags.rated:

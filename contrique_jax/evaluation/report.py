@@ -84,7 +84,7 @@ def page(findings: Findings) -> str:
         "<h2>Correlations on test</h2>",
         "<p class='soft'>Medians over the splits, with standard deviation and range. PLCC and RMSE after a logistic fit with "
         f"{model.evaluation.logistic} parameters, but for the mean, which is taken as it is."
-        f"{which_controls(findings.models)}</p>",
+        f"{which_controls(findings.models, about['mode'])}</p>",
         correlations(findings.models),
         notes_of(findings.models),
         "<h2>How sure that is</h2>",

@@ -30,9 +30,10 @@ def how_judged(model: ModelResult, mode: str) -> str:
     return f"a ridge on {features} against opinion scores, alpha by {model.evaluation.chosen_by}."
 
 
-def which_controls(models: Sequence[ModelResult]) -> str:
+def which_controls(models: Sequence[ModelResult], mode: str) -> str:
     """What stands beside the networks, if it was not left out."""
-    said = {RANDOM: "the same network untrained", STATISTICS: "the 36 statistics of BRISQUE under a ridge"}
+    statistics = "differences of the 36" if mode == "full-reference" else "the 36"
+    said = {RANDOM: "the same network untrained", STATISTICS: f"{statistics} statistics of BRISQUE under a ridge"}
     there = [said[model.name] for model in models if model.name in said]
     return f" Controls: {', and '.join(there)}." if there else ""
 
@@ -69,11 +70,15 @@ def _spread(value: Mapping[str, float | None]) -> str:
 
 
 def notes_of(models: Sequence[ModelResult]) -> str:
-    found = [f"{text(model.name)}: {text(note)}" for model in models for note in notes(model.evaluation)]
+    found = [
+        f"{text(model.name)}: {text(note.removeprefix('note: '))}"
+        for model in models
+        for note in notes(model.evaluation)
+    ]
     if not found:
         return ""
     listed = "".join(f"<li>{note}</li>" for note in found)
-    title = f"{len(found)} notes on what was not defined or fell back"
+    title = f"{len(found)} note{'s' * (len(found) > 1)} on what was not defined or fell back"
     return f"<details class='soft'><summary>{title}</summary><ul>{listed}</ul></details>"
 
 
