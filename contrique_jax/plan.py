@@ -120,9 +120,9 @@ def _collective_lines(collectives: list[dict[str, Any]]) -> list[str]:
 
 def misfit_advice(config: Config, compiled: Compiled, devices: int) -> str:
     """What to change, by the fields' names. Micro-batches share the memory, so as many as it is too small by, or more."""
-    pairs = config.data.batch_size // 2 // devices
+    shares = config.data.batch_size // config.rows_together // devices
     least = config.train.accumulation * compiled.bytes_per_chip / compiled.capacity
-    parts = next((n for n in range(math.ceil(least), pairs + 1) if pairs % n == 0), 0)
+    parts = next((n for n in range(math.ceil(least), shares + 1) if shares % n == 0), 0)
     keeps = [f"--config.train.accumulation={parts}"] if parts else []
     keeps += [] if config.train.remat else ["--config.train.remat=True"]
     keep = f", or keep it and try {' or '.join(keeps)}" if keeps else ""
@@ -182,10 +182,12 @@ def main(argv: Sequence[str]) -> None:
     out: Path | None = output_path("--out", flags.out, (".json",)) if flags.out else None
     training = training_flags([*rest, "--print_config"])
     config, images = training.config, flags.epoch_images
-    if images < config.data.batch_size // 2:
-        raise UserError(f"--epoch_images={images}: must fill half a batch, {config.data.batch_size // 2} images.")
+    share = config.data.batch_size // len(recipe_of(config).roles)
+    if images < share:
+        raise UserError(f"--epoch_images={images}: must fill a source's share of a batch, {share} images.")
     topology = open_topology(flags.topology)
-    runtime = topology.runtime(config.data.batch_size, training.devices)
+    together = config.rows_together
+    runtime = topology.runtime(config.data.batch_size, training.devices, together)
     compiled = compile_step(config, topology, runtime, images)
     record = as_record(config, topology, runtime, compiled, images)
     print(report(record, images), flush=True)
@@ -194,9 +196,9 @@ def main(argv: Sequence[str]) -> None:
         def compile_at(batch: int) -> Compiled:
             print(f"trying {batch} images a step", file=sys.stderr)
             tried = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=batch))
-            return compile_step(tried, topology, topology.runtime(batch, runtime.devices), images)
+            return compile_step(tried, topology, topology.runtime(batch, runtime.devices, together), images)
 
-        granule = 2 * runtime.devices * config.train.accumulation
+        granule = together * runtime.devices * config.train.accumulation
         record["largest_batch"], tries = largest_batch(compile_at, config.data.batch_size, compiled, granule)
         most = "more may, " if tries == MOST_TRIES else ""
         print(f"largest     {record['largest_batch']} images a step fit ({most}{tries} compilations)")
