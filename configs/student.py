@@ -13,7 +13,8 @@ the student may teach the next one.
       --config.data.teacher=runs/student                                         # the next generation
 
 Variant:
-  :small   on the network inside this package, one block of width 64: minutes on two CPU cores; not measured yet
+  :small   on the network inside this package, one block of width 64: minutes on two CPU cores;
+           what a teacher gives it on BIQ2021, with few labels: docs/results.md
 """
 
 from contrique_jax.errors import UserError

@@ -22,7 +22,7 @@ from typing import Any
 from contrique_jax.config import Config
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.planning.compiled_step import Compiled, compile_step, purpose, step_seconds, times
+from contrique_jax.planning.compiled_step import Compiled, compile_step, finished_in_step, purpose, step_seconds, times
 from contrique_jax.planning.topology import Topology, open_topology
 from contrique_jax.recipes import recipe_of
 from contrique_jax.training.flags import parse_flags as training_flags
@@ -30,7 +30,7 @@ from contrique_jax.training.mesh import Runtime
 
 MISFIT = 3  # the exit code
 LARGE = 1_000_000  # bytes: collectives from here on are listed one by one
-PAPER_IMAGES = 600_000  # authentic images of an epoch
+PAPER_IMAGES = 600_000  # of each source in an epoch
 MOST_TRIES = 8  # compilations of the search for the largest batch
 
 
@@ -47,6 +47,7 @@ def as_record(config: Config, topology: Topology, runtime: Runtime, compiled: Co
         "encoder": config.model.encoder,
         "view_size": getattr(config.data, "view_size", None),
         "augment_on": config.data.augment_on,
+        "rows_finished_in_step": finished_in_step(config),
         "fits": compiled.fits,
         "bytes_per_chip": compiled.bytes_per_chip,
         "bytes_available": compiled.capacity,
@@ -85,7 +86,7 @@ def report(record: dict[str, Any], images: int) -> str:
             f"traffic     {_size(record['bytes_moved_per_chip'])} a chip, to and from its main memory",
             *_collective_lines(record["collectives"]),
         ]
-    if record["augment_on"] == "device":
+    if record["rows_finished_in_step"]:
         lines.append(
             "note        the clean photographs are distorted in the step; a manifest of distorted ones costs less"
         )
@@ -97,7 +98,7 @@ def report(record: dict[str, Any], images: int) -> str:
         lines += [
             f"roofline    {1000 * record['step_seconds']:.1f} ms a step (ms: {listed})",
             f"            {record['images_per_second']:,.0f} images/s at the chip's peaks: a machine is slower",
-            f"epoch       {images:,} authentic images: {record['epoch_steps']:,} steps, {record['epoch_hours']:.2g} h, "
+            f"epoch       {images:,} images of each source: {record['epoch_steps']:,} steps, {record['epoch_hours']:.2g} h, "
             f"{record['epoch_chip_hours']:.3g} chip-hours",
         ]
     elif record["flops_per_chip"]:
@@ -119,9 +120,9 @@ def _collective_lines(collectives: list[dict[str, Any]]) -> list[str]:
 
 def misfit_advice(config: Config, compiled: Compiled, devices: int) -> str:
     """What to change, by the fields' names. Micro-batches share the memory, so as many as it is too small by, or more."""
-    pairs = config.data.batch_size // 2 // devices
+    shares = config.data.batch_size // config.rows_together // devices
     least = config.train.accumulation * compiled.bytes_per_chip / compiled.capacity
-    parts = next((n for n in range(math.ceil(least), pairs + 1) if pairs % n == 0), 0)
+    parts = next((n for n in range(math.ceil(least), shares + 1) if shares % n == 0), 0)
     keeps = [f"--config.train.accumulation={parts}"] if parts else []
     keeps += [] if config.train.remat else ["--config.train.remat=True"]
     keep = f", or keep it and try {' or '.join(keeps)}" if keeps else ""
@@ -175,16 +176,18 @@ def main(argv: Sequence[str]) -> None:
         "--epoch_images",
         type=int,
         default=PAPER_IMAGES,
-        help="authentic images of an epoch (default: the paper's %(default)s)",
+        help="images of each source in an epoch (default: %(default)s, as CONTRIQUE's paper has authentic ones)",
     )
     flags, rest = parser.parse_known_args(argv)
     out: Path | None = output_path("--out", flags.out, (".json",)) if flags.out else None
     training = training_flags([*rest, "--print_config"])
     config, images = training.config, flags.epoch_images
-    if images < config.data.batch_size // 2:
-        raise UserError(f"--epoch_images={images}: must fill half a batch, {config.data.batch_size // 2} images.")
+    share = config.data.batch_size // len(recipe_of(config).roles)
+    if images < share:
+        raise UserError(f"--epoch_images={images}: must fill a source's share of a batch, {share} images.")
     topology = open_topology(flags.topology)
-    runtime = topology.runtime(config.data.batch_size, training.devices)
+    together = config.rows_together
+    runtime = topology.runtime(config.data.batch_size, training.devices, together)
     compiled = compile_step(config, topology, runtime, images)
     record = as_record(config, topology, runtime, compiled, images)
     print(report(record, images), flush=True)
@@ -193,9 +196,9 @@ def main(argv: Sequence[str]) -> None:
         def compile_at(batch: int) -> Compiled:
             print(f"trying {batch} images a step", file=sys.stderr)
             tried = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=batch))
-            return compile_step(tried, topology, topology.runtime(batch, runtime.devices), images)
+            return compile_step(tried, topology, topology.runtime(batch, runtime.devices, together), images)
 
-        granule = 2 * runtime.devices * config.train.accumulation
+        granule = together * runtime.devices * config.train.accumulation
         record["largest_batch"], tries = largest_batch(compile_at, config.data.batch_size, compiled, granule)
         most = "more may, " if tries == MOST_TRIES else ""
         print(f"largest     {record['largest_batch']} images a step fit ({most}{tries} compilations)")

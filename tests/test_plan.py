@@ -118,6 +118,15 @@ def test_a_misfit_exits_three_and_names_the_field(monkeypatch, tmp_path, capsys)
     assert record["fits"] is False and record["bytes_per_chip"] == 30 * 10**9 and record["step_seconds"] is None
 
 
+def test_rows_that_stand_alone_go_one_to_a_device_and_nothing_is_distorted(monkeypatch, capsys):
+    monkeypatch.setattr(plan, "compile_step", lambda *_: Compiled(True, 10**9, 16 * 10**9, 1.0))
+    plan.main(["--config", "zeng_kwong.py:small", "--topology", "cpu:8", "--config.data.batch_size=8"])
+    printed = capsys.readouterr().out
+    assert "8 chip(s), 1 images each" in printed and "distorted" not in printed
+    plan.main(["--config", TINY, "--topology", "cpu:8", "--config.data.augment_on=device"])
+    assert "the clean photographs are distorted in the step" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("start", [16, 160, 1600, 6400])
 @pytest.mark.parametrize("bend", [1.0, 1.15])
 def test_the_search_ends_near_the_largest_batch(start, bend):

@@ -11,16 +11,13 @@ from jaxtyping import Float
 
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage, UserError
-from contrique_jax.evaluation.correlation import Correlations, correlate
-from contrique_jax.evaluation.intervals import Interval, bootstrap_difference, bootstrap_intervals, bootstrap_medians
+from contrique_jax.evaluation.correlation import Correlations
+from contrique_jax.evaluation.intervals import Interval, bootstrap_difference, bootstrap_medians
 from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.protocol import (
-    ALPHAS,
     Chooser,
     Evaluation,
     SplitResult,
-    best_alpha,
-    check_scores,
     compare_evaluations,
     evaluate_features,
 )
@@ -29,7 +26,6 @@ from contrique_jax.inference.cache import FeatureExtractor, cached_features
 from contrique_jax.inference.file_features import name_broken
 from contrique_jax.inference.pairs import BesideReference
 from contrique_jax.probe.posterior import calibrate, coverage, coverage_of_kinds
-from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 from contrique_jax.recipes.recipe import Reference
 
 MEAN = "mean of the scores"
@@ -55,6 +51,12 @@ class ExtractedFeatures:
     rows: list[int]  # of the whole data set
     model_hash: str
     features: Float[np.ndarray, "n d"]  # before standardising
+    sign: int = 0  # of a meter: what its scores were multiplied by, so that higher is better
+
+    @property
+    def own(self) -> Float[np.ndarray, " n"]:
+        """Of a meter its scores, which rise with the opinions."""
+        return (1 if self.images.higher_is_better else -1) * self.features[:, 0].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class ModelResult:
     features: Float[np.ndarray, "n d"] | None  # as the ridge sees them; None for the mean, which sees nothing
     evaluation: Evaluation
     curve: LearningCurve | None = None
+    gives_scores: bool = False  # no ridge was fitted, and its one feature is its score
 
 
 @dataclass(frozen=True)
@@ -82,27 +85,6 @@ class ModelComparison:
     wins: int | None
     splits: int
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class CrossResult:
-    """A ridge fitted on all of one data set, tested on all of another."""
-
-    alpha: float
-    correlations: Correlations
-    predictions: Float[np.ndarray, " n"]
-
-
-@dataclass(frozen=True)
-class CrossModelResult:
-    """One contender fitted on all of the data set and tested on another."""
-
-    name: str
-    data_set: str
-    images: int
-    result: CrossResult
-    subsets: dict[str, Correlations]  # of the other data set
-    interval: Interval  # of SROCC
 
 
 def extract_all(
@@ -124,17 +106,17 @@ def extract_all(
         features, unread = cached_features(extractor, images.paths if pairs else files, cache, images.folder)
         broken |= {error.name: error for error in unread}
         rows = [i for i in rows if all(path in features for path in (wanted[i][:1] if pairs else wanted[i]))]
-        found.append((extractor.model_hash, features, pairs))
+        found.append((extractor.model_hash, features, pairs, getattr(extractor, "sign", 1) * contender.gives_scores))
     name_broken(list(broken.values()), len(set(files)))
     if not rows:
         raise UserError(f"{field}: no image is left that can be read together with its reference.")
     kept = images.subset(rows)
     extracted = []
-    for model_hash, features, pairs in found:
+    for model_hash, features, pairs, sign in found:
         values = np.stack([features[path] for path in kept.paths])
         if kept.references is not None and not pairs:
             values = np.abs(np.stack([features[path] for path in kept.references]) - values)
-        extracted.append(ExtractedFeatures(kept, rows, model_hash, values))
+        extracted.append(ExtractedFeatures(kept, rows, model_hash, values, sign))
     return extracted
 
 
@@ -162,7 +144,8 @@ def evaluate_all(
             logistic_parameters=logistic_parameters,
             own_direction=(1 if images.higher_is_better else -1) if contender.gives_scores else 0,
         )
-        models.append(ModelResult(contender.name, one.model_hash, features, evaluation))
+        result = ModelResult(contender.name, one.model_hash, features, evaluation, gives_scores=contender.gives_scores)
+        models.append(result)
     return [*models, ModelResult(MEAN, "", None, mean_alone(images.scores, splits, images.subsets, choose_alpha_by))]
 
 
@@ -256,68 +239,4 @@ def compare_models(first: ModelResult, second: ModelResult, images: ScoredImages
     interval = bootstrap_difference(one.predictions, other.predictions, images.scores[rows], groups=groups)
     return ModelComparison(
         first.name, second.name, interval.value, interval.low, interval.high, None, None, 1, interval.note
-    )
-
-
-def cross(
-    contender: Contender, model: ModelResult, own: ExtractedFeatures, other: ExtractedFeatures
-) -> CrossModelResult:
-    """The contender fitted on all of `own`, with the alpha chosen there, tested on all of `other`."""
-    features = standardised(other.features, own.features) if contender.standardise else other.features
-    result = cross_data_set(
-        standardised(own.features) if contender.standardise else own.features,
-        own.images.scores,
-        features,
-        other.images.scores,
-        alpha=model.evaluation.alpha,
-        opposite=own.images.higher_is_better != other.images.higher_is_better,
-        logistic_parameters=model.evaluation.logistic,
-    )
-    kinds = None if other.images.subsets is None else np.asarray(other.images.subsets, str)
-    subsets = {}
-    for kind in [] if kinds is None else np.unique(kinds):
-        rows = kinds == kind
-        subsets[str(kind)] = correlate(
-            result.predictions[rows], other.images.scores[rows], logistic_parameters=model.evaluation.logistic
-        )
-    interval = bootstrap_intervals(result.predictions, other.images.scores, groups=other.images.groups)["srocc"]
-    return CrossModelResult(contender.name, other.images.name, len(other.images), result, subsets, interval)
-
-
-def cross_data_set(
-    features: Float[np.ndarray, "n d"],
-    scores: Float[np.ndarray, " n"],
-    other_features: Float[np.ndarray, "m d"],
-    other_scores: Float[np.ndarray, " m"],
-    *,
-    groups: Sequence[str] | None = None,
-    alpha: float | None = None,
-    alphas: Float[np.ndarray, " a"] = ALPHAS,
-    opposite: bool = False,
-    logistic_parameters: int = 4,
-) -> CrossResult:
-    """Fitted on all of the first data set, tested on all of the other.
-
-    `alpha`: one chosen before on the first (its `Evaluation.alpha`); default: by leave-one-out on it, whole `groups`
-    left out. `opposite`: higher is better in one and worse in the other, so predictions are negated. Raises UserError
-    for features of different widths and as `evaluate_features` does.
-    """
-    check_scores(features, scores, groups)
-    check_scores(other_features, other_scores)
-    if np.shape(features)[1] != np.shape(other_features)[1]:
-        raise UserError(
-            f"cross-data-set: features of {np.shape(features)[1]} and {np.shape(other_features)[1]} numbers; "
-            "use one model for both data sets."
-        )
-    if alpha is None:
-        everything = [np.arange(len(scores))]
-        by_alpha, _ = held_out_paths(features, scores, everything, alphas, groups)
-        alpha = float(alphas[best_alpha(by_alpha, scores, everything)])
-    coefficients, intercepts = fit_ridge(features, scores, np.array([alpha]))
-    predictions = np.asarray(other_features, np.float64) @ coefficients[0] + intercepts[0]
-    if not np.isfinite(predictions).all():
-        raise UserError("cross-data-set: a feature of the other data set is NaN or infinite; leave such images out.")
-    predictions = -predictions if opposite else predictions
-    return CrossResult(
-        alpha, correlate(predictions, other_scores, logistic_parameters=logistic_parameters), predictions
     )

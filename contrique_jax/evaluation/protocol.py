@@ -21,7 +21,7 @@ from contrique_jax.probe.ridge import held_out_paths
 
 __all__ = [
     "ALPHAS", "Chooser", "Evaluation", "Split", "SplitResult", "best_alpha", "check_scores", "compare_evaluations",
-    "evaluate_features", "make_splits",
+    "evaluate_features", "make_splits", "own_line",
 ]  # fmt: skip
 
 ALPHAS = np.geomspace(1e-3, 1e3, 100)
@@ -185,12 +185,15 @@ def best_alpha(
 def _own_lines(
     own: Float[np.ndarray, " n"], scores: Float[np.ndarray, " n"], fits: Sequence[Rows]
 ) -> tuple[Float[np.ndarray, "splits 1 n"], Float[np.ndarray, "splits 1 n"]]:
-    """A model's own scores in the units of `scores`: of each split the line with their means and deviations there."""
-    lines = []
-    for rows in fits:
-        slope = scores[rows].std() / max(own[rows].std(), 1e-12)
-        lines.append(scores[rows].mean() + slope * (own - own[rows].mean()))
-    return np.stack(lines)[:, None], np.zeros((len(fits), 1, len(own)))
+    """A model's own scores in the units of `scores`, by a line of each split."""
+    lines = [own_line(own[rows], scores[rows]) for rows in fits]
+    return np.stack([slope * own + zero for slope, zero in lines])[:, None], np.zeros((len(fits), 1, len(own)))
+
+
+def own_line(own: Float[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Slope, above 0, and zero of the line that gives a model's own scores the mean and deviation of `scores`."""
+    slope = float(scores.std() / max(own.std(), 1e-12))
+    return slope, float(scores.mean() - slope * own.mean())
 
 
 def _best_by_validation(

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,24 @@ from PIL import Image
 from contrique_jax.data.decode import read
 from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import BrokenImage
-from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult, typical_split
+from contrique_jax.evaluation.comparison import ModelComparison, ModelResult, typical_split
+from contrique_jax.evaluation.crossing import CrossModelResult
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.logistic import fit_curve
 from contrique_jax.evaluation.plots import drawn, feature_map, learning_curves, residual_boxes, scatter
 from contrique_jax.evaluation.report_style import stylesheet
-from contrique_jax.evaluation.tables import (
-    ENOUGH,
-    METRICS,
-    interval_text,
-    labels_enough,
-    notes,
-    subset_coverages,
-    subset_names,
-    summary,
+from contrique_jax.evaluation.report_tables import (
+    certainty,
+    comparisons,
+    correlations,
+    crossed_sets,
+    how_judged,
+    notes_of,
+    text,
+    which_controls,
 )
+from contrique_jax.evaluation.tables import ENOUGH, labels_enough, summary
 from contrique_jax.io.outputs import atomic_write
 
 SHOWN = 6  # pictures at each end
@@ -74,31 +76,31 @@ def page(findings: Findings) -> str:
     name = images.score_column
     curves = {one.name: one.curve for one in findings.models if one.curve is not None}
     sections = [
-        f"<h1>{_text(images.name)}: SROCC {found}</h1>",
-        f"<p>{_text(model.name)} (model {model.model_hash}), {about['mode']}: a ridge on its features against opinion scores. "
+        f"<h1>{text(images.name)}: SROCC {found}</h1>",
+        f"<p>{text(model.name)} (model {model.model_hash}), {about['mode']}: {how_judged(model, about['mode'])} "
         f"{about['images']}{_of_whole(about)} images ({about['images_left_out']} left out as unreadable) in "
-        f"{about['groups']} groups, {_text(about['split_source'])}, alpha by {model.evaluation.chosen_by}; {_text(name)} "
+        f"{about['groups']} groups, {text(about['split_source'])}; {text(name)} "
         f"{about['score_range'][0]:g} to {about['score_range'][1]:g}, {direction}.</p>",
         "<h2>Correlations on test</h2>",
         "<p class='soft'>Medians over the splits, with standard deviation and range. PLCC and RMSE after a logistic fit with "
-        f"{model.evaluation.logistic} parameters, but for the mean, which is taken as it is. Controls: the same network "
-        "untrained, and the 36 statistics of BRISQUE under the same ridge.</p>",
-        _correlations(findings.models),
-        _notes(findings.models),
+        f"{model.evaluation.logistic} parameters, but for the mean, which is taken as it is."
+        f"{which_controls(findings.models, about['mode'])}</p>",
+        correlations(findings.models),
+        notes_of(findings.models),
         "<h2>How sure that is</h2>",
         "<p class='soft'>The medians with 95 % bootstrap intervals, images (their groups) resampled; how many test scores lie "
         "inside their 90 % intervals (median over the splits), and in the subset in which the fewest do; the deviation of a "
         "held-out score from its prediction, before any logistic.</p>",
-        _certainty(findings),
-        _comparisons(findings.compared),
-        _crossed(findings.crossed, images.name),
+        certainty(findings.models, findings.intervals),
+        comparisons(findings.compared),
+        crossed_sets(findings.crossed, images.name),
         "<div class='pair'>",
         _figure(
             "Predictions",
             scatter(predictions, tested.scores, tested.subsets, curve, name),
             f"Of {len(model.evaluation.results)} split(s) the one whose SROCC, {shown.pooled.srocc:.3f}, is nearest the "
             f"median: {len(predictions)} test images, {len(drawn(len(predictions)))} drawn; the line is the logistic curve"
-            + (f" ({_text(curve.note)})" if curve.note else "")
+            + (f" ({text(curve.note)})" if curve.note else "")
             + ". Far predictions lie on the edge.",
         ),
         _figure(
@@ -114,12 +116,12 @@ def page(findings: Findings) -> str:
         "<h2>To do it again</h2>",
         f"<p>Splits <code>{about['splits_hash']}</code>, configuration <code>{about['config_hash']}</code>, model "
         f"<code>{model.model_hash}</code>.</p>",
-        f"<pre>{_text(json.dumps(dict(findings.config), indent=1, default=str))}</pre>",
+        f"<pre>{text(json.dumps(dict(findings.config), indent=1, default=str))}</pre>",
     ]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{_text(images.name)}: SROCC {found}</title><style>{stylesheet()}</style></head><body>\n"
+        f"<title>{text(images.name)}: SROCC {found}</title><style>{stylesheet()}</style></head><body>\n"
         + "\n".join(section for section in sections if section)
         + "\n</body></html>\n"
     )
@@ -130,112 +132,8 @@ def _of_whole(about: Mapping[str, Any]) -> str:
     return f" of the data set's {whole:,}" if whole and about["images"] < whole else ""
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
 def _figure(title: str, plot: str, caption: str) -> str:
     return f"<figure><h2>{title}</h2>{plot}<figcaption>{caption}</figcaption></figure>"
-
-
-def _rows(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
-    """A table that scrolls by itself if it is too wide; the first two cells of a row name it."""
-    top = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
-    lines = []
-    for first, cells in rows:
-        named = "".join(f"<th scope='row'>{cell}</th>" for cell in cells[:1])
-        lines.append(
-            f"<tr{' class=first' if first else ''}>{named}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
-        )
-    body = "".join(lines)
-    return f"<div class='wide' tabindex='0'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _correlations(models: Sequence[ModelResult]) -> str:
-    metrics = (*METRICS, "krocc")
-    rows = []
-    for model in models:
-        for subset in [None, *subset_names(model.evaluation)]:
-            found = summary(model.evaluation, subset)
-            name = f"{_text(model.name)}" if subset is None else f"<span class='soft'>{_text(subset)}</span>"
-            rows.append((subset is None, [name, *(_spread(found[metric]) for metric in metrics)]))
-    return _rows(["", *(metric.upper() for metric in metrics)], rows)
-
-
-def _spread(value: Mapping[str, float | None]) -> str:
-    if value["median"] is None:
-        return "<span class='soft'>not defined</span>"
-    shown = "{median:.3f} ± {std:.3f}<span class='soft'>{min:.3f} to {max:.3f}</span>"
-    return ("{median:.3f}" if value["min"] == value["max"] else shown).format(**value)
-
-
-def _notes(models: Sequence[ModelResult]) -> str:
-    found = [f"{_text(model.name)}: {_text(note)}" for model in models for note in notes(model.evaluation)]
-    if not found:
-        return ""
-    listed = "".join(f"<li>{note}</li>" for note in found)
-    title = f"{len(found)} notes on what was not defined or fell back"
-    return f"<details class='soft'><summary>{title}</summary><ul>{listed}</ul></details>"
-
-
-def _certainty(findings: Findings) -> str:
-    rows = []
-    for model in findings.models:
-        found, evaluation = findings.intervals.get(model.name), model.evaluation
-        if found is None:
-            continue
-        covered = subset_coverages(evaluation)
-        least = min(covered, key=lambda name: covered[name]) if len(covered) > 1 else None
-        cells = [_text(model.name), *(_text(interval_text(interval)) for interval in found.values())]
-        cells += [
-            f"{100 * np.median(evaluation.coverages):.1f} %",
-            "" if least is None else f"{_text(least)} {100 * covered[least]:.1f} %",
-            f"{evaluation.deviation:.3g}",
-            f"{evaluation.alpha:.3g}",
-        ]
-        rows.append((True, cells))
-    return _rows(["", "SROCC", "PLCC", "RMSE", "inside 90 %", "fewest in", "deviation", "alpha"], rows)
-
-
-def _comparisons(compared: Sequence[ModelComparison]) -> str:
-    if not compared:
-        return ""
-    rows = []
-    for found in compared:
-        test = "bootstrap over one test side" if found.p is None else f"p = {found.p:.2g}"
-        wins = "" if found.wins is None else f"{found.wins} of {found.splits}"
-        note = _text(found.note or "")
-        cells = [
-            f"less {_text(found.second)}",
-            f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-            test,
-            wins,
-            note,
-        ]
-        rows.append((True, cells))
-    how = "Paired over the same splits by the corrected resampled t-test (Nadeau and Bengio 2003)."
-    return (
-        f"<h2>{_text(compared[0].first)} less the others</h2><p class='soft'>Difference in SROCC with its 95 % interval. "
-        f"{how if compared[0].p is not None else ''}</p>" + _rows(["", "difference", "test", "splits won", ""], rows)
-    )
-
-
-def _crossed(crossed: Sequence[CrossModelResult], own: str) -> str:
-    rows = []
-    for found in crossed:
-        name = f"{_text(found.data_set)} ({found.images})"
-        parts = {"": found.result.correlations, **found.subsets}
-        for kind, numbers in parts.items():
-            named = (
-                f"<span class='soft'>{_text(kind)}</span>"
-                if kind
-                else f"{name}<div class='name'>{_text(found.name)}</div>"
-            )
-            srocc = f"{numbers.srocc:.3f}" if kind else _text(interval_text(found.interval))
-            rows.append((not kind, [named, srocc, f"{numbers.plcc:.3f}", f"{numbers.rmse:.3g}"]))
-    if not rows:
-        return ""
-    return f"<h2>Fitted on all of {_text(own)}</h2>" + _rows(["tested on", "SROCC", "PLCC", "RMSE"], rows)
 
 
 def _learning(curves: Mapping[str, LearningCurve]) -> str:
@@ -243,7 +141,7 @@ def _learning(curves: Mapping[str, LearningCurve]) -> str:
         return ""
     caption = "Median over splits and draws, the middle half shaded; each fit chooses its alpha among its own images."
     enough = {name: labels_enough(curve) for name, curve in curves.items()}
-    listed = ", ".join(f"{_text(name)} {count:,}" for name, count in enough.items() if count is not None)
+    listed = ", ".join(f"{text(name)} {count:,}" for name, count in enough.items() if count is not None)
     if listed:
         caption += f" Labels that reach {ENOUGH:.0%} of the end: {listed}."
     return _figure("Learning curve", learning_curves(curves), caption)
@@ -251,6 +149,8 @@ def _learning(curves: Mapping[str, LearningCurve]) -> str:
 
 def _map(model: ModelResult, images: ScoredImages) -> str:
     assert model.features is not None
+    if model.gives_scores:  # one number has no plane
+        return ""
     rows = drawn(len(images))
     places, shares = principal_plane(model.features[rows])
     caption = f"The features' first two principal components, which hold {100 * sum(shares):.0f} % of their variance."
@@ -281,8 +181,8 @@ def _pictures(tested: ScoredImages, judged: Float[np.ndarray, " n"]) -> str:
     out = []
     for title, rows in (("Worst predictions", order[::-1][:count]), ("Best predictions", order[:count])):
         shown = "".join(
-            f"<figure>{_picture(tested.paths[i])}<figcaption>{_text(tested.score_column)} {tested.scores[i]:.3g}, predicted "
-            f"{judged[i]:.3g}<br>{_text(tested.paths[i].name)}</figcaption></figure>"
+            f"<figure>{_picture(tested.paths[i])}<figcaption>{text(tested.score_column)} {tested.scores[i]:.3g}, predicted "
+            f"{judged[i]:.3g}<br>{text(tested.paths[i].name)}</figcaption></figure>"
             for i in rows
         )
         out.append(f"<h2>{title}</h2><div class='pictures'>{shown}</div>")
@@ -293,7 +193,7 @@ def _picture(path: Path) -> str:
     try:
         image = Image.fromarray(read(path))
     except BrokenImage as error:  # it was readable when its features were computed
-        return f"<p class='soft'>{_text(error.why)}</p>"
+        return f"<p class='soft'>{text(error.why)}</p>"
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=PICTURE_QUALITY)

@@ -17,20 +17,19 @@ from contrique_jax.data.iqa_sets import ScoredImages
 from contrique_jax.errors import UserError, printable
 from contrique_jax.evaluation.comparison import (
     Contender,
-    CrossModelResult,
     ExtractedFeatures,
     ModelResult,
     compare_models,
-    cross,
     evaluate_all,
     extract_all,
     median_intervals,
 )
 from contrique_jax.evaluation.contenders import check_references, contenders_of
+from contrique_jax.evaluation.crossing import CrossModelResult, cross
 from contrique_jax.evaluation.flags import read_images, read_others
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.learning_curve import learning_curve
-from contrique_jax.evaluation.protocol import ALPHAS, Chooser, Evaluation
+from contrique_jax.evaluation.protocol import ALPHAS, Chooser, Evaluation, own_line
 from contrique_jax.evaluation.report import Findings
 from contrique_jax.evaluation.splits import (
     Split,
@@ -99,8 +98,8 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     direction = "higher is better" if images.higher_is_better else "lower is better"
     mode = "no-reference" if images.references is None else "full-reference"
     described = (
-        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, alpha by {choose_by}, "
-        f"{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})"
+        f"{images.name}: {_counted(kept)}, {len(set(kept.groups))} groups, {chosen.source}, {mode}, "
+        f"{_fitted(models, choose_by)}{images.score_column} {images.scores.min():g}..{images.scores.max():g} ({direction})"
     )
     print(printable(described) + "\n")
     print(table(models) + "\n")
@@ -139,27 +138,33 @@ def save_json(path: Path, found: Findings) -> None:
 
 def fit_probe(own: ExtractedFeatures, evaluation: Evaluation) -> Probe:
     """The probe fitted on all images with the alpha that the protocol chose; its deviations are calibrated on the images
-    that this was chosen by."""
-    images, features = own.images, own.features
-    coefficients, intercepts = fit_ridge(features, images.scores, np.array([evaluation.alpha]))
-    left_out, _ = held_out_paths(
-        features, images.scores, [np.arange(len(features))], np.array([evaluation.alpha]), images.groups
-    )
+    that this was chosen by. Of a meter the line from its scores to these opinions."""
+    images = own.images
     low, high = images.score_range or (float(images.scores.min()), float(images.scores.max()))
+    common: dict[str, Any] = {
+        "alpha": evaluation.alpha,
+        "feature_name": NO_REFERENCE if images.references is None else FULL_REFERENCE,
+        "model_hash": own.model_hash,
+        "data_set": images.name,
+        "score_low": float(low),
+        "score_high": float(high),
+        "higher_is_better": images.higher_is_better,
+        "deviation": evaluation.deviation,
+        "shorter_side": images.shorter_side,
+    }
+    if own.sign:
+        slope, zero = own_line(own.own, images.scores)
+        turned = slope * own.sign * (1 if images.higher_is_better else -1)  # `score` sees the scores as they are
+        return Probe(np.array([turned]), zero, standing=Standing.of(slope * own.own + zero), **common)
+    features, alphas = own.features, np.array([evaluation.alpha])
+    coefficients, intercepts = fit_ridge(features, images.scores, alphas)
+    left_out, _ = held_out_paths(features, images.scores, [np.arange(len(features))], alphas, images.groups)
     return Probe(
-        coefficients=coefficients[0],
-        intercept=float(intercepts[0]),
-        alpha=evaluation.alpha,
-        feature_name=NO_REFERENCE if images.references is None else FULL_REFERENCE,
-        model_hash=own.model_hash,
-        data_set=images.name,
-        score_low=float(low),
-        score_high=float(high),
-        higher_is_better=images.higher_is_better,
-        deviation=evaluation.deviation,
+        coefficients[0],
+        float(intercepts[0]),
         posterior=fit_posterior(features, evaluation.alpha, evaluation.calibration, images.groups),
-        shorter_side=images.shorter_side,
         standing=Standing.of(left_out[0, 0]),
+        **common,
     )
 
 
@@ -196,6 +201,12 @@ def _config_hash(
     return short_hash(decides)
 
 
+def _fitted(models: Sequence[ModelResult], choose_by: Chooser) -> str:
+    """How a ridge's alpha was chosen, if one was fitted."""
+    ridges = any(model.features is not None and not model.gives_scores for model in models)
+    return f"alpha by {choose_by}, " if ridges else ""
+
+
 def _counted(images: ScoredImages) -> str:
     """How many images, and of how many if the folder holds a part of the data set."""
     whole = images.full_size
@@ -207,8 +218,9 @@ def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> list[st
     found = model.evaluation
     medians = ", ".join(f"{name.upper()} {interval_text(interval)}" for name, interval in intervals.items())
     chosen_on = "validation" if found.chosen_by == "validation" else "leave-one-out"
+    how = f"alpha {found.alpha:.4g}, {chosen_on} SROCC {found.validation_srocc:.4f}"
     line = (
-        f"{model.name}: {medians} (95 % bootstrap); alpha {found.alpha:.4g}, {chosen_on} SROCC {found.validation_srocc:.4f}; "
+        f"{model.name}: {medians} (95 % bootstrap); {'its own scores, no ridge' if model.gives_scores else how}; "
         f"90 % intervals hold {100 * np.median(found.coverages):.1f} % of test scores"
     )
     parts = ", ".join(f"{printable(name)} {100 * share:.1f} %" for name, share in subset_coverages(found).items())
@@ -216,8 +228,9 @@ def _judgement(model: ModelResult, intervals: Mapping[str, Interval]) -> list[st
 
 
 def _with_curve(model: ModelResult, splits: Sequence[Split], images: ScoredImages) -> ModelResult:
-    """The model with its learning curve over `splits`, drawn several times if they are few; the mean has none."""
-    if model.features is None:
+    """The model with its learning curve over `splits`, drawn several times if they are few; the mean has none, nor has what
+    learns nothing of these opinions."""
+    if model.features is None or model.gives_scores:
         return model
     repeats, alphas = -(-CURVE_FITS // len(splits)), ALPHAS[::CURVE_ALPHAS]
     curve = learning_curve(model.features, images.scores, splits, images.groups, repeats=repeats, alphas=alphas)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from contrique_jax.errors import printable
-from contrique_jax.evaluation.comparison import CrossModelResult, ModelComparison, ModelResult
+from contrique_jax.evaluation.comparison import ModelComparison, ModelResult
 from contrique_jax.evaluation.correlation import Correlations
+from contrique_jax.evaluation.crossing import CrossModelResult
 from contrique_jax.evaluation.intervals import Interval
 from contrique_jax.evaluation.learning_curve import LearningCurve
 from contrique_jax.evaluation.protocol import Evaluation

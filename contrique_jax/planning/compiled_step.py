@@ -99,6 +99,15 @@ def batch_shapes(config: Config) -> Any:
     return jax.tree.map(lambda leaf: rows(leaf, data.batch_size), row)
 
 
+def finished_in_step(config: Config) -> bool:
+    """Whether the step makes its rows of what the pipeline hands it, and not the pipeline."""
+    recipe = recipe_of(config)
+    example = recipe.example_shapes(config)[0]
+    row = jax.eval_shape(functools.partial(recipe.finish_row, config, 0), example)
+    same = [(x.shape, x.dtype) for x in jax.tree.leaves(row)] == [(x.shape, x.dtype) for x in jax.tree.leaves(example)]
+    return config.data.augment_on == "device" and not same
+
+
 def times(compiled: Compiled, topology: Topology) -> dict[str, float] | None:
     """The parts of a step's time [s] at the chip's peaks, or None if there are no peaks."""
     if topology.chip is None or not compiled.flops:

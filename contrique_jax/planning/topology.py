@@ -65,9 +65,9 @@ class Topology:
     shape: tuple[int, ...]
     devices: tuple[Any, ...]
 
-    def runtime(self, batch_size: int, count: int) -> Runtime:
+    def runtime(self, batch_size: int, count: int, together: int = 2) -> Runtime:
         """The mesh over the first `count` devices (0: all). Raises UserError if there are fewer or the batch does not
-        divide."""
+        divide, of which so many rows stay `together`."""
         count = count or len(self.devices)
         if count > len(self.devices):
             raise UserError(f"--devices={count}: {self.name} has only {len(self.devices)} devices; ask for fewer.")
@@ -75,7 +75,7 @@ class Topology:
             raise UserError(
                 f"--devices={count}: a step for {self.name} is compiled for all its chips; take a smaller slice."
             )
-        check_divides(batch_size, count)
+        check_divides(batch_size, count, together)
         return Runtime(Mesh(np.array(self.devices[:count]), (DATA_AXIS,), axis_types=(AxisType.Auto,)))
 
     def seconds(self, collective: Collective) -> tuple[float, float]:

@@ -13,11 +13,11 @@ from contrique_jax.evaluation.comparison import (
     ExtractedFeatures,
     ModelResult,
     compare_models,
-    cross,
     evaluate_all,
     median_intervals,
 )
 from contrique_jax.evaluation.correlation import correlate
+from contrique_jax.evaluation.crossing import cross
 from contrique_jax.evaluation.protocol import Evaluation, SplitResult, evaluate_features
 from contrique_jax.evaluation.splits import Split, make_splits
 from contrique_jax.probe.posterior import Calibration

@@ -8,7 +8,7 @@ from scipy import stats
 
 from contrique_jax.errors import UserError
 from contrique_jax.evaluation import learning_curve as module
-from contrique_jax.evaluation.comparison import cross_data_set
+from contrique_jax.evaluation.crossing import cross_data_set
 from contrique_jax.evaluation.learning_curve import learning_curve
 from contrique_jax.evaluation.splits import make_splits
 

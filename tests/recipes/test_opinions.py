@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 from PIL import Image
+from scipy.stats import spearmanr
 
 import contrique_jax
 from contrique_jax import evaluate, score
 from contrique_jax.data.broken import BrokenLog
+from contrique_jax.data.iqa_sets import read_scores
 from contrique_jax.data.sources import CachedSource, open_source
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
@@ -176,16 +178,40 @@ def test_a_model_judges_alone_and_beside_a_reference(meters, pairs, tmp_path, mo
     assert "lower is better" in json.loads((tmp_path / "s.csv.json").read_text())["direction"]
 
 
-def test_an_evaluation_judges_each_image_beside_its_own_reference(meters, pairs, tmp_path):
-    out = tmp_path / "e.json"
+def test_an_evaluation_judges_each_image_beside_its_own_reference(meters, pairs, tmp_path, capsys):
+    """It says that no ridge was fitted; its probe is the line from the model's own scores, lower ones better, to opinions."""
+    out, page, probe = tmp_path / "e.json", tmp_path / "e.html", tmp_path / "e.npz"
     flags = ["--scores", str(pairs), "--no-control", "--splits", "2", "--features-cache", str(tmp_path / "kept")]
+    flags += [
+        "--full-reference",
+        "--out",
+        str(out),
+        "--report",
+        str(page),
+        "--probe",
+        str(probe),
+        "--cross",
+        str(pairs),
+    ]
     for _ in range(2):  # the second time from what is kept
-        assert (
-            run_verb(evaluate.main, ["--model", str(meters["both"]), *flags, "--full-reference", "--out", str(out)])
-            == 0
-        )
+        assert run_verb(evaluate.main, ["--model", str(meters["both"]), *flags]) == 0
     found = json.loads(out.read_text())
     assert found["mode"] == "full-reference" and np.isfinite(found["srocc"])
+    said = capsys.readouterr().out
+    assert "its own scores, no ridge" in said and "alpha" not in said and "SROCC by labelled images" not in said
+    told = page.read_text()
+    assert "its own scores of each image beside its reference" in told
+    assert "principal components" not in told and "Controls" not in told
+    images = read_scores(pairs, reference_column="reference")
+    own, ours = contrique_jax.load(meters["both"]), contrique_jax.load(meters["both"], probe=probe)
+    clean = [np.asarray(Image.open(path)) for path in images.references]
+    judged, brought = (
+        np.array([np.ravel(m.score(p, reference=r))[0] for p, r in zip(images.paths, clean, strict=True)])
+        for m in (own, ours)
+    )
+    slope = images.scores.std() / judged.std()  # both are lower for better images
+    np.testing.assert_allclose(brought, images.scores.mean() + slope * (judged - judged.mean()), rtol=1e-3)
+    assert found["cross"][0]["srocc"] == pytest.approx(float(spearmanr(judged, images.scores).statistic))
 
 
 def test_a_broken_reference_is_told_from_its_image(meters, pairs, tmp_path):
