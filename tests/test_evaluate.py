@@ -307,7 +307,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(place, tmp_path, capsys):
     for more, scores, says in [
         ((), "few.csv", "4 groups cannot be split"),
         (("--score-column", "x"), "scores.csv", "no column 'x'"),
-        (("--splits", "0"), "scores.csv", "--splits must be"),
+        (("--splits", "0"), "scores.csv", "--splits 0: it must be between 1"),
         (("--out", tmp_path / "no" / "r.json"), "scores.csv", "does not exist"),
         (("--model", tmp_path / "nothing"), "scores.csv", "nothing is no folder"),
         (("--probe", tmp_path / "p.txt"), "scores.csv", "should end in .npz"),

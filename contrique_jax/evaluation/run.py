@@ -86,10 +86,6 @@ def evaluate(flags: argparse.Namespace, with_curves: bool) -> Outcome:
     cache = _cache_folder(flags.features_cache)
     contenders = contenders_of(flags)
     check_references(contenders, images.references is not None)
-    if flags.probe and contenders[0].gives_scores:
-        raise UserError(
-            f"--probe: {flags.model} gives scores by itself, and `score` needs no probe for it; leave --probe out."
-        )
     extracted = extract_all(contenders, images, cache, "--images" if flags.images else "--scores")
     kept, splits = extracted[0].images, keep_rows(chosen.splits, extracted[0].rows, len(images))
     models = evaluate_all(contenders, extracted, splits, choose_by, flags.logistic)

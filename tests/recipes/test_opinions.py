@@ -236,7 +236,6 @@ def test_a_reference_too_few_or_too_many_is_one_sentence(meters, pairs, tmp_path
         (evaluate, [*alone, *rated, "--full-reference"], "judges an image alone; leave that"),
     ]
     cases += [
-        (evaluate, [*alone, *rated, "--probe", str(tmp_path / "p.npz")], "gives scores by itself"),
         (score, [*compares, "--reference", clean, "gs://bucket/x.png"], "files of this machine are read here"),
         (evaluate, [*compares, "--scores", "gs://bucket/x.csv"], "opinions are read from files of this machine"),
     ]
