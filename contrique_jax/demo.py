@@ -13,6 +13,7 @@ sharpness and noise measured by hand.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -122,7 +123,8 @@ def of_head(run: Path, stages: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n
 
     config, variables = load_any(str(run))
     assert isinstance(config.model, HeadModel)
-    found = [of_statistics(config.model, variables, jnp.asarray(half)) for half in np.split(stages, 2, axis=1)]
+    model = dataclasses.replace(config.model, features="head")  # by default a run gives the stages beside it
+    found = [of_statistics(model, variables, jnp.asarray(half)) for half in np.split(stages, 2, axis=1)]
     return np.concatenate([np.asarray(each) for each in found], axis=1)
 
 
