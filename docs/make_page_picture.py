@@ -8,7 +8,6 @@ python docs/make_page_picture.py
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 import shutil
@@ -18,18 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import FilePayload, sync_playwright
 from skimage import data
 
 PICTURE = Path(__file__).parent / "images" / "page.png"
 WIDTH, HEIGHT, COLOURS = 940, 900, 256
-DROP = """(files) => {
-    const data = new DataTransfer();
-    for (const [name, text] of files) {
-        data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name, {type: "image/png"}));
-    }
-    document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
-}"""
 
 
 def photographs() -> dict[str, Image.Image]:
@@ -48,10 +40,10 @@ def photographs() -> dict[str, Image.Image]:
     }  # fmt: skip
 
 
-def encoded(image: Image.Image) -> str:
+def upload(name: str, image: Image.Image) -> FilePayload:
     stream = io.BytesIO()
     image.save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
+    return {"name": name, "mimeType": "image/png", "buffer": stream.getvalue()}
 
 
 def main() -> None:
@@ -65,7 +57,7 @@ def main() -> None:
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.goto(address[0])
             page.wait_for_selector("#limits:not(:empty)")
-            page.evaluate(DROP, [(name, encoded(image)) for name, image in photographs().items()])
+            page.set_input_files("#files", [upload(name, image) for name, image in photographs().items()])
             page.wait_for_selector(".card.done:nth-child(6)", timeout=300_000)
             page.wait_for_selector("#progress", state="hidden")
             page.click("#heat")

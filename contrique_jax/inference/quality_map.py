@@ -29,9 +29,8 @@ Map = Float[np.ndarray, "g g"]
 SHOWN_SIDE = 1024  # of an overlay: the longer side at most [pixels]
 SPAN = 0.12  # of the probe's range: that far from the image's score the colour is full
 OPACITY = 0.65
-LONGEST_NAME = (
-    200  # bytes of an image's name that its map has; file systems take 255, with what is added while it is written
-)
+# bytes of an image's name that its map has; file systems take 255, with what is added while it is written
+LONGEST_NAME = 200
 WORSE, BETTER = (214, 39, 20), (30, 96, 200)
 
 

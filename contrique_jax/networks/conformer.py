@@ -183,15 +183,14 @@ def standard_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> n
     return generator.standard_normal(shape, np.float32)
 
 
-class Positions(nnx.Module):
-    """A learned vector a position, row by row; [channels, positions], as model folders keep matrices."""
+class Vectors(nnx.Module):
+    """So many learned vectors; [channels, vectors], as model folders keep matrices."""
 
-    def __init__(self, grid: int, width: int):
-        self.grid = grid
-        self.weight = parameter((width, grid * grid), standard_normal, decays=False)
+    def __init__(self, count: int, width: int):
+        self.weight = parameter((width, count), standard_normal, decays=False)
 
-    def __call__(self, x: Map) -> Map:
-        return x + self.weight[...].T.reshape(1, self.grid, self.grid, -1)
+    def __call__(self) -> Float[Array, "n c"]:
+        return self.weight[...].T
 
 
 class Conformer(nnx.Module):
@@ -201,7 +200,7 @@ class Conformer(nnx.Module):
         self.dropout, self.paired, self.places = widths.dropout, widths.paired, 1 + PLACES * widths.blocks
         sizes = (widths.blocks, widths.width, widths.heads, widths.hidden, widths.kernel)
         self.conv_proj = BiasedConv(widths.inputs, widths.width, 1, dtype=dtype)
-        self.emb_p = Positions(widths.grid, widths.width)
+        self.emb_p = Vectors(widths.grid**2, widths.width)
         self.encoder = Stack(*sizes, False, dtype)
         self.decoder = Stack(*sizes, widths.paired, dtype)
         self.head = nnx.Module()
@@ -221,4 +220,6 @@ class Conformer(nnx.Module):
         return getattr(self.head, "3")(hidden)[:, 0]
 
     def _placed(self, x: Map) -> Map:
-        return self.emb_p(self.conv_proj(x).astype(jnp.float32))
+        """With the vector of each place, row by row."""
+        x = self.conv_proj(x).astype(jnp.float32)
+        return x + self.emb_p().reshape(x.shape[1:])

@@ -18,10 +18,10 @@ from contrique_jax.networks.conformer import (
     Attention,
     Dropped,
     FeedForward,
+    Vectors,
     Widths,
-    standard_normal,
 )
-from contrique_jax.networks.layers import BiasedConv, BiasedLinear, LayerNorm, Map, Statistics, parameter
+from contrique_jax.networks.layers import BiasedConv, BiasedLinear, LayerNorm, Map, Statistics
 
 OF_REFERENCE, OF_DIFFERENCE = 0, 1  # tokens
 FEED = {"encoder": "ff_module", "decoder": "feed_forward_module"}
@@ -57,16 +57,6 @@ class Stack(nnx.Module):
         for i in range(self.depth):
             x = getattr(self.blocks, str(i))(x, drop.at(1 + PLACES * i), memory)
         return self.layernorm(x)
-
-
-class Vectors(nnx.Module):
-    """So many learned vectors; [channels, vectors], as model folders keep matrices."""
-
-    def __init__(self, count: int, width: int):
-        self.weight = parameter((width, count), standard_normal, decays=False)
-
-    def __call__(self) -> Float[Array, "n c"]:
-        return self.weight[...].T
 
 
 class PlainTransformer(nnx.Module):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 from contrique_jax.data.decode import file_bytes
 from contrique_jax.data.image_files import is_image, looks_like_photograph
 from contrique_jax.data.unread_formats import advice
-from contrique_jax.errors import BrokenImage, UserError
+from contrique_jax.errors import BrokenImage, UserError, counted
 from contrique_jax.io import buckets
 from contrique_jax.io.progress import ahead
 from contrique_jax.io.regular import open_regular
@@ -30,9 +30,8 @@ MOST_BYTES = 1 << 28  # of one image in a tar file; a few of them are in memory 
 PACKED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 DAMAGE = (tarfile.TarError, EOFError, FileNotFoundError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 READ_AT_ONCE = 1 << 20
-MOST_MEMBER_BYTES = (
-    1 << 43
-)  # of whatever lies in one: tarfile passes by READ_AT_ONCE at a time, also behind the file's end
+# of whatever lies in one: tarfile passes by READ_AT_ONCE at a time, also behind the file's end
+MOST_MEMBER_BYTES = 1 << 43
 MOST_HEADER_BYTES = 1 << 20  # of one that holds a long name
 _HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
@@ -134,7 +133,7 @@ def _members(name: str) -> Iterator[Given]:
         if isinstance(error, OSError) and error.strerror:
             why = f"the tar file cannot be read ({error.strerror})"
         else:
-            images = f"{count} image{'s' if count != 1 else ''}"
+            images = counted(count, "image")
             why = f"the tar file is damaged or cut off after {images} ({error or type(error).__name__})"
     if why:
         yield Given(name, functools.partial(_whole, name, None, why))
