@@ -1,4 +1,4 @@
-"""What heads.py measures of features: opinions with all labels and with few, severity and type of unseen distortions.
+"""What heads.py and encoders.py measure of features: opinions with all labels and few, severity and type of distortions.
 
 Ridges by Cholesky at seven penalties, which cost a fraction of the hundred of `contrique-jax evaluate`; the splits are its.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 from head import standard
 
-from contrique_jax.demo_unseen import Unseen, measured
+from contrique_jax.demo_unseen import Unseen, by_split
 from contrique_jax.evaluation.correlation import plcc, srocc
 from contrique_jax.evaluation.protocol import Split, make_splits
 from contrique_jax.evaluation.splits import Rows
@@ -26,12 +26,19 @@ def measures(
     opinions: np.ndarray, scores: np.ndarray, groups: Sequence[str], distorted: np.ndarray, told: Unseen, seed: int
 ) -> list[float]:
     """In the order of COLUMNS: medians over ten grouped splits, then means over ten splits by photograph."""
+    found = split_by_split(opinions, scores, groups, distorted, told, seed)
+    return [*np.median(found[:, :-2], axis=0).tolist(), *found[:, -2:].mean(axis=0).tolist()]
+
+
+def split_by_split(
+    opinions: np.ndarray, scores: np.ndarray, groups: Sequence[str], distorted: np.ndarray, told: Unseen, seed: int
+) -> np.ndarray:
+    """The same of each split: [SPLITS, COLUMNS]."""
     x, found = standard(opinions).astype(np.float64), []
     gram = x @ x.T
     for number, split in enumerate(make_splits(groups, SPLITS, seed)):
         found.append([*_with_all(gram, scores, split), *_with_few(gram, scores, split, [seed, number])])
-    row = measured(standard(distorted), told, SPLITS, seed)
-    return [*np.median(found, axis=0).tolist(), row["severity"], row["kind"]]
+    return np.hstack([found, by_split(standard(distorted), told, SPLITS, seed)])
 
 
 def _with_all(gram: np.ndarray, scores: np.ndarray, split: Split) -> tuple[float, float]:

@@ -84,8 +84,15 @@ def sharpness_and_noise(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarra
 
 
 def measured(features: Float[np.ndarray, "n d"], told: Unseen, splits: int, seed: int = 0) -> dict[str, float]:
-    """Means over splits by scene (70 fitted, 10 for the penalty, 20 tested): "severity", the SROCC within a kind, mean of
-    the kinds; "kind", the share of images from level 3 on whose kind of 25 is named right. One ridge gives both."""
+    """Means over splits of "severity" and "kind", the columns of `by_split`."""
+    return dict(zip(("severity", "kind"), by_split(features, told, splits, seed).mean(axis=0).tolist(), strict=True))
+
+
+def by_split(
+    features: Float[np.ndarray, "n d"], told: Unseen, splits: int, seed: int = 0
+) -> Float[np.ndarray, "splits 2"]:
+    """Of each split by scene (70 fitted, 10 for the penalty, 20 tested) the SROCC of severity within a kind, mean of the
+    kinds, and the share of images from level 3 on whose kind of 25 is named right. One ridge gives both."""
     found = []
     targets = np.column_stack([told.severity, np.eye(told.kinds.max())[told.kinds - 1]])
     for split in make_splits(told.scenes, splits, seed):
@@ -102,7 +109,7 @@ def measured(features: Float[np.ndarray, "n d"], told: Unseen, splits: int, seed
             for measure in (_severity, _kind)
         ]
         found.append([_severity(best[0], told, split.test), _kind(best[1], told, split.test)])
-    return dict(zip(("severity", "kind"), np.mean(found, axis=0).tolist(), strict=True))
+    return np.array(found)
 
 
 def _severity(answer: Float[np.ndarray, "n t"], told: Unseen, rows: Int[np.ndarray, " m"]) -> float:

@@ -17,7 +17,7 @@ from contrique_jax.networks.model_folder import from_flat, to_flat
 
 REFERENCE_DATA = Path(__file__).parent / "data_reference"
 REFERENCE_MODEL = ModelConfig("resnet50", compute_dtype="float32")
-FLOAT64_NORMS = REFERENCE_DATA / "float64_norms.npz"
+FLOAT64_NORMS, REIQA_NORMS = REFERENCE_DATA / "float64_norms.npz", REFERENCE_DATA / "reiqa_float64_norms.npz"
 SMALL_STEP, SMALL_MODEL = (
     REFERENCE_DATA / "train_step.npz",
     ModelConfig("resnet18", base_width=16, projection_dim=32, compute_dtype="float32"),
@@ -35,6 +35,12 @@ def our_name(name: str) -> str:
 def reference_state_dict(shared: Path) -> dict[str, np.ndarray]:
     """The original's state dict: names in its order, float32 arrays in torch's layouts."""
     shapes = json.loads((shared / "reference" / "state_dict_shapes.json").read_text())
+    return {name: rebuilt(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def reiqa_state_dict(shared: Path) -> dict[str, np.ndarray]:
+    """That of Re-IQA's reference numbers."""
+    shapes = json.loads((shared / "systems" / "reference" / "reiqa_shapes.json").read_text())
     return {name: rebuilt(name, tuple(shape)) for name, shape in shapes.items()}
 
 

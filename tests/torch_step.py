@@ -1,6 +1,6 @@
-"""A training step in PyTorch and float64, two views in two forward passes as in the original.
+"""Training steps in PyTorch and float64: CONTRIQUE's, two views in two forward passes as in the original, and Re-IQA's.
 
-python -m tests.torch_step SHARED    writes tests/data_reference/train_step.npz and float64_norms.npz; takes 5 GB
+python -m tests.torch_step SHARED    writes train_step.npz and both files of norms into tests/data_reference; takes 5 GB
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from tests.reference_weights import (
     FLOAT64_NORMS,
+    REIQA_NORMS,
     SMALL_MODEL,
     SMALL_STEP,
     reference_batch,
     reference_state_dict,
+    reiqa_state_dict,
     small_batch,
     small_state_dict,
 )  # fmt: skip
-from tests.torch_resnet import Original
+from tests.torch_resnet import Original, ResNet
 
 
 def float64_step(model: Original, state: dict[str, np.ndarray], views: np.ndarray, classes: np.ndarray) -> dict:
@@ -59,8 +62,33 @@ def small_step() -> dict[str, np.ndarray]:
     }
 
 
+def reiqa_norms(shared: Path) -> dict[str, float]:
+    """Norms of the gradients of the loss of `step/` in the reference's reiqa.npz, whose momentum encoder is a copy."""
+    with np.load(shared / "systems" / "reference" / "reiqa.npz") as stored:
+        pairs, queue = [stored["step/x1"], stored["step/x2"]], torch.tensor(stored["step/memory0"]).double()
+    model = nn.ModuleDict(
+        {"encoder": ResNet("resnet50"), "head": nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 128))}
+    )
+    model["encoder"].fc = nn.Identity()
+    model.load_state_dict({name: torch.tensor(value) for name, value in reiqa_state_dict(shared).items()})
+    model = model.double().train()
+    q, k = (
+        functional.normalize(model["head"](model["encoder"](torch.tensor(x).permute(0, 3, 1, 2).double())), dim=1)
+        for x in pairs
+    )
+    k = k.detach()
+    similarity = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / 0.2
+    functional.cross_entropy(similarity, torch.zeros(len(q), dtype=torch.long)).backward()
+    return {name: float(parameter.grad.norm()) for name, parameter in model.named_parameters()}
+
+
+def save_norms(path: Path, norms: dict[str, float]) -> None:
+    np.savez_compressed(path, names=np.array(list(norms)), norms=np.array(list(norms.values())))
+
+
 if __name__ == "__main__":
     np.savez_compressed(SMALL_STEP, **small_step())
     shared = Path(sys.argv[1])
-    norms = float64_step(Original("resnet50"), reference_state_dict(shared), *reference_batch(shared))["norms"]
-    np.savez_compressed(FLOAT64_NORMS, names=np.array(list(norms)), norms=np.array(list(norms.values())))
+    step = float64_step(Original("resnet50"), reference_state_dict(shared), *reference_batch(shared))
+    save_norms(FLOAT64_NORMS, step["norms"])
+    save_norms(REIQA_NORMS, reiqa_norms(shared))

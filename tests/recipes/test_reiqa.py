@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from contrique_jax.training import mesh
 from contrique_jax.training.optim import learning_rate, optimiser
 from tests.recipes.test_contract import after, batches_of
 from tests.recipes.tiny import tiny
-from tests.reference_weights import rebuilt
+from tests.reference_weights import REIQA_NORMS, reiqa_state_dict
 
 WHOLE = ReiqaModel("resnet50", compute_dtype="float32", patches=1)
 LOSS = {"temperature": 0.2, "block_size": 40}
@@ -35,9 +34,8 @@ LOSS = {"temperature": 0.2, "block_size": 40}
 
 def variables_of(shared) -> dict:
     """The original's weights by the reference's rule, as variables of `WHOLE`."""
-    shapes = json.loads((shared / "systems" / "reference" / "reiqa_shapes.json").read_text())
-    named = {name: tuple(shape) for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
-    return from_flat({name.replace("head.", "projector."): rebuilt(name, shape) for name, shape in named.items()})
+    state = {name: value for name, value in reiqa_state_dict(shared).items() if not name.endswith("num_batches_tracked")}
+    return from_flat({name.replace("head.", "projector."): value for name, value in state.items()})
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +142,8 @@ def test_features_and_projections_are_the_originals(shared, stored):
 @pytest.mark.slow
 def test_a_training_step_is_the_originals(shared, stored):
     """Queries, keys, loss and gradients; the parameters after LARS; the momentum encoder after it. Through so many layers
-    float32 loses more than a thousandth of a gradient; of the head's it does not."""
+    float32 loses more than a thousandth of a gradient in either program, of the head's it does not: norms are compared with
+    those of float64, from which ours may be no further than the original's."""
     variables = variables_of(shared)
     config = ReiqaConfig(model=WHOLE, loss=ReiqaLoss(queue=64, negatives="queue"))
     views = np.stack([stored["step/x1"], stored["step/x2"]], axis=1)[:, None]
@@ -182,8 +181,18 @@ def test_a_training_step_is_the_originals(shared, stored):
             cut = ours[:64] if ours.ndim == 1 else ours.reshape(len(ours), -1)[:16, :64]
             near(cut, stored[name], 1e-3 if "head" in name else most)
     flat = to_flat({"params": gradients, "batch_stats": {}})
-    for name, norm in zip(stored["step/grad_names"], stored["step/grad_norms"], strict=True):
-        np.testing.assert_allclose(np.linalg.norm(flat[name.replace("head.", "projector.")]), norm, rtol=5e-3)
+    original = dict(zip(stored["step/grad_names"].tolist(), stored["step/grad_norms"].tolist(), strict=True))
+    with np.load(REIQA_NORMS) as norms:
+        truth = dict(zip(norms["names"].tolist(), norms["norms"].tolist(), strict=True))
+    assert set(original) == set(truth)
+    ours = {name: np.linalg.norm(flat[name.replace("head.", "projector.")]) for name in truth}
+    mine, theirs = (
+        np.array([abs(found[name] - truth[name]) / truth[name] for name in truth]) for found in (ours, original)
+    )
+    print(f"distance from float64, largest and 90 %: ours {mine.max():.1e} {np.quantile(mine, 0.9):.1e}, ", end="")
+    print(f"the original {theirs.max():.1e} {np.quantile(theirs, 0.9):.1e}")
+    assert mine.max() <= 1.25 * theirs.max()
+    assert np.quantile(mine, 0.9) <= 1.25 * np.quantile(theirs, 0.9)
 
 
 def test_lars_is_the_originals(stored):
