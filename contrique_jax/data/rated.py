@@ -24,7 +24,6 @@ class RatedSource:
     def __init__(self, name: str, sets: Sequence[ScoredImages], max_pixels: int):
         self.name, self.sets, self._max_pixels = name, list(sets), max_pixels
         self.labels = np.concatenate([each.scores for each in sets]).astype(np.float32)
-        self.groups = [group for each in sets for group in each.groups]
         self._files = [
             (image, reference, each)
             for each in sets

@@ -95,8 +95,9 @@ class EnsembleExtractor(Extractor):
     def with_sign(self, sign: int, shorter_side: int | None) -> EnsembleExtractor:
         """The same models for images of another size; what gives features has no sign."""
         return EnsembleExtractor(
-            self._members, max_megapixels=self.max_megapixels, shorter_side=shorter_side, memory=self.memory
-        )
+            self._members, max_megapixels=self.max_megapixels, shorter_side=shorter_side, workers=self._workers,
+            memory=self.memory,
+        )  # fmt: skip
 
 
 def _alone(config: Config, variables: dict[str, Any], **options: Any) -> Extractor:

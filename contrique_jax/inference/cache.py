@@ -76,7 +76,7 @@ def _features(
             unread.append(BrokenImage(str(path), f"the file cannot be read ({error.strerror})"))
     first = {content: path for path, content in reversed(contents.items())}
     for content in set(contents.values()) - known.features.keys():
-        if parts and content in parts:
+        if parts is not None and content in parts:
             known.features[content] = unpacked(parts.get(content)["features"])
     missing = [path for path, content in contents.items() if content not in known.features and first[content] == path]
     broken: dict[str, BrokenImage] = {}
@@ -87,8 +87,7 @@ def _features(
                 broken[contents[item.path]] = item.broken
             elif item.features is not None:
                 known.features[contents[item.path]] = item.features
-                if parts:
-                    parts.add(contents[item.path], {"features": packed(item.features)})
+                parts = _added(parts, contents[item.path], item.features)
             if item.reduced:
                 reduced.append(item.path)
     finally:  # also what an interrupted run has done so far
@@ -96,6 +95,17 @@ def _features(
     name_reduced(reduced, describer.max_megapixels)
     unread += [BrokenImage(str(path), broken[content].why) for path, content in contents.items() if content in broken]
     return {path: known.features[content] for path, content in contents.items() if content in known.features}, unread
+
+
+def _added(parts: Parts | None, content: str, features: Features) -> Parts | None:
+    """Keeps them for an interrupted run; a disk that is full costs a warning, and from then on nothing is kept."""
+    if parts is not None:  # one that holds nothing yet is false
+        try:
+            parts.add(content, {"features": packed(features)})
+        except UserError as error:
+            print(f"warning: features are not kept in case the run is interrupted: {error}", file=sys.stderr)
+            return None
+    return parts
 
 
 def _store(describer: FeatureExtractor, folder: Path | None, data_folder: Path) -> Path | None:

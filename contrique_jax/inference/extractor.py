@@ -192,8 +192,8 @@ class Extractor:
     def with_maps(self) -> Extractor:
         """The same network with the features of windows."""
         return Extractor(
-            self.model, self.variables, max_megapixels=self.max_megapixels, shorter_side=self.shorter_side, windows=True,
-            memory=self.memory,
+            self.model, self.variables, max_megapixels=self.max_megapixels, shorter_side=self.shorter_side,
+            workers=self._workers, windows=True, memory=self.memory,
         )  # fmt: skip
 
     def _prepare(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:

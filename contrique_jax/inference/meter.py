@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from contrique_jax.data.given_images import ONE, as_list, as_rgb
-from contrique_jax.data.sizes import read_image
+from contrique_jax.data.sizes import fitted, read_image
 from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import open_extractor, own_scores
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.pairs import BesideReference
-from contrique_jax.inference.pretrained import Scale, choose_meter, load_why
+from contrique_jax.inference.pretrained import Scale, choose_meter, why_of
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import Reason, check_fit, reasons
 from contrique_jax.io.machine import use_compilation_cache
@@ -36,7 +37,7 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
     """The embedded model; or the network in a model folder, a run's workdir or a checkpoint (what --model takes), with the
     probe of that file.
 
-    Raises UserError if there is none, and where the two do not belong together.
+    Raises UserError if there is none, and if the two do not belong together.
     """
     use_compilation_cache()
     name = None if model is None else os.fspath(model)
@@ -44,7 +45,7 @@ def load(model: str | os.PathLike[str] | None = None, probe: str | os.PathLike[s
         return Model(open_extractor(name))
     meter = choose_meter(name, probe)
     extractor = open_extractor(meter.model, shorter_side=meter.probe.shorter_side)
-    why = load_why(meter.model) if meter.scale else None  # which embedded models have
+    why = why_of(meter.model)
     return Model(extractor, meter.probe, meter.scale, meter.faults, why)
 
 
@@ -114,6 +115,10 @@ class Model:
         check_fit(self._extractor, self.probe, reference is not None)
         if reference is not None and isinstance(self._extractor, BesideReference) and self._extractor.gives_scores:
             (pristine,) = self._arrays([reference])
+            if not isinstance(reference, str | os.PathLike):  # to what images of its size are brought
+                files = isinstance(as_list(images)[0], str | os.PathLike)
+                limit = self._extractor.max_megapixels if files else math.inf
+                pristine, _ = fitted(pristine, limit, self._extractor.shorter_side)
             features = self._features(self._extractor.with_references(pristine), images)
         else:
             features = self.features(images)
@@ -134,7 +139,7 @@ class Model:
         left, in the units of `score` but not cut off at 0 and 100; the mean is the image's score.
 
         Window (i, j) begins at i / 16 of the height and j / 16 of the width, and spans a quarter of both. Raises UserError
-        where there is no probe, or one that needs a reference.
+        if there is no probe, or one that needs a reference, and for a model of a recipe without maps.
         """
         if self.probe is None:
             raise UserError(NO_PROBE)

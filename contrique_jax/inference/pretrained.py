@@ -66,13 +66,19 @@ def size(name: str) -> int:
 
 def load_why(model: str) -> Why:
     """What names the distortions of an image by an embedded model's features. Raises UserError for another model."""
-    folder = embedded_folder(model)
-    if folder is None:
+    why = why_of(model)
+    if why is None:
         names = ", ".join(named_models())
         raise UserError(
             f"why: {model} is no embedded model, and only those name distortions ({names}); leave --why out."
         )
-    return Why.load(folder / WHY)
+    return why
+
+
+def why_of(model: str) -> Why | None:
+    """The same; None for another model."""
+    folder = embedded_folder(model)
+    return None if folder is None or Path(model).expanduser().exists() else Why.load(folder / WHY)
 
 
 def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[str] | None) -> Meter:

@@ -27,6 +27,8 @@ from contrique_jax.io.machine import available_cores
 from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 from contrique_jax.recipes import recipe_named
 
+LOOKS = ("crops", "crop_count", "crop_size", "crop_seed")  # of a model that gives scores
+
 
 class RecipeExtractor(BesideReference):
     """Features of a recipe's `apply` at full and half size; of one that gives scores the score, at the image's own size."""
@@ -110,6 +112,7 @@ class RecipeExtractor(BesideReference):
             self.variables,
             max_megapixels=self.max_megapixels,
             shorter_side=shorter_side,
+            workers=self._workers,
             sign=sign,
             memory=self.memory,
         )
@@ -183,7 +186,14 @@ def taken_of(config: Any) -> str:
     usual = getattr(type(config)().model, "input_scaling", "")
     features, scaling = getattr(config.model, "features", "pooled"), getattr(config.model, "input_scaling", "")
     taken = ("" if features == "pooled" else features) + ("" if scaling == usual else f" of {scaling}")
-    return taken + getattr(config.model, "looked_at", "")
+    return taken + getattr(config.model, "looked_at", _crops(config))
+
+
+def _crops(config: Any) -> str:
+    """Where a model that gives scores looks, if that is not where its recipe's models do by default."""
+    usual = type(config)().model
+    names = [name for name in LOOKS if getattr(config.model, name, None) != getattr(usual, name, None)]
+    return "".join(f" {name} {getattr(config.model, name)}" for name in names)
 
 
 def name_of(variables: dict[str, Any], taken: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,9 @@ MOST_BYTES = 1 << 26  # of the file, and of its arrays together
 MOST_ARRAYS = 64
 PLAIN = "biufU"  # booleans, numbers and text: no objects, which are pickles, no records, no dates
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# NumPy reads a header with Python's parser, which fails now and then on good ones that several threads read at once (CPython
+# before 3.11.8 and 3.12.2: "AST constructor recursion depth mismatch")
+_PARSER = threading.Lock()
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other methods take memory as the file asks for it
 
 
@@ -51,6 +55,18 @@ def read_npy(path: Path, most_bytes: int = MOST_BYTES) -> np.ndarray:
             raise ValueError("cut off or damaged") from error
 
 
+def map_npy(path: Path) -> np.memmap:
+    """The array of a .npy, read from disk as it is used. Raises OSError and ValueError as `read_npz`."""
+    with open_regular(path) as file:
+        try:
+            shape, column_major, dtype = _header(file, os.fstat(file.fileno()).st_size)
+            return np.memmap(file, dtype, "r", file.tell(), shape, "F" if column_major else "C")
+        except (ValueError, OSError):
+            raise
+        except Exception as error:
+            raise ValueError("cut off or damaged") from error
+
+
 def _arrays(archive: zipfile.ZipFile, most_bytes: int) -> dict[str, np.ndarray]:
     parts = archive.infolist()
     if len(parts) > MOST_ARRAYS or len({part.filename for part in parts}) < len(parts):
@@ -66,18 +82,26 @@ def _arrays(archive: zipfile.ZipFile, most_bytes: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _array(stream: IO[bytes], size: int) -> np.ndarray:
-    """The array in a .npy of `size` bytes. Raises ValueError if its header does not say what follows."""
+def _header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of the array in a .npy of `size` bytes. Raises ValueError if they are not of
+    what follows."""
     read_header = _HEADERS.get(np.lib.format.read_magic(stream))
     if read_header is None:
         raise ValueError("an array of another version of NumPy's format")
-    shape, column_major, dtype = read_header(stream)
+    with _PARSER:
+        shape, column_major, dtype = read_header(stream)
     if dtype.kind not in PLAIN or dtype.hasobject or dtype.subdtype is not None:
         raise ValueError(f"an array of {str(dtype)[:40]}, not of plain numbers or text")
     if any(type(side) is not int or side < 0 for side in shape) or len(shape) > 8:
         raise ValueError("an array of an impossible shape")
     if math.prod(shape) * dtype.itemsize != size - stream.tell():
         raise ValueError("an array whose header promises another size than it has")
+    return shape, column_major, dtype
+
+
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array in a .npy of `size` bytes. Raises ValueError if its header does not say what follows."""
+    shape, column_major, dtype = _header(stream, size)
     data = stream.read(size)
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError("cut off or damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +32,18 @@ def output_path(flag: str, name: str, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
+def mark() -> str:
+    """What tells a temporary file from those of other threads and processes, here or on others with the same disk."""
+    return f"{os.getpid()}.{secrets.token_hex(4)}"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Context: a temporary path beside `path` to write to, renamed to it at the end, removed if anything goes wrong.
 
     Raises UserError if the disk is full, or if `path` is a folder.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{mark()}.part")
     try:
         yield temporary
         os.replace(temporary, path)

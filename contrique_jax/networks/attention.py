@@ -42,10 +42,10 @@ def _unused() -> nnx.Rngs:
 NO_DECAY = {"draw": zeros, "decays": False}
 
 
-def linear(inputs: int, outputs: int, *, dtype: Any = jnp.float32, bias: bool = True) -> nnx.Linear:
+def linear(inputs: int, outputs: int, *, dtype: Any = jnp.float32) -> nnx.Linear:
     """x @ kernel + bias, in `dtype`."""
     return nnx.Linear(
-        inputs, outputs, use_bias=bias, dtype=dtype, precision=_precision(dtype), rngs=_unused(),
+        inputs, outputs, dtype=dtype, precision=_precision(dtype), rngs=_unused(),
         kernel_metadata=_said(inputs), bias_metadata=_said(inputs, decays=False),
     )  # fmt: skip
 
@@ -57,11 +57,11 @@ def layer_norm(width: int, *, epsilon: float = 1e-5, dtype: Any = jnp.float32) -
     )  # fmt: skip
 
 
-def attention(width: int, heads: int, *, dtype: Any = jnp.float32, bias: bool = True) -> nnx.MultiHeadAttention:
+def attention(width: int, heads: int, *, dtype: Any = jnp.float32) -> nnx.MultiHeadAttention:
     """Multi-head attention with one output of the same width; its kernels are query, key, value [c, heads, c / heads] and out
     [heads, c / heads, c]. Called with (queries, keys, mask=...), of which True is looked at."""
     return nnx.MultiHeadAttention(
-        heads, width, use_bias=bias, dtype=dtype, precision=_precision(dtype), rngs=_unused(), keep_rngs=False,
+        heads, width, dtype=dtype, precision=_precision(dtype), rngs=_unused(), keep_rngs=False,
         deterministic=True, decode=False,
         kernel_metadata=_said(width), out_kernel_metadata=_said(width),
         bias_metadata=NO_DECAY, out_bias_metadata=NO_DECAY,

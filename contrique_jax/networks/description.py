@@ -21,6 +21,11 @@ MOST_OF_ANY = 1 << 16
 Architecture = TypeVar("Architecture", bound=Any)
 
 
+def folder_at(path: Path) -> Path | None:
+    """The model folder at a place, or the one in the workdir of a run there; None if there is none."""
+    return next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """The `model.json` of a model folder. Raises UserError if it cannot be read or is of an unknown format."""
     path = folder / DESCRIPTION

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io.outputs import mark
 from contrique_jax.networks.description import DESCRIPTION, FORMAT_VERSION, read_description
 from contrique_jax.networks.model_folder import NO_LICENCE, WEIGHTS, checked_folder
 
@@ -59,7 +60,7 @@ def save_ensemble(folder: str | os.PathLike[str], members: Mapping[str, Path]) -
         "architecture": {"members": list(members)},
         "licence": "; ".join(licences),
     }
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
+    beside = folder.with_name(f".{folder.name}.{mark()}.writing")
     try:
         for name, path in members.items():
             (beside / name).mkdir(parents=True)

@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError, disk_message
+from contrique_jax.io.outputs import mark
 from contrique_jax.io.regular import open_regular
 from contrique_jax.networks.description import DESCRIPTION, FORMAT_VERSION, read_description, some, stored_architecture
 from contrique_jax.networks.encoder import (
@@ -117,7 +118,7 @@ def save_model(
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file stands where the model folder should be; remove it or choose another name.")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
+    beside = folder.with_name(f".{folder.name}.{mark()}.writing")
     try:
         beside.mkdir(parents=True, exist_ok=True)
         (beside / WEIGHTS).write_bytes(safetensors.numpy.save(flat, metadata={"format": "pt"}))

@@ -8,8 +8,9 @@ from typing import Any
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
+from contrique_jax.networks.description import folder_at
 from contrique_jax.networks.encoder import Variables, init_model
-from contrique_jax.networks.model_folder import DESCRIPTION, embedded_folder, load_model
+from contrique_jax.networks.model_folder import embedded_folder, load_model
 
 FIELDS = (
     "encoder",
@@ -34,8 +35,7 @@ def _loaded(spec: str, *architecture: Any) -> Variables:
     fields = dict(zip(FIELDS, architecture, strict=True))
     if spec == "random":
         return init_model(ModelConfig(**fields, projection_dim=0, compute_dtype="float32"), 0)
-    path = Path(spec).expanduser()
-    folder = next((at for at in (path, path / "model") if (at / DESCRIPTION).is_file()), None) or embedded_folder(spec)
+    folder = folder_at(Path(spec).expanduser()) or embedded_folder(spec)
     if folder is None:
         raise UserError(
             f"config.model.trunk={spec}: there is no such model; give a model folder, a run's workdir, a name of "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from contrique_jax.errors import UserError
-from contrique_jax.io.npz import read_npy
+from contrique_jax.io.npz import map_npy, read_npy
 from contrique_jax.io.outputs import atomic_write, user_cache
 
 
@@ -28,8 +28,8 @@ class KeptVectors:
             return None
         try:
             path = self._path(content)
-            kept = np.load(path, "r", allow_pickle=False) if mapped else read_npy(path)
-        except (OSError, ValueError, EOFError):
+            kept = map_npy(path) if mapped else read_npy(path)
+        except (OSError, ValueError):
             return None
         fits = (
             kept.dtype == np.float16

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from contrique_jax import __version__
 from contrique_jax.errors import UserError
 from contrique_jax.inference.any_recipe import open_extractor
-from contrique_jax.inference.pretrained import choose_meter, load_why
+from contrique_jax.inference.pretrained import choose_meter, why_of
 from contrique_jax.inference.scores import Score, check_fit, header, interval, judged, range_of
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.probe import FULL_REFERENCE
@@ -46,7 +46,7 @@ class Engine:
         self.extractor = open_extractor(meter.model, shorter_side=meter.probe.shorter_side, **limits)
         check_fit(self.extractor, meter.probe, False)
         self.meter, self.name = meter, Path(meter.model).name
-        self.why = load_why(meter.model) if meter.scale else None  # which embedded models have
+        self.why = why_of(meter.model)
         self.has_maps = maps
         if maps:
             try:

@@ -16,7 +16,9 @@ from contrique_jax.io.regular import read_bytes
 
 PLAN, DONE = FOLDERS = "plan", "done"  # folders in it
 # what `atomic_write` leaves of a process that was killed; others' files may lie here too
-CUT_OFF = re.compile(r"\.(bulk\.json|((scores|broken|features)-)?\d+\.(json|csv|parquet|npz))\.\d+\.part")
+CUT_OFF = re.compile(
+    r"\.(bulk\.json|((scores|broken|features)-)?\d+\.(json|csv|parquet|npz))\.\d+(\.[0-9a-f]{8})?\.part"
+)
 
 
 class Place:

@@ -21,7 +21,7 @@ from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.any_recipe import open_extractor
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.file_features import FileFeatures
-from contrique_jax.inference.pretrained import choose_meter, load_why
+from contrique_jax.inference.pretrained import choose_meter, why_of
 from contrique_jax.inference.scores import check_fit, explanation, interval, judged
 from contrique_jax.io import buckets
 from contrique_jax.io.machine import use_compilation_cache
@@ -105,7 +105,7 @@ class Scorer:
         else:
             self.extractor = _known(Place(job.known))
         check_fit(self.extractor, meter.probe, False)
-        self.why = load_why(meter.model) if meter.scale else None  # which embedded models have
+        self.why = why_of(meter.model)
         self._looked = False
 
     def about(self) -> dict[str, Any]:

@@ -186,10 +186,11 @@ def agree(name: str, error: UserError | None, wait_seconds: int, *, same: Mappin
         if sentence:
             raise SharedError(f"process {process}: {sentence}")
     for process, (_, values) in sorted(said.items()):
-        for what, value in values.items():
-            if value != said[0][1][what]:
+        for what in {**said[0][1], **values}:  # one may have a value that others do not ask for
+            value, first = (each.get(what, "none") for each in (values, said[0][1]))
+            if value != first:
                 raise SharedError(
-                    f"process {process} has another {what} than process 0 ({value} and {said[0][1][what]}); start every "
+                    f"process {process} has another {what} than process 0 ({value} and {first}); start every "
                     "process with the same command, and let all see the same files."
                 )
 

@@ -12,6 +12,7 @@ from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.networks.backbones import is_backbone
+from contrique_jax.networks.description import folder_at
 from contrique_jax.networks.encoder import Variables, init_model
 from contrique_jax.networks.ensemble import members_of
 from contrique_jax.networks.model_folder import (
@@ -122,9 +123,7 @@ def model_folder(spec: str) -> Path | None:
         raise UserError("--model: it is empty; give a model folder, a run's workdir or random:ENCODER.")
     if buckets.is_address(spec):
         return _fetched(buckets.check_address(spec, "--model"))
-    path = Path(spec).expanduser()
-    here = next((folder for folder in (path, path / "model") if (folder / DESCRIPTION).is_file()), None)
-    return here or embedded_folder(spec)
+    return folder_at(Path(spec).expanduser()) or embedded_folder(spec)
 
 
 @functools.cache

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from contrique_jax.errors import UserError
 from contrique_jax.evaluation.brisque import NaturalStatistics
+from contrique_jax.inference import cache
 from contrique_jax.inference.cache import cached_features
+from contrique_jax.io.parts import Parts
 
 
 @pytest.fixture
@@ -55,6 +59,32 @@ def test_other_bytes_sizes_and_limits_are_described_again(place):
     assert seen == ["2.png"] and not np.array_equal(again["2.png"], first["2.png"])
     assert len(describe(place, shorter_side=30)[0]) == 4 and len(describe(place, max_megapixels=0.001)[0]) == 4
     assert describe(place)[0] == [] and describe(place, shorter_side=30)[0] == []
+
+
+def test_a_run_that_is_killed_keeps_what_it_had(place, monkeypatch):
+    """Nothing but what was written image by image, since nothing is done at its end."""
+
+    def killed(self, paths):
+        yield from itertools.islice(NaturalStatistics.stream(self, list(paths)), 3)
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Watched, "stream", killed)
+        patch.setattr(cache._Kept, "write", lambda self: None)
+        describe(place)
+    seen, found, _ = describe(place)
+    assert seen == ["3.png"] and len(found) == 4
+
+
+def test_a_full_disk_costs_a_warning(place, monkeypatch, capsys):
+    def full(self, key, record):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(Parts, "add", full)
+    seen, found, broken = describe(place)
+    assert len(seen) == len(found) == 4 and not broken
+    assert capsys.readouterr().err.count("warning: features are not kept in case the run is interrupted: the disk") == 1
+    assert describe(place)[0] == []
 
 
 def test_equal_broken_files_are_all_named_and_tried_again(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
@@ -50,6 +51,13 @@ def test_the_default_model_is_whole_small_and_says_what_it_is():
     assert "Apache-2.0" in description["licence"]
     assert all(description["provenance"][key] for key in ("start", "data", "steps", "probe", "commit", "measured"))
     assert load_network(DEFAULT)[0] == model == load_network(f"random:{DEFAULT}")[0]
+
+
+def test_it_names_distortions_beside_a_probe_of_ones_own(images, meter, tmp_path):
+    dataclasses.replace(meter.probe, score_high=5.0).save(tmp_path / "mine.npz")
+    mine = contrique_jax.load(DEFAULT, probe=tmp_path / "mine.npz")
+    soft = str(images / "0_soft.png")
+    assert mine.scale is None and mine.why(soft) == meter.why(soft)
 
 
 def test_models_are_listed(capsys):

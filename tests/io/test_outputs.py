@@ -20,6 +20,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with atomic_write(path) as temporary:
         temporary.write_text("whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out.txt"] and path.read_text() == "whole"
+    with atomic_write(path) as temporary, atomic_write(path) as another:  # of two threads
+        temporary.write_text("one")
+        another.write_text("other")
+    assert [file.name for file in tmp_path.iterdir()] == ["out.txt"] and path.read_text() == "one"
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="folder: it is a folder"), atomic_write(tmp_path / "folder") as temporary:
         temporary.write_text("whole")

@@ -90,6 +90,15 @@ def test_views_of_an_authentic_photograph_are_of_one_class(config):
     assert authentic.class_id.min() >= NUM_CLASSES and authentic.class_id.max() < NUM_CLASSES + share
 
 
+def test_statistics_beyond_the_memory_are_one_sentence_before_any_is_computed(config, monkeypatch):
+    monkeypatch.setattr(statistics, "free_memory", lambda: 1000)
+    monkeypatch.setattr(statistics, "load_image", None)
+    with pytest.raises(
+        UserError, match=r"config.data.pristine: the statistics of 2 views of 10 photographs take 0.0 GB"
+    ):
+        prepared(config)
+
+
 def test_a_trunk_that_does_not_fit_is_one_sentence(config, tmp_path):
     config.model.trunk = "lite0"
     with pytest.raises(UserError, match=r"trunk=lite0: its encoder is 'efficientnet_lite0' .*--config.model.encoder="):

@@ -220,6 +220,9 @@ def test_compression_costs_more_at_each_level():
         for level in range(1, 6)
     ]
     assert errors == sorted(errors) and errors[0] > 0
+    odd = clip[:, :63, :95]
+    found = temporal.compressed(odd, 20)
+    assert found.shape == odd.shape and np.mean((found - odd.astype(float)) ** 2) < 2 * errors[2]
 
 
 def test_one_draw_distorts_all_frames():

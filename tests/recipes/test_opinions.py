@@ -20,6 +20,7 @@ from contrique_jax.data.iqa_sets import read_scores
 from contrique_jax.data.sources import CachedSource, open_source
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.inference.any_recipe import open_extractor
+from contrique_jax.inference.recipe_extractor import taken_of
 from contrique_jax.networks.model_folder import save_model
 from contrique_jax.recipes.opinions import judge, rows
 from contrique_jax.recipes.opinions.config import Judge, OpinionLoss
@@ -116,6 +117,14 @@ def test_a_loss_of_nothing_is_refused():
 def test_a_small_side_is_continued_by_its_mirror_image():
     assert rows.mirrored(np.arange(9), 4, np).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
     assert rows.mirrored(jnp.arange(3), jnp.int32(1)).tolist() == [0, 0, 0]
+
+
+def test_where_a_model_looks_is_part_of_its_name():
+    """Or an evaluation would take the kept scores of other crops."""
+    config = TwoModeConfig()
+    assert taken_of(config) == ""
+    config.model.crops = "ten"
+    assert taken_of(config) == " crops ten"
 
 
 @pytest.mark.parametrize("crops", [Judge("grid", 9), Judge("random", 5, crop_seed=2), Judge("ten")])

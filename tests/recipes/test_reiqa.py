@@ -34,7 +34,9 @@ LOSS = {"temperature": 0.2, "block_size": 40}
 
 def variables_of(shared) -> dict:
     """The original's weights by the reference's rule, as variables of `WHOLE`."""
-    state = {name: value for name, value in reiqa_state_dict(shared).items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: value for name, value in reiqa_state_dict(shared).items() if not name.endswith("num_batches_tracked")
+    }
     return from_flat({name.replace("head.", "projector."): value for name, value in state.items()})
 
 

@@ -256,6 +256,16 @@ def test_what_processes_agree_on_is_compared_and_may_be_slow():
     assert codes == [2, 2] and all("process 1 has another k than process 0 (w and v)" in text for text in said)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lacks", [0, 1])
+def test_a_value_that_one_process_alone_has_is_named(lacks):
+    bodies = ["hosts.agree('a', None, 60, same={'k': 'v', 'm': 'w'})"] * 2
+    bodies[lacks] = "hosts.agree('a', None, 60, same={'k': 'v'})"
+    codes, said = together(bodies)
+    there = "(w and none)" if lacks == 0 else "(none and w)"
+    assert codes == [2, 2] and all(f"process 1 has another m than process 0 {there}" in text for text in said)
+
+
 def test_a_taken_port_is_one_sentence():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

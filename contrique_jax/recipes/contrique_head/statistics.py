@@ -26,7 +26,8 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.pipeline import Sources
 from contrique_jax.data.sources import Source
-from contrique_jax.io.machine import ONE_THREAD, available_cores, host_device
+from contrique_jax.errors import UserError
+from contrique_jax.io.machine import ONE_THREAD, available_cores, free_memory, host_device
 from contrique_jax.io.progress import ahead
 from contrique_jax.networks import encoder
 from contrique_jax.networks.model_folder import content_hash
@@ -115,6 +116,7 @@ class _Describer:
     def run(self, broken: BrokenLog) -> Source:
         count, data = len(self.source), self.config.data
         first, last = (count * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
+        self._check_memory(count)
         vectors: Any = None
         classes = np.zeros((count, data.views), np.int16)
         quiet = BrokenLog(quiet=True)  # of photographs that another process names
@@ -137,6 +139,17 @@ class _Describer:
                 vectors[number], classes[number] = known[: data.views], own[: data.views]
                 bar.update()
         return Described(self.source, vectors, classes.reshape(-1) if self.role == 0 else None)
+
+    def _check_memory(self, count: int) -> None:
+        """Raises UserError if what a run holds of so many photographs does not fit, before hours are spent on it."""
+        views, free = self.config.data.views, free_memory()
+        size = count * views * 2 * self.nothing.shape[2] * self.nothing.itemsize
+        if size > free:
+            raise UserError(
+                f"config.data.{contrique.roles[self.role]}: the statistics of {views} views of {count:,} photographs take "
+                f"{size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; take fewer photographs, or set "
+                "--config.data.views lower."
+            )
 
     def _views(self, asked: tuple[int, BrokenLog]) -> tuple[str, Any, Any, Any]:
         """Of a photograph its name, the statistics at hand, each view's class, and the views that are lacking."""

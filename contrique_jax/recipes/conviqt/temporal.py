@@ -64,7 +64,8 @@ def _standing(frames: int, length: int, generator: np.random.Generator) -> Int[n
 
 
 def compressed(clip: Clip, rate: int) -> Clip:
-    """The clip after H.264 at a constant rate factor. Raises UserError without PyAV or its encoder."""
+    """The clip after H.264 at a constant rate factor; odd sides are continued by a row or column meanwhile, since the encoder
+    halves those of colours. Raises UserError without PyAV or its encoder."""
     try:
         av: Any = importlib.import_module("av")
     except ImportError as error:
@@ -72,6 +73,8 @@ def compressed(clip: Clip, rate: int) -> Clip:
             'config.data.temporal: "compression" needs the package av; pip install "contrique-jax[video]", or name the '
             "others alone."
         ) from error
+    height, width = clip.shape[1:3]
+    clip = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
     file = io.BytesIO()
     try:
         with av.open(file, "w", format="matroska") as container:
@@ -90,4 +93,4 @@ def compressed(clip: Clip, rate: int) -> Clip:
         raise UserError(
             f'config.data.temporal: this build of PyAV cannot encode {CODEC} ({error}); leave "compression" out.'
         ) from error
-    return np.stack(found)
+    return np.stack(found)[:, :height, :width]

@@ -21,7 +21,7 @@ from contrique_jax.errors import UserError
 from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead
 from contrique_jax.networks.backbones import hash_of
-from contrique_jax.networks.model_folder import DESCRIPTION
+from contrique_jax.networks.description import folder_at
 from contrique_jax.recipes import recipe_of
 from contrique_jax.recipes.stored import stored_model
 
@@ -49,8 +49,7 @@ class Teacher:
         if spec == MS_SSIM:
             self._judge: Any = ms_ssim
             return
-        path = Path(spec).expanduser()
-        folder = next((at for at in (path, path / "model") if (at / DESCRIPTION).is_file()), None)
+        folder = folder_at(Path(spec).expanduser())
         if folder is None:
             raise UserError(
                 f"config.data.teacher={spec}: there is no such model; give a model folder, a run's workdir or {MS_SSIM}."
@@ -73,9 +72,14 @@ def judged(source: Source, spec: str, broken: BrokenLog, workers: int) -> Judged
         total=len(source), desc=f"{teacher.name} of {source.name}", unit="pair", dynamic_ncols=True,
         disable=None if jax.process_index() == 0 else True,
     )  # fmt: skip
+    first, last = (len(source) * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
+    quiet = BrokenLog(quiet=True)  # of photographs that another process names
     workers = workers or available_cores()
     with ThreadPoolExecutor(workers) as pool, bar:
-        stacks = ahead(pool, lambda i: load_images(source, i, broken)[0], range(len(source)), 2 * workers)
+        stacks = ahead(
+            pool, lambda i: load_images(source, i, broken if first <= i < last else quiet)[0], range(len(source)),
+            2 * workers,
+        )  # fmt: skip
         waiting: list[np.ndarray] = []
         for i, stack in enumerate(stacks):
             waiting.append(stack)

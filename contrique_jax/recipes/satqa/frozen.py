@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.backbones import load_backbone, one_of, part_of, together
-from contrique_jax.networks.description import DESCRIPTION, read_description, stored_architecture
+from contrique_jax.networks.description import DESCRIPTION, folder_at, read_description, stored_architecture
 from contrique_jax.networks.encoder import Variables, scaled
 from contrique_jax.networks.grid_encoder import GridEncoder
 from contrique_jax.networks.layers import RUNNING
@@ -67,8 +67,7 @@ def _together(vit: Variables, encoder: Variables) -> Variables:
 def _trunk(model: SatqaModel, wanted: Skeleton[GridEncoder]) -> Variables:
     if model.trunk == "random":
         return wanted.init(0)
-    path = Path(model.trunk).expanduser()
-    folder = next((at for at in (path, path / "model") if (at / DESCRIPTION).is_file()), None)
+    folder = folder_at(Path(model.trunk).expanduser())
     if folder is not None and (said := read_description(folder)).get("recipe") == PretrainConfig.recipe:
         found = stored_architecture(said.get("architecture"), GridModel, folder / DESCRIPTION)
         for theirs, ours in (*SAME, *WIDTH):
