@@ -1,5 +1,6 @@
-"""AHIQ (arXiv 2204.10485) with its authors' settings: a ViT-B/8 and a ResNet-50 that stay as they are, 4 pairs a step, Adam,
-200 epochs of PIPAL's training part.
+"""AHIQ (arXiv 2204.10485) with its authors' settings: judges an image beside its reference.
+
+A ViT-B/8 and a ResNet-50 stay as they are; 4 pairs a step, Adam, 200 epochs of PIPAL's training part.
 
 The frozen networks are timm's, as model folders (`contrique-jax convert from-torch FILE FOLDER`):
 vit_base_patch8_224.augreg_in21k_ft_in1k and resnet50.a1_in1k. Trained are 27 million weights. On PIPAL's 23,200 pairs 200

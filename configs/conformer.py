@@ -1,5 +1,7 @@
-"""IQA-Conformer (arXiv 2204.12819) with its authors' settings: Inception-ResNet-v2 stays as it is, 16 pairs of crops of 192
-pixels a step, turned by any angle, Adam at a constant rate, 30 epochs of PIPAL's training part.
+"""IQA-Conformer (arXiv 2204.12819) with its authors' settings: judges an image beside its reference, or alone.
+
+Inception-ResNet-v2 stays as it is; 16 pairs of crops of 192 pixels a step, turned by any angle, Adam at a constant rate, 30
+epochs of PIPAL's training part.
 
 The frozen network is the file inceptionresnetv2-520b38e4.pth of the authors' release (or of the package pretrainedmodels) as
 a model folder (`contrique-jax convert from-torch FILE models/inception`). Trained are 1.2 million weights. On PIPAL's 23,200

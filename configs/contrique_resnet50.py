@@ -1,5 +1,6 @@
-"""CONTRIQUE (arXiv 2110.13266) as its authors' command trains it: ResNet-50, 512 images (1,024 views) a step, 25 passes over
-600,000 authentic images.
+"""CONTRIQUE (arXiv 2110.13266) as its authors' command trains it: a ResNet-50 without opinions.
+
+512 images (1,024 views) a step, 25 passes over 600,000 authentic images.
 
 Cost: about 33 TFLOP a step, 58,575 steps: 2e18 FLOP, by that count hours on one modern GPU.
 The paper has a median SROCC of .894 on KonIQ-10k and of .934 on KADID-10k, with a ridge on the frozen features. Those are its

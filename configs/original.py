@@ -4,8 +4,8 @@
       --config.data.pristine=PHOTOS/clean --config.data.authentic=PHOTOS/mine
 
 The variant is the number of processes of the run to imitate, because the original divides its gradient by it:
-configs/original.py:4 is a run on four GPUs. Views, colour spaces, patches, loss, warm-up and rate are the original's in
-every config.
+configs/original.py:4 is a run on four GPUs. Views, colour spaces, patches and loss are the original's in every config of
+CONTRIQUE; so is the warm-up, but for its first step (docs/fidelity.md).
 """
 
 from contrique_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig

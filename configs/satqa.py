@@ -1,5 +1,8 @@
-"""SaTQA (arXiv 2312.06995) with its authors' settings: a ResNet-50 learns distortions by contrast; frozen, beside a frozen
-ViT-B/8, it then helps multi-stream blocks to learn opinions.
+"""SaTQA (arXiv 2312.06995) with its authors' settings, in two trainings.
+
+A ResNet-50 learns distortions by contrast; frozen, beside a frozen ViT-B/8, it then helps multi-stream blocks to learn opinions.
+It may start from ImageNet's weights: torchvision's file, by `contrique-jax convert from-torch FILE models/resnet50_unit
+--input-scaling unit`, since SaTQA feeds it pixels in [0, 1].
 
 Pre-training: 110 pairs of a distorted photograph and itself a step, 300 epochs; about 5.4 TFLOP a step. Opinions: 8 crops a
 step, 2,400 passes (in the authors' 300 each image stands eight times); about 1.5 TFLOP a step. The paper could not be had here;
@@ -7,7 +10,7 @@ its SROCC is remembered as .983 on LIVE, .946 on KADID-10k and .930 on KonIQ-10k
 was chosen on the test side: check before quoting. No weights are published, and nobody has run these configs to their end.
 
   python -m contrique_jax.main --config configs/satqa.py:pretrain --workdir runs/satqa_encoder \\
-      --config.data.pristine=PHOTOS --config.train.init_from=models/resnet50_imagenet
+      --config.data.pristine=PHOTOS --config.train.init_from=models/resnet50_unit
   python -m contrique_jax.main --config configs/satqa.py --workdir runs/satqa --config.data.rated=RATED.csv \\
       --config.model.vit=models/vit_base_patch8_224 --config.model.trunk=runs/satqa_encoder
   contrique-jax score --model runs/satqa PHOTOS --out scores.csv

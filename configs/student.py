@@ -1,7 +1,8 @@
 """A blind network taught by a teacher on unlabelled photographs, after "Conformer and Blind Noisy Students" (arXiv 2204.12819).
+
 The paper's student is not public, and its figures are of PIPAL's hidden part: none is claimed.
 
-Cost: 16 crops a step through a frozen ResNet-50, 0.13 TFLOP; the teacher judges each pair once, before the first step. Its
+Cost: 16 crops a step through a frozen ResNet-50, 0.16 TFLOP; the teacher judges each pair once, before the first step. Its
 weights are torchvision's, by `contrique-jax convert from-torch`. First the teacher's scores, then opinions if there are some;
 the student may teach the next one.
 

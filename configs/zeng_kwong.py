@@ -1,5 +1,6 @@
-"""One network that judges images alone and beside their references, of the kind of Zeng and Kwong's (arXiv 2112.00485). Neither
-the paper's text nor code could be had: what is trained here is ours (docs/fidelity.md), and so is every number.
+"""One network that judges images alone and beside their references, of the kind of Zeng and Kwong's (arXiv 2112.00485).
+
+Neither the paper's text nor code could be had: what is trained here is ours (docs/fidelity.md), and so is every number.
 
 Cost: a frozen ResNet-50 sees 32 crops a step, 0.3 TFLOP; of LIVE's 779 images 30 epochs are 1,440 steps. The paper's figures
 are not known to us, and nobody has run this to its end. It wants ImageNet's weights under it: torchvision's file of a ResNet-50
