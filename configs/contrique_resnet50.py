@@ -6,7 +6,7 @@ Cost: about 33 TFLOP a step, 58,575 steps: 2e18 FLOP, by that count hours on one
 The paper has a median SROCC of .894 on KonIQ-10k and of .934 on KADID-10k, with a ridge on the frozen features. Those are its
 authors' numbers: nobody has run this config to its end, and what it reaches is not known.
 
-  python -m contrique_jax.main --config configs/contrique_resnet50.py --workdir runs/paper \
+  python -m contrique_jax.main --config configs/contrique_resnet50.py --workdir runs/paper \\
       --config.data.pristine=PHOTOS --config.data.authentic=tfds:NAME/SPLIT
 
 Variants:

@@ -1,6 +1,6 @@
 """The paper's run in the original program's way, wherever a field can choose it; docs/fidelity.md has the list.
 
-  python -m contrique_jax.main --config configs/original.py --workdir runs/original \
+  python -m contrique_jax.main --config configs/original.py --workdir runs/original \\
       --config.data.pristine=PHOTOS/clean --config.data.authentic=PHOTOS/mine
 
 The variant is the number of processes of the run to imitate, because the original divides its gradient by it:

@@ -1,6 +1,7 @@
 """SaTQA (arXiv 2312.06995) with its authors' settings, in two trainings.
 
-A ResNet-50 learns distortions by contrast; frozen, beside a frozen ViT-B/8, it then helps multi-stream blocks to learn opinions.
+A ResNet-50 learns distortions by contrast; frozen, beside a frozen ViT-B/8, it then helps multi-stream blocks to learn
+opinions.
 It may start from ImageNet's weights: torchvision's file, by `contrique-jax convert from-torch FILE models/resnet50_unit
 --input-scaling unit`, since SaTQA feeds it pixels in [0, 1].
 

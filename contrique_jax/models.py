@@ -10,7 +10,8 @@ from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.pretrained import named_models, size
 from contrique_jax.networks.model_folder import DEFAULT
 
-TOLD = ("start", "data", "steps", "probe", "maps", "measured", "weak", "commit")  # of a model's provenance, in this order
+# of a model's provenance, in this order
+TOLD = ("start", "data", "steps", "probe", "maps", "measured", "weak", "commit")
 
 
 def main(argv: Sequence[str]) -> None:

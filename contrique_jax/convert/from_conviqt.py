@@ -12,6 +12,7 @@ from contrique_jax.errors import UserError
 from contrique_jax.networks import gru
 from contrique_jax.networks.encoder import Variables, feature_width
 from contrique_jax.networks.model_folder import content_hash, from_flat, to_flat
+from contrique_jax.networks.skeleton import skeleton
 from contrique_jax.networks.trunk import trunk_of
 from contrique_jax.recipes.conviqt.config import ConviqtModel
 from contrique_jax.training.load import load_network
@@ -51,7 +52,7 @@ def adopt_conviqt(path: Path, tensors: Mapping[str, np.ndarray], trunk: str | No
             f"--trunk {trunk}: its features are {encoder.features!r}, and CONVIQT's are pooled; name another."
         )
     widths = gru.Widths(inputs, model.hidden_width, max(model.projection_dim, 1), False)
-    wanted = {name: array.shape for name, array in to_flat(gru.init(widths, 0)).items()}
+    wanted = {name: array.shape for name, array in to_flat(skeleton(gru.ClipNetwork, widths).shapes()).items()}
     for name in sorted(wanted.keys() | flat.keys()):
         found = None if name not in flat else tuple(flat[name].shape)
         if found != wanted.get(name):

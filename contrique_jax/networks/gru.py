@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int
 
 from contrique_jax.networks.encoder import Projector, Variables
 from contrique_jax.networks.head import Standard
-from contrique_jax.networks.layers import RUNNING, Statistics, decayed, drawn, like_torch, parameter
+from contrique_jax.networks.layers import RUNNING, Statistics, like_torch, parameter
 from contrique_jax.networks.pooling import normalise
+from contrique_jax.networks.skeleton import moved, skeleton
 
 EXACT = lax.Precision.HIGHEST
 
@@ -123,57 +124,23 @@ class ClipNetwork(nnx.Module):
         return self.projector(self.features(x, None, statistics), statistics)
 
 
-def init(widths: Widths, seed: int) -> Variables:
-    """Fresh weights on the host, each layer's by its own rule."""
-    _, params, batch_stats = _skeleton(widths)
-    return {"params": drawn(params, seed), "batch_stats": drawn(batch_stats, seed)}
-
-
-def variable_shapes(widths: Widths) -> Variables:
-    """`Variables` with `jax.ShapeDtypeStruct` for arrays."""
-    _, params, batch_stats = _skeleton(widths)
-    return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
-
-
-def decays(widths: Widths) -> dict[str, Any]:
-    """A tree of booleans like the parameters: which of them weight decay touches if it spares norms and biases."""
-    return decayed(_skeleton(widths)[1])
-
-
 def project(
     widths: Widths, variables: Variables, vectors: Float[Array, "n v t i"], axis: str | None
 ) -> tuple[Float[Array, "n v p"], dict[str, Any]]:
     """Projections of each row's v clips, not yet normalised, and the moved running statistics: BatchNorm sees the rows' first
     clips by themselves, then their second ones. `axis`: inside a `shard_map`, the mesh axis over which rows are split."""
-    network, (n, v) = _bind(widths, variables), vectors.shape[:2]
+    network, (n, v) = skeleton(ClipNetwork, widths).bind(variables), vectors.shape[:2]
     z = network.projections(vectors.reshape(n * v, *vectors.shape[2:]), Statistics(v, axis))
-    return z.reshape(n, v, -1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+    return z.reshape(n, v, -1), moved(network)
 
 
 def features(
     widths: Widths, variables: Variables, vectors: Float[Array, "n t i"], lengths: Int[Array, " n"] | None = None
 ) -> Float[Array, "n h"]:
     """The mean state over each clip's first `lengths` frames (default: all t), L2-normalised."""
-    return _bind(widths, variables).features(vectors, lengths, RUNNING)
+    return skeleton(ClipNetwork, widths).bind(variables).features(vectors, lengths, RUNNING)
 
 
 def states(widths: Widths, variables: Variables, vectors: Float[Array, "n t i"]) -> Float[Array, "n t h"]:
     """The GRU's state after each frame, of vectors as they are."""
-    return _bind(widths, variables).gru(vectors)
-
-
-def _bind(widths: Widths, variables: Variables) -> ClipNetwork:
-    graph, params, batch_stats = _skeleton(widths)
-    params, batch_stats = (jax.tree.map(lambda leaf: leaf, state) for state in (params, batch_stats))
-    parts = [name for name in ("standard", "gru", "projector") if widths.standardised or name != "standard"]
-    nnx.replace_by_pure_dict(params, {name: variables["params"][name] for name in parts if name != "standard"})
-    kept = {name: variables["batch_stats"][name] for name in parts if name != "gru"}
-    nnx.replace_by_pure_dict(batch_stats, jax.tree.map(jnp.asarray, kept))  # written to in training
-    return nnx.merge(graph, params, batch_stats)
-
-
-@functools.lru_cache(maxsize=16)
-def _skeleton(widths: Widths) -> tuple[nnx.GraphDef[ClipNetwork], nnx.State, nnx.State]:
-    network = nnx.eval_shape(lambda: ClipNetwork(widths))
-    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return graph, states[0], states[1]
+    return skeleton(ClipNetwork, widths).bind(variables).gru(vectors)

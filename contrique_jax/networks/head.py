@@ -23,12 +23,11 @@ from contrique_jax.networks.layers import (
     BiasedLinear,
     LayerNorm,
     Statistics,
-    decayed,
-    drawn,
     normalised,
     ones,
     zeros,
 )
+from contrique_jax.networks.skeleton import moved, skeleton
 
 PARTS = ("stages", "head")  # what a vector may be made of
 
@@ -84,44 +83,17 @@ class Head(nnx.Module):
         return getattr(self.projector, "2")(jax.nn.relu(getattr(self.projector, "0")(y)))
 
 
-def init(widths: Widths, seed: int) -> Variables:
-    """Fresh weights on the host, each layer's by its own rule."""
-    _, params, batch_stats = _skeleton(widths)
-    return {"params": drawn(params, seed), "batch_stats": drawn(batch_stats, seed)}
-
-
-def decays(widths: Widths) -> dict[str, Any]:
-    """A tree of booleans like the parameters: which of them weight decay touches; neither norms nor biases."""
-    return decayed(_skeleton(widths)[1])
-
-
 def project(
     widths: Widths, variables: Variables, vectors: Float[Array, "n v i"], axis: str | None
 ) -> tuple[Float[Array, "n v p"], dict[str, Any]]:
     """Projections of each image's views, not yet normalised, and the moved running statistics; all views are standardised
     together. `axis`: inside a `shard_map`, the mesh axis over which images are split."""
-    network = _bind(widths, variables)
+    network = skeleton(Head, widths).bind(variables)
     z = network.projections(vectors.astype(jnp.float32).reshape(-1, vectors.shape[-1]), Statistics(1, axis))
-    return z.reshape(*vectors.shape[:2], -1), nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+    return z.reshape(*vectors.shape[:2], -1), moved(network)
 
 
 def features(widths: Widths, variables: Variables, statistics: Float[Array, "n i"], choice: str) -> Float[Array, "n d"]:
     """Of an encoder's statistics what `choice` names: "stages" (standardised), "head", or both, "stages+head"."""
-    parts = _bind(widths, variables).parts(statistics, RUNNING)
+    parts = skeleton(Head, widths).bind(variables).parts(statistics, RUNNING)
     return jnp.concatenate([parts[name] for name in choice.split("+")], axis=1)
-
-
-def _bind(widths: Widths, variables: Variables) -> Head:
-    graph, params, batch_stats = _skeleton(widths)
-    params, batch_stats = (jax.tree.map(lambda leaf: leaf, state) for state in (params, batch_stats))
-    nnx.replace_by_pure_dict(params, {name: variables["params"][name] for name in ("head", "projector")})
-    kept = {"head": variables["batch_stats"]["head"]}
-    nnx.replace_by_pure_dict(batch_stats, jax.tree.map(jnp.asarray, kept))  # written to in training
-    return nnx.merge(graph, params, batch_stats)
-
-
-@functools.lru_cache(maxsize=16)
-def _skeleton(widths: Widths) -> tuple[nnx.GraphDef[Head], nnx.State, nnx.State]:
-    network = nnx.eval_shape(lambda: Head(widths))
-    graph, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return graph, states[0], states[1]

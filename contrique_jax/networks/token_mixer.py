@@ -6,10 +6,8 @@ the encoder, for the image's quality. The same encoder sees image and reference;
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -17,8 +15,9 @@ from jaxtyping import Array, Float
 
 from contrique_jax.networks.attention import Encoder, Keys, dropped, gelu, linear, sine_positions
 from contrique_jax.networks.encoder import Variables
-from contrique_jax.networks.layers import decayed, drawn, parameter
+from contrique_jax.networks.layers import parameter
 from contrique_jax.networks.pairs import apart, in_turn
+from contrique_jax.networks.skeleton import skeleton
 
 Maps = tuple[Float[Array, "n H W d"], Float[Array, "n h w c"]]  # of strides 16 and 32
 
@@ -85,9 +84,10 @@ def judge(
     widths: Widths, variables: Variables, maps: Maps, reference: Maps | None = None, keys: Keys | None = None
 ) -> Judged:
     """Of the maps of images, and of their references if there are any; `keys`: of dropout, in training."""
-    network = _bind(widths, variables)
+    network = skeleton(TokenMixer, widths).bind({"params": variables["params"]["mixer"], "batch_stats": {}})
     if reference is None:
-        return Judged(*network.alone(network.quality(maps, keys)), None, None)
+        alone, hidden = network.alone(network.quality(maps, keys))
+        return Judged(alone, hidden, None, None)
     both = in_turn(maps[0], reference[0]), in_turn(maps[1], reference[1])
     # the same units are dropped of both, or dropout would tell them apart
     own, theirs = apart(network.quality(both, None if keys is None else jnp.repeat(keys, 2, 0)))
@@ -96,26 +96,18 @@ def judge(
 
 def init(widths: Widths, seed: int) -> Variables:
     """Fresh weights on the host, each layer's by its own rule, under the name "mixer"."""
-    return {"params": {"mixer": drawn(_skeleton(widths)[1], seed)}, "batch_stats": {}}
+    return _named(skeleton(TokenMixer, widths).init(seed))
 
 
 def shapes(widths: Widths) -> Variables:
     """The same with `jax.ShapeDtypeStruct` for arrays."""
-    return {"params": {"mixer": nnx.to_pure_dict(_skeleton(widths)[1])}, "batch_stats": {}}
+    return _named(skeleton(TokenMixer, widths).shapes())
 
 
 def decays(widths: Widths) -> dict[str, Any]:
     """A tree of booleans like the parameters: which of them weight decay touches; neither norms, biases nor the token."""
-    return {"mixer": decayed(_skeleton(widths)[1])}
+    return {"mixer": skeleton(TokenMixer, widths).decays()}
 
 
-def _bind(widths: Widths, variables: Variables) -> TokenMixer:
-    graph, params = _skeleton(widths)
-    params = jax.tree.map(lambda leaf: leaf, params)
-    nnx.replace_by_pure_dict(params, variables["params"]["mixer"])
-    return nnx.merge(graph, params)
-
-
-@functools.lru_cache(maxsize=16)
-def _skeleton(widths: Widths) -> tuple[nnx.GraphDef[TokenMixer], nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: TokenMixer(widths)))
+def _named(variables: Variables) -> Variables:
+    return {"params": {"mixer": variables["params"]}, "batch_stats": {}}

@@ -25,6 +25,7 @@ from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import gru
 from contrique_jax.networks.encoder import init_model
 from contrique_jax.networks.model_folder import from_flat, save_model, to_flat
+from contrique_jax.networks.skeleton import skeleton
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.recipes.conviqt import made, motion, recipe, temporal
 from contrique_jax.recipes.conviqt.classes import CLEAN, NUM_CLASSES
@@ -101,7 +102,7 @@ def test_a_training_step_is_the_originals(weights, stored):
 
 def test_running_statistics_move_once_a_view():
     """The stored ones are those before the step, so that the formula stands here."""
-    variables = gru.init(SMALL, 0)
+    variables = skeleton(gru.ClipNetwork, SMALL).init(0)
     x = np.random.default_rng(0).standard_normal((5, 2, 4, 12)).astype(np.float32)
     _, stats = gru.project(SMALL, variables, jnp.asarray(x), None)
     mean, variance = np.zeros(8), np.ones(8)
@@ -162,7 +163,7 @@ def test_a_video_of_35_frames_is_the_originals_two_blocks(shared, weights, store
 
 
 def test_order_matters_and_lengths_count():
-    variables = gru.init(SMALL, 1)
+    variables = skeleton(gru.ClipNetwork, SMALL).init(1)
     x = jnp.asarray(np.random.default_rng(1).standard_normal((2, 5, 12)), jnp.float32)
     forward, backward = gru.features(SMALL, variables, x), gru.features(SMALL, variables, x[:, ::-1])
     assert np.abs(forward - backward).max() > 1e-2
@@ -344,7 +345,7 @@ def test_the_original_file_becomes_a_model(torch, model, tmp_path, capfd):
     trunk = ModelConfig("resnet10", base_width=4, projection_dim=8, compute_dtype="float32")
     save_model(tmp_path / "trunk", trunk, init_model(trunk, 0), provenance={})
     widths = gru.Widths(32, 8, 6, False)
-    variables = gru.init(widths, 3)
+    variables = skeleton(gru.ClipNetwork, widths).init(3)
     state = {name: torch.from_numpy(np.array(array)) for name, array in to_flat(variables).items()}
     state |= {f"projector.{i}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for i in (1, 4)}
     torch.save(state, tmp_path / "in.tar")

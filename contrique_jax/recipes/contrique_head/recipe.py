@@ -18,6 +18,7 @@ from contrique_jax.data.pipeline import Sources, Tree
 from contrique_jax.distort.bank import NUM_CLASSES
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import encoder, head
+from contrique_jax.networks.skeleton import skeleton
 from contrique_jax.networks.trunk import trunk_of
 from contrique_jax.recipes import on_trunk
 from contrique_jax.recipes.contrique_head.config import HeadConfig as Config
@@ -90,13 +91,13 @@ def example_shapes(config: Config, sources: Sources | None = None) -> tuple[Rows
 
 
 def init(config: Config, seed: int) -> Variables:
-    return head.init(_widths(config.model), seed)
+    return skeleton(head.Head, _widths(config.model)).init(seed)
 
 
 def variable_shapes(config: Config) -> Variables:
     model = config.model
-    drawn, trunk = jax.eval_shape(lambda: head.init(_widths(model), 0)), encoder.variable_shapes(model.of_trunk)
-    return {part: drawn[part] | trunk_of(trunk)[part] for part in drawn}
+    own, trunk = skeleton(head.Head, _widths(model)).shapes(), encoder.variable_shapes(model.of_trunk)
+    return {part: own[part] | trunk_of(trunk)[part] for part in own}
 
 
 def take_over(config: Config, drawn: Variables, model: Any, theirs: Variables) -> tuple[Variables, str]:
@@ -130,7 +131,7 @@ def objective(
 
 
 def decays(config: Config, variables: Variables) -> Tree:
-    return head.decays(_widths(config.model))
+    return skeleton(head.Head, _widths(config.model)).decays()
 
 
 def apply(

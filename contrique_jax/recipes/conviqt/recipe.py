@@ -18,6 +18,7 @@ from contrique_jax.data.order import records
 from contrique_jax.data.pipeline import Sources, Tree
 from contrique_jax.losses.nt_xent import nt_xent_of_patches
 from contrique_jax.networks import encoder, gru
+from contrique_jax.networks.skeleton import skeleton
 from contrique_jax.networks.trunk import trunk_of
 from contrique_jax.recipes import on_trunk
 from contrique_jax.recipes.conviqt.classes import NUM_CLASSES
@@ -95,11 +96,14 @@ def example_shapes(config: Config, sources: Sources | None = None) -> tuple[Rows
 
 
 def init(config: Config, seed: int) -> Variables:
-    return gru.init(_widths(config.model), seed)
+    return skeleton(gru.ClipNetwork, _widths(config.model)).init(seed)
 
 
 def variable_shapes(config: Config) -> Variables:
-    own, trunk = gru.variable_shapes(_widths(config.model)), encoder.variable_shapes(config.model.of_trunk)
+    own, trunk = (
+        skeleton(gru.ClipNetwork, _widths(config.model)).shapes(),
+        encoder.variable_shapes(config.model.of_trunk),
+    )
     return {part: own[part] | trunk_of(trunk)[part] for part in own}
 
 
@@ -134,7 +138,7 @@ def objective(
 
 def decays(config: Config, variables: Variables) -> Tree:
     """All parameters, as in the original, or with "no_norm" neither BatchNorm's nor biases."""
-    return all_or_no_norm(config, variables, lambda: gru.decays(_widths(config.model)))
+    return all_or_no_norm(config, variables, skeleton(gru.ClipNetwork, _widths(config.model)).decays)
 
 
 def apply(
