@@ -1,16 +1,31 @@
-"""Vectors of a frozen network, kept in the user's cache: a file for each thing described, named by its content."""
+"""Vectors of a frozen network, kept in the user's cache: a file for each thing described, named by its content.
+
+Processes begin at different places and take what others have left.
+"""
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
+from jaxtyping import Array, Float
+from tqdm import tqdm
 
+from contrique_jax.config import ModelConfig
+from contrique_jax.data.broken import BrokenLog
 from contrique_jax.errors import UserError
 from contrique_jax.io.npz import map_npy, read_npy
 from contrique_jax.io.outputs import atomic_write, user_cache
+from contrique_jax.io.progress import ahead
+from contrique_jax.networks import encoder
+
+Result = TypeVar("Result")
 
 
 class KeptVectors:
@@ -56,6 +71,31 @@ class KeptVectors:
     def _path(self, content: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{content}.npy"
+
+
+def of_all(
+    work: Callable[[tuple[int, BrokenLog]], Result], count: int, broken: BrokenLog, workers: int, waiting: int, *,
+    what: str, unit: str,
+) -> Iterator[tuple[int, Result]]:  # fmt: skip
+    """What `work` gives of each number below `count`, from this process's share on and round, in so many threads, of which
+    `waiting` results are held; on a terminal with a bar. The log is quiet for what another process names."""
+    first, last = (count * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
+    quiet, numbers = BrokenLog(quiet=True), [*range(first, count), *range(first)]
+    asked = [(number, broken if first <= number < last else quiet) for number in numbers]
+    shown = None if jax.process_index() == 0 else True
+    bar = tqdm(total=count, desc=what, unit=unit, dynamic_ncols=True, disable=shown)
+    with ThreadPoolExecutor(workers) as pool, bar:
+        for number, found in zip(numbers, ahead(pool, work, asked, waiting), strict=True):
+            yield number, found
+            bar.update()
+
+
+@functools.lru_cache(maxsize=4)
+def frozen(trunk: tuple[Any, ...]) -> Callable[..., Float[Array, "n d"]]:
+    """The compiled function of weights and images that gives the features of an encoder; `trunk`: the fields of its
+    `ModelConfig`."""
+    model = ModelConfig(*trunk)
+    return jax.jit(lambda variables, images: encoder.encode(model, variables, images))
 
 
 def as_halves(vectors: np.ndarray, trunk: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 A file a photograph, named by the photograph's pixels, in a folder named by the trunk's weights and all that a view depends
 on. What is random about a view comes from (seed, pixels, its number): another photograph in the folder, or more views,
-cost only themselves. Processes begin at different places and take what others have left.
+cost only themselves.
 """
 
 from __future__ import annotations
@@ -11,31 +11,26 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float16, Int16, UInt8
-from tqdm import tqdm
+from jaxtyping import Float16, Int16, UInt8
 
 from contrique_jax.augment.views import COLOURS
-from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.pipeline import Sources
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.io.machine import ONE_THREAD, available_cores, free_memory, host_device
-from contrique_jax.io.progress import ahead
 from contrique_jax.networks import encoder
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.recipes.contrique import order
 from contrique_jax.recipes.contrique import recipe as contrique
 from contrique_jax.recipes.contrique.order import Draws
 from contrique_jax.recipes.contrique_head.config import HeadConfig
-from contrique_jax.recipes.kept_vectors import KeptVectors, as_halves
+from contrique_jax.recipes.kept_vectors import KeptVectors, as_halves, frozen, of_all
 
 VERSION = 1  # raise it when the same pixels, weights and settings give other statistics
 TOGETHER = 4  # views that go through the trunk at once, whatever their number, so that their numbers stay the same
@@ -101,7 +96,7 @@ class _Describer:
             lambda kept: kept.shape[1:] == (2, width) and len(kept) % TOGETHER == 0,
         )
         self.trunk = jax.device_put(trunk)
-        self.encode = _encoder(dataclasses.astuple(config.model.of_trunk))
+        self.encode = frozen(dataclasses.astuple(config.model.of_trunk))
         finish = functools.partial(contrique.finish_row, config, self.role)
         self.finish = jax.jit(finish, compiler_options=ONE_THREAD)
 
@@ -115,29 +110,26 @@ class _Describer:
 
     def run(self, broken: BrokenLog) -> Source:
         count, data = len(self.source), self.config.data
-        first, last = (count * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
         self._check_memory(count)
         vectors: Any = None
         classes = np.zeros((count, data.views), np.int16)
-        quiet = BrokenLog(quiet=True)  # of photographs that another process names
-        numbers = [*range(first, count), *range(first)]
-        bar = tqdm(
-            total=count, desc=f"statistics of {self.source.name}", unit="photograph", dynamic_ncols=True,
-            disable=None if jax.process_index() == 0 else True,
-        )  # fmt: skip
         workers = data.workers or available_cores()
-        with ThreadPoolExecutor(workers) as pool, bar:
-            log = [broken if first <= number < last else quiet for number in numbers]
-            for number, (content, known, own, crops) in zip(
-                numbers, ahead(pool, self._views, zip(numbers, log, strict=True), 2 * workers), strict=True
-            ):
-                if len(crops):
-                    known = np.concatenate([known, self._encoded(crops)]) if len(known) else self._encoded(crops)
-                    self.store.put(content, known)
-                if vectors is None:
-                    vectors = np.zeros((count, data.views, *known.shape[1:]), np.float16)
-                vectors[number], classes[number] = known[: data.views], own[: data.views]
-                bar.update()
+        every = of_all(
+            self._views,
+            count,
+            broken,
+            workers,
+            2 * workers,
+            what=f"statistics of {self.source.name}",
+            unit="photograph",
+        )
+        for number, (content, known, own, crops) in every:
+            if len(crops):
+                known = np.concatenate([known, self._encoded(crops)]) if len(known) else self._encoded(crops)
+                self.store.put(content, known)
+            if vectors is None:
+                vectors = np.zeros((count, data.views, *known.shape[1:]), np.float16)
+            vectors[number], classes[number] = known[: data.views], own[: data.views]
         return Described(self.source, vectors, classes.reshape(-1) if self.role == 0 else None)
 
     def _check_memory(self, count: int) -> None:
@@ -185,9 +177,3 @@ class _Describer:
             found = np.asarray(self.encode(self.trunk, batch))
             rows.append(as_halves(found, self.config.model.trunk).reshape(TOGETHER, 2, -1))
         return np.concatenate(rows)
-
-
-@functools.lru_cache(maxsize=4)
-def _encoder(trunk: tuple[Any, ...]) -> Callable[..., Float[Array, "n d"]]:
-    model = ModelConfig(*trunk)
-    return jax.jit(lambda variables, images: encoder.encode(model, variables, images))

@@ -7,21 +7,17 @@ photograph's pixels and its number, and all that is random about it comes from (
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float16, Int, UInt8
+from jaxtyping import Float, Float16, Int, UInt8
 from PIL import Image
-from tqdm import tqdm
 
-from contrique_jax.config import ModelConfig
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_image
 from contrique_jax.data.clips import ClipSource, blocks, content_digest
@@ -30,13 +26,12 @@ from contrique_jax.data.sizes import half_size, to_shorter_side
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import BrokenImage
 from contrique_jax.io.machine import available_cores
-from contrique_jax.io.progress import ahead
 from contrique_jax.networks import encoder
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.recipes.conviqt.classes import CLEAN
 from contrique_jax.recipes.conviqt.config import ConviqtConfig
 from contrique_jax.recipes.conviqt.made import draw_class, made_clip, most_source_frames
-from contrique_jax.recipes.kept_vectors import KeptVectors, as_halves
+from contrique_jax.recipes.kept_vectors import KeptVectors, as_halves, frozen, of_all
 
 VERSION = 1  # raise it when the same content, weights and settings give other vectors
 TOGETHER = 8  # frames that go through the trunk at once, whatever their number, so that their numbers stay the same
@@ -100,7 +95,7 @@ class _Describer:
             lambda kept: kept.shape == (len(kept), 2, width) and len(kept) >= self.frames,
         )
         self.trunk = jax.device_put(trunk)
-        self.encode = _encoder(dataclasses.astuple(config.model.of_trunk))
+        self.encode = frozen(dataclasses.astuple(config.model.of_trunk))
 
     def _settings(self) -> str:
         """A name for all that a clip depends on, but its content and its number."""
@@ -113,26 +108,16 @@ class _Describer:
 
     def run(self, broken: BrokenLog) -> DescribedClips:
         count = len(self.source) * self.clips
-        first, last = (count * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
         names, classes = [""] * count, np.full(count, CLEAN)
-        quiet = BrokenLog(quiet=True)  # of what another process names
-        numbers = [*range(first, count), *range(first)]
-        bar = tqdm(
-            total=count, desc=f"frames of {self.source.name}", unit="clip", dynamic_ncols=True,
-            disable=None if jax.process_index() == 0 else True,
-        )  # fmt: skip
         video = isinstance(self.source, ClipSource)
         work = self._streamed if video and self.role == 1 else self._made
         # a video streams through the trunk where it is read: ahead of that there are only clips that are made
         workers = 1 if work == self._streamed else self.config.data.workers or available_cores()
-        with ThreadPoolExecutor(workers) as pool, bar:
-            log = [broken if first <= number < last else quiet for number in numbers]
-            found = ahead(pool, work, zip(numbers, log, strict=True), workers + 1)
-            for number, (name, class_id, clip) in zip(numbers, found, strict=True):
-                if clip is not None:
-                    self._keep(name, self._vectors(iter(clip)))
-                names[number], classes[number] = name, class_id
-                bar.update()
+        every = of_all(work, count, broken, workers, workers + 1, what=f"frames of {self.source.name}", unit="clip")
+        for number, (name, class_id, clip) in every:
+            if clip is not None:
+                self._keep(name, self._vectors(iter(clip)))
+            names[number], classes[number] = name, class_id
         return DescribedClips(
             self.source, self.clips, self.store, names, self.held, classes if self.role == 0 else None
         )
@@ -202,9 +187,3 @@ class _Describer:
     def _keep(self, name: str, vectors: Vectors) -> None:
         if not self.store.put(name, vectors):
             self.held[name] = vectors
-
-
-@functools.lru_cache(maxsize=4)
-def _encoder(trunk: tuple[Any, ...]) -> Callable[..., Float[Array, "n d"]]:
-    model = ModelConfig(*trunk)
-    return jax.jit(lambda variables, images: encoder.encode(model, variables, images))
