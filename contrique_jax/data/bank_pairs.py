@@ -36,7 +36,7 @@ class Photographs(Protocol):
 class BankPairs:
     """Record r is pair r % pairs of photograph r // pairs: [distorted, as it was]."""
 
-    classes = labels = None
+    classes = None
 
     def __init__(self, photographs: Photographs, seed: int, pairs: int = PAIRS, types: tuple[int, ...] = TYPES):
         self.name, self.photographs = f"{PREFIX}{photographs.name}", photographs

@@ -102,7 +102,7 @@ def numbered(folder: Path) -> list[Path]:
 class ClipSource:
     """`clips:PLACE`: videos and folders of numbered frames; their frames are read one by one by whoever wants them."""
 
-    classes = labels = None
+    classes = None
 
     def __init__(self, name: str, folder: Path, paths: list[Path], max_pixels: int):
         self.name, self.paths, self._folder, self._max_pixels = name, paths, folder, max_pixels

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float32, Int16, UInt8
+from jaxtyping import Int16, UInt8
 
 from contrique_jax.data.decode import EXTENSIONS, decode, read
 from contrique_jax.data.image_files import LeftOut, is_image, looks_like_photograph, walk
@@ -37,10 +37,6 @@ class Source(Protocol):
     @property
     def classes(self) -> Int16[np.ndarray, " n"] | None:
         """The classes, 0..125, of images that are distorted already; None if they are not."""
-
-    @property
-    def labels(self) -> Float32[np.ndarray, " n"] | None:
-        """A number for each record, its opinion score; None if there are none."""
 
     def __len__(self) -> int: ...
 
@@ -122,8 +118,6 @@ def open_source(
 class FileSource:
     """Image files under one folder."""
 
-    labels = None
-
     def __init__(
         self,
         name: str,
@@ -158,7 +152,7 @@ class FileSource:
 class ArraySource:
     """`arrays:F.npy`: a memory-mapped uint8 array [N, H, W, 3] or [N, K, H, W, 3]."""
 
-    classes = labels = None
+    classes = None
 
     def __init__(self, name: str, path: Path, *, field: str):
         self.name = name
@@ -192,7 +186,7 @@ class CachedSource:
     """Another source whose images stay in memory once decoded, the first ones up to `limit` bytes; the rest is decoded anew."""
 
     def __init__(self, source: Source, limit: int):
-        self.name, self.classes, self.labels = source.name, source.classes, source.labels
+        self.name, self.classes = source.name, source.classes
         self.left_out = getattr(source, "left_out", None)
         self.source, self._limit, self._used = source, limit, 0
         self._kept: dict[int, UInt8[np.ndarray, "k h w 3"]] = {}
@@ -221,7 +215,7 @@ class SceneSource:
     Drawing one takes many times longer than decoding a photograph: keep them (`CachedSource`).
     """
 
-    classes = labels = None
+    classes = None
 
     def __init__(self, name: str, *, role: Role, field: str, seed: int, canvas: tuple[int, int]):
         self.name = name

@@ -31,7 +31,7 @@ class Records(Protocol):
 class TfdsSource:
     """`tfds:NAME/SPLIT`: the feature `image` of a prepared data set; NAME may be `name/config:version`."""
 
-    classes = labels = None
+    classes = None
 
     def __init__(self, spec: str, *, field: str, max_pixels: int):
         """Raises UserError, naming `field`, if the data set is not there or has no images."""

@@ -41,8 +41,6 @@ Vectors = Float16[np.ndarray, "views 2 d"]
 class Described:
     """A source whose record r is view r % views of photograph r // views."""
 
-    labels = None
-
     def __init__(
         self, images: Source, vectors: Float16[np.ndarray, "n views 2 d"], classes: Int16[np.ndarray, " n"] | None
     ):
@@ -61,8 +59,6 @@ class Described:
 
 class _One:
     """A photograph that is loaded already, as a source."""
-
-    labels = None
 
     def __init__(self, name: str, stack: UInt8[np.ndarray, "k h w 3"], classes: Int16[np.ndarray, " 1"] | None):
         self.name, self.stack, self.classes = name, stack, classes

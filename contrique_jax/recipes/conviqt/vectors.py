@@ -43,8 +43,6 @@ Vectors = Float16[np.ndarray, "t 2 d"]
 class DescribedClips:
     """A source whose record r is clip r % clips of record r // clips of what it was made from."""
 
-    labels = None
-
     def __init__(
         self, source: Source, clips: int, store: KeptVectors, names: list[str], held: dict[str, Vectors],
         classes: Int[np.ndarray, " n"] | None,
