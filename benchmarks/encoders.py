@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from contrique_jax.inference.runner import Runner
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks import encoder
+from contrique_jax.networks.efficientnet import relu6
+from contrique_jax.networks.layers import inside
 from contrique_jax.networks.pooling import global_mean, global_statistics, normalise
 from contrique_jax.training.load import load_any
 
@@ -50,10 +53,11 @@ class BothReadouts(Extractor):
 
 
 def both(model: ModelConfig, variables: Any, images: Any, valid: Any) -> tuple[Any, None]:
-    network, x = encoder._bind(model, variables), encoder.scaled(model, images)
-    stages = global_statistics(network.encoder.stages(x, encoder.RUNNING, valid))
-    means = normalise(global_mean(*network.encoder(x, encoder.RUNNING, valid)))
-    return jnp.concatenate([stages, means], axis=1), None  # the compiler computes what they share once
+    network = encoder._bind(model, variables).encoder
+    maps = network.stages(encoder.scaled(model, images), encoder.RUNNING, valid)
+    last, place = maps[-1]
+    last = inside(relu6(network.bn2(network.conv_head(last), encoder.RUNNING)), place)  # as in the network's own call
+    return jnp.concatenate([global_statistics(maps), normalise(global_mean(last, place))], axis=1), None
 
 
 def network_of(spec: str) -> tuple[ModelConfig, Any]:
@@ -84,15 +88,17 @@ def said(first: np.ndarray, second: np.ndarray) -> str:
     return " | ".join(cells)
 
 
-def table(title: str, rows: dict[str, np.ndarray], base: str) -> None:
+def tables(title: str, rows: dict[str, np.ndarray], bases: Sequence[str]) -> None:
+    """Medians over splits of opinions and means of severity and type; then what each has less `bases`."""
     print(f"\n| {title} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
     for name, found in rows.items():
         middle = [*np.median(found[:, :-2], axis=0), *found[:, -2:].mean(axis=0)]
         print(f"| {name} | {' | '.join(f'{value:.3f}' for value in middle)} |")
-    print(f"\n| {title}, less {base} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
-    for name, found in rows.items():
-        if name != base:
-            print(f"| {name} | {said(found, rows[base])} |")
+    for base in bases:
+        print(f"\n| {title}, less {base} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
+        for name, found in rows.items():
+            if name != base:
+                print(f"| {name} | {said(found, rows[base])} |")
 
 
 def main() -> None:
@@ -115,21 +121,19 @@ def main() -> None:
         distorted[name] = readouts(features)
         print(f"{name}: {spec}, {extractor.model_hash}", flush=True)
     assert told is not None
-    together = {}
+    together: dict[str, dict[str, np.ndarray]] = {}
     for kind in ("last map", "stages", "stages beside the start's"):
-        rows = {}
+        together[kind] = {}
         for name in named:
             if kind in rated[name]:
                 x, y = rated[name][kind], distorted[name][kind]
-            elif name != START:
-                x, y = (np.hstack([each[START]["stages"], each[name]["stages"]]) for each in (rated, distorted))
-            else:
-                rows[name] = together["stages"][name]
+            elif name == START:
+                together[kind][name] = together["stages"][name]
                 continue
-            rows[name] = split_by_split(x, kept.scores, kept.groups, y, told, 0)
-        together[kind] = rows
-        for base in (START, list(named)[1]):
-            table(kind, rows, base)
+            else:
+                x, y = (np.hstack([each[START]["stages"], each[name]["stages"]]) for each in (rated, distorted))
+            together[kind][name] = split_by_split(x, kept.scores, kept.groups, y, told, 0)
+        tables(kind, together[kind], list(named)[:2])
 
 
 if __name__ == "__main__":
