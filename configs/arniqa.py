@@ -8,8 +8,9 @@ ImageNet's weights to start from; a ResNet-50's file of torchvision's becomes on
       --config.data.pristine=PHOTOS --config.train.init_from=models/resnet50_imagenet
 
 Variants:
-  :lite0   EfficientNet-Lite0, which starts from models/lite0_imagenet (`configs/contrique_lite0.py` says how to make it)
-  :small   ResNet-18, 96-pixel crops, float32: for two CPU cores; not measured yet
+  :lite0        EfficientNet-Lite0, which starts from models/lite0_imagenet (`configs/contrique_lite0.py` says how to make it)
+  :lite0_small  the same on two CPU cores, some 35 minutes of both: 128-pixel crops, float32, 1,500 steps (docs/results.md)
+  :small        ResNet-18, 96-pixel crops, float32: for two CPU cores; not measured yet
 
 Its authors' test takes the mean over five crops of an image at two sizes: --config.model.crops=five. Without it the features
 are of the whole image.
@@ -18,18 +19,24 @@ are of the whole image.
 from contrique_jax.errors import UserError
 from contrique_jax.recipes.arniqa.config import ArniqaConfig, ArniqaModel
 
+VARIANTS = ("", "lite0", "lite0_small", "small")
+
 
 def get_config(variant: str = "") -> ArniqaConfig:
     config = ArniqaConfig()
     config.train.checkpoint_every = 1000
-    if variant == "lite0":
+    if variant not in VARIANTS:
+        raise UserError(f"configs/arniqa.py has no variant {variant!r}; there are {', '.join(filter(None, VARIANTS))}.")
+    if "lite0" in variant:
         config.model = ArniqaModel(encoder="efficientnet_lite0", input_scaling="centred", patches=1)
-    elif variant == "small":
-        config.model = ArniqaModel(encoder="resnet18", input_scaling="imagenet", patches=1, compute_dtype="float32")
-        config.data.view_size = 96
+    if "small" in variant:
+        if variant == "small":
+            config.model = ArniqaModel(encoder="resnet18", input_scaling="imagenet", patches=1)
+        config.model.compute_dtype = "float32"
+        config.data.view_size = 96 if variant == "small" else 128
         config.optim.restart_steps = 100
         config.train.checkpoint_every = 50
         config.train.log_every = 10
-    elif variant:
-        raise UserError(f"configs/arniqa.py has no variant {variant!r}; there are `lite0` and `small`.")
+    if variant == "lite0_small":
+        config.train.steps = 1500
     return config
