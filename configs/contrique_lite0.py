@@ -18,7 +18,8 @@ Cost: 20,000 steps of 512 images, two views of 256 pixels each. Not measured yet
 training adds to the frozen start. 300 steps of 64 views on two cores took a quarter of an hour in PyTorch and added nothing.
 
 Variants:
-  :small   32 images a step, 128-pixel views, float32, 1,000 steps: for two CPU cores; not measured yet
+  :small   32 images a step, 128-pixel views, float32, 1,000 steps: for two CPU cores. With features "pooled" and 1,500
+           steps it is measured in docs/results.md, "Whole networks": behind its start on opinions
 """
 
 from contrique_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -16,7 +16,7 @@ Variants, which may be joined by _:
   :content  the other encoder
   :small    ResNet-18, 96-pixel crops, 4 copies, 2,304 keys, float32: for two CPU cores; not measured yet
   :lite0    the same with an EfficientNet-Lite0, which starts from models/lite0_imagenet (`configs/contrique_lite0.py` says how
-            to make it)
+            to make it); measured with 128-pixel crops in docs/results.md ("Whole networks")
 
 With --config.loss.negatives=queue a query meets the queue alone, as in the authors' program; then it makes no difference that
 half of the pairs have their crops exchanged.
