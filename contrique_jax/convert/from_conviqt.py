@@ -52,7 +52,7 @@ def adopt_conviqt(path: Path, tensors: Mapping[str, np.ndarray], trunk: str | No
             f"--trunk {trunk}: its features are {encoder.features!r}, and CONVIQT's are pooled; name another."
         )
     widths = gru.Widths(inputs, model.hidden_width, max(model.projection_dim, 1), False)
-    wanted = {name: array.shape for name, array in to_flat(skeleton(gru.ClipNetwork, widths).shapes()).items()}
+    wanted = {name: array.shape for name, array in to_flat(skeleton(gru.ClipNetwork, widths).init(0)).items()}
     for name in sorted(wanted.keys() | flat.keys()):
         found = None if name not in flat else tuple(flat[name].shape)
         if found != wanted.get(name):
