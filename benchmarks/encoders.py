@@ -19,7 +19,7 @@ from typing import Any
 import heads_views as views
 import jax.numpy as jnp
 import numpy as np
-from heads_measures import COLUMNS, split_by_split
+from heads_measures import COLUMNS, over_splits, split_by_split
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.image_files import list_images
@@ -92,8 +92,7 @@ def tables(title: str, rows: dict[str, np.ndarray], bases: Sequence[str]) -> Non
     """Medians over splits of opinions and means of severity and type; then what each has less `bases`."""
     print(f"\n| {title} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
     for name, found in rows.items():
-        middle = [*np.median(found[:, :-2], axis=0), *found[:, -2:].mean(axis=0)]
-        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in middle)} |")
+        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in over_splits(found))} |")
     for base in bases:
         print(f"\n| {title}, less {base} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
         for name, found in rows.items():

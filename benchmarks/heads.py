@@ -160,11 +160,8 @@ def projected(arm: Arm, variables: Any, vectors: jax.Array) -> Any:
 
 def stepped(arm: Arm, steps: int) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
     """The optimiser, and a step of it: variables, optimiser state and a batch -> the first two moved on, and the loss."""
-    recipe, split, rule = (
-        arm.recipe,
-        P(DATA_AXIS),
-        optimiser(HeadConfig().optim, steps, skeleton(head.Head, WIDTHS).decays()),
-    )
+    recipe, split = arm.recipe, P(DATA_AXIS)
+    rule = optimiser(HeadConfig().optim, steps, skeleton(head.Head, WIDTHS).decays())
     objective = jax.shard_map(
         lambda *given: recipe.objective(arm.config, *given, DATA_AXIS)[:2],
         mesh=start(1, 1, 1).mesh, in_specs=(P(), split, split), out_specs=P(),

@@ -26,7 +26,11 @@ def measures(
     opinions: np.ndarray, scores: np.ndarray, groups: Sequence[str], distorted: np.ndarray, told: Unseen, seed: int
 ) -> list[float]:
     """In the order of COLUMNS: medians over ten grouped splits, then means over ten splits by photograph."""
-    found = split_by_split(opinions, scores, groups, distorted, told, seed)
+    return over_splits(split_by_split(opinions, scores, groups, distorted, told, seed))
+
+
+def over_splits(found: np.ndarray) -> list[float]:
+    """Medians of what `split_by_split` gives of opinions, means of severity and type."""
     return [*np.median(found[:, :-2], axis=0).tolist(), *found[:, -2:].mean(axis=0).tolist()]
 
 

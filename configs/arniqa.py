@@ -27,16 +27,17 @@ def get_config(variant: str = "") -> ArniqaConfig:
     config.train.checkpoint_every = 1000
     if variant not in VARIANTS:
         raise UserError(f"configs/arniqa.py has no variant {variant!r}; there are {', '.join(filter(None, VARIANTS))}.")
-    if "lite0" in variant:
+    lite0, small = "lite0" in variant, "small" in variant
+    if lite0:
         config.model = ArniqaModel(encoder="efficientnet_lite0", input_scaling="centred", patches=1)
-    if "small" in variant:
-        if variant == "small":
-            config.model = ArniqaModel(encoder="resnet18", input_scaling="imagenet", patches=1)
+    elif small:
+        config.model = ArniqaModel(encoder="resnet18", input_scaling="imagenet", patches=1)
+    if small:
         config.model.compute_dtype = "float32"
-        config.data.view_size = 96 if variant == "small" else 128
+        config.data.view_size = 128 if lite0 else 96
         config.optim.restart_steps = 100
         config.train.checkpoint_every = 50
         config.train.log_every = 10
-    if variant == "lite0_small":
+    if lite0 and small:
         config.train.steps = 1500
     return config

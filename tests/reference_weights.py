@@ -38,6 +38,20 @@ def reference_state_dict(shared: Path) -> dict[str, np.ndarray]:
     return {name: rebuilt(name, tuple(shape)) for name, shape in shapes.items()}
 
 
+def check_as_true(ours: Mapping[str, Any], original: Mapping[str, Any], truth: Path) -> None:
+    """Norms of gradients by the original's names: ours may be no further from those of float64 than the original's are."""
+    with np.load(truth) as stored:
+        exact = dict(zip(stored["names"].tolist(), stored["norms"].tolist(), strict=True))
+    assert set(original) == set(exact)
+    mine, theirs = (
+        np.array([abs(norms[name] - exact[name]) / exact[name] for name in exact]) for norms in (ours, original)
+    )
+    print(f"distance from float64, largest and 90 %: ours {mine.max():.1e} {np.quantile(mine, 0.9):.1e}, ", end="")
+    print(f"the original {theirs.max():.1e} {np.quantile(theirs, 0.9):.1e}")
+    assert mine.max() <= 1.25 * theirs.max()
+    assert np.quantile(mine, 0.9) <= 1.25 * np.quantile(theirs, 0.9)
+
+
 def reiqa_state_dict(shared: Path) -> dict[str, np.ndarray]:
     """That of Re-IQA's reference numbers."""
     shapes = json.loads((shared / "systems" / "reference" / "reiqa_shapes.json").read_text())

@@ -183,17 +183,15 @@ def _in_float32(config: Any) -> Any:
 
 def taken_of(config: Any) -> str:
     """What else than weights decides on the features, if it is not what the recipe's models have by default."""
-    usual = getattr(type(config)().model, "input_scaling", "")
-    features, scaling = getattr(config.model, "features", "pooled"), getattr(config.model, "input_scaling", "")
-    taken = ("" if features == "pooled" else features) + ("" if scaling == usual else f" of {scaling}")
-    return taken + getattr(config.model, "looked_at", _crops(config))
-
-
-def _crops(config: Any) -> str:
-    """Where a model that gives scores looks, if that is not where its recipe's models do by default."""
-    usual = type(config)().model
-    names = [name for name in LOOKS if getattr(config.model, name, None) != getattr(usual, name, None)]
-    return "".join(f" {name} {getattr(config.model, name)}" for name in names)
+    model, usual = config.model, type(config)().model
+    features = getattr(model, "features", "pooled")
+    other = [name for name in ("input_scaling", *LOOKS) if getattr(model, name, "") != getattr(usual, name, "")]
+    taken = ("" if features == "pooled" else features) + (
+        f" of {model.input_scaling}" if "input_scaling" in other else ""
+    )
+    if hasattr(model, "looked_at"):
+        return taken + str(model.looked_at)
+    return taken + "".join(f" {name} {getattr(model, name)}" for name in other if name in LOOKS)
 
 
 def name_of(variables: dict[str, Any], taken: str) -> str:

@@ -6,6 +6,8 @@ import math
 import os
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -32,13 +34,8 @@ def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > most_bytes:
             raise ValueError(f"larger than {most_bytes >> 20} MiB")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                return _arrays(archive, most_bytes)
-        except (ValueError, OSError):
-            raise
-        except Exception as error:  # zipfile and zlib meet damage in nearly any way
-            raise ValueError("cut off or damaged") from error
+        with _in_words(), zipfile.ZipFile(file) as archive:
+            return _arrays(archive, most_bytes)
 
 
 def read_npy(path: Path, most_bytes: int = MOST_BYTES) -> np.ndarray:
@@ -47,24 +44,26 @@ def read_npy(path: Path, most_bytes: int = MOST_BYTES) -> np.ndarray:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
             raise ValueError(f"larger than {most_bytes >> 20} MiB")
-        try:
+        with _in_words():
             return _array(file, size)
-        except (ValueError, OSError):
-            raise
-        except Exception as error:
-            raise ValueError("cut off or damaged") from error
 
 
 def map_npy(path: Path) -> np.memmap:
     """The array of a .npy, read from disk as it is used. Raises OSError and ValueError as `read_npz`."""
-    with open_regular(path) as file:
-        try:
-            shape, column_major, dtype = _header(file, os.fstat(file.fileno()).st_size)
-            return np.memmap(file, dtype, "r", file.tell(), shape, "F" if column_major else "C")
-        except (ValueError, OSError):
-            raise
-        except Exception as error:
-            raise ValueError("cut off or damaged") from error
+    with open_regular(path) as file, _in_words():
+        shape, column_major, dtype = _header(file, os.fstat(file.fileno()).st_size)
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if column_major else "C")
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Context: whatever the libraries meet is a ValueError; NumPy, zipfile and zlib meet damage in nearly any way."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError("cut off or damaged") from error
 
 
 def _arrays(archive: zipfile.ZipFile, most_bytes: int) -> dict[str, np.ndarray]:

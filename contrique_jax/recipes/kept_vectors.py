@@ -75,12 +75,13 @@ class KeptVectors:
 
 def of_all(
     work: Callable[[tuple[int, BrokenLog]], Result], count: int, broken: BrokenLog, workers: int, waiting: int, *,
-    what: str, unit: str,
+    what: str, unit: str, own_first: bool = True,
 ) -> Iterator[tuple[int, Result]]:  # fmt: skip
-    """What `work` gives of each number below `count`, from this process's share on and round, in so many threads, of which
-    `waiting` results are held; on a terminal with a bar. The log is quiet for what another process names."""
+    """What `work` gives of each number below `count`, in so many threads, of which `waiting` results are held; on a terminal
+    with a bar. From this process's share on and round, or all in order; the log is quiet for what another process names."""
     first, last = (count * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
-    quiet, numbers = BrokenLog(quiet=True), [*range(first, count), *range(first)]
+    begin = first if own_first else 0
+    quiet, numbers = BrokenLog(quiet=True), [*range(begin, count), *range(begin)]
     asked = [(number, broken if first <= number < last else quiet) for number in numbers]
     shown = None if jax.process_index() == 0 else True
     bar = tqdm(total=count, desc=what, unit=unit, dynamic_ncols=True, disable=shown)

@@ -180,6 +180,10 @@ def test_a_model_judges_alone_and_beside_a_reference(meters, pairs, tmp_path, mo
     np.testing.assert_array_equal(
         beside, compares.score([np.asarray(Image.open(f)) for f in files], np.asarray(Image.open(clean)))
     )
+    both._extractor.max_megapixels = 0.001  # files are scaled down to it, and so is the reference that is no file
+    small = both.score(files, reference=clean)
+    np.testing.assert_array_equal(both.score(files, reference=np.asarray(Image.open(clean))), small)
+    assert not np.array_equal(small, beside)
     out = tmp_path / "s.csv"
     assert run_verb(score.main, ["--model", str(meters["both"]), "--reference", clean, *files, "--out", str(out)]) == 0
     written = [float(line.split(",")[1]) for line in out.read_text().splitlines()[1:]]

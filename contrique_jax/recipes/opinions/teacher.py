@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from tqdm import tqdm
 
 from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.broken import load as load_images
@@ -19,10 +17,11 @@ from contrique_jax.data.ms_ssim import ms_ssim
 from contrique_jax.data.sources import Source
 from contrique_jax.errors import UserError
 from contrique_jax.io.machine import available_cores
-from contrique_jax.io.progress import ahead
+from contrique_jax.io.progress import chunks
 from contrique_jax.networks.backbones import hash_of
 from contrique_jax.networks.description import folder_at
 from contrique_jax.recipes import recipe_of
+from contrique_jax.recipes.kept_vectors import of_all
 from contrique_jax.recipes.stored import stored_model
 
 MS_SSIM = "ms-ssim"
@@ -67,28 +66,14 @@ class Teacher:
 
 def judged(source: Source, spec: str, broken: BrokenLog, workers: int) -> Judged:
     """The teacher's scores of all pairs. Of a photograph that cannot be read the next one's."""
-    teacher, found = Teacher(spec), []
-    bar = tqdm(
-        total=len(source), desc=f"{teacher.name} of {source.name}", unit="pair", dynamic_ncols=True,
-        disable=None if jax.process_index() == 0 else True,
+    teacher, found, workers = Teacher(spec), [], workers or available_cores()
+    pairs = of_all(
+        lambda asked: load_images(source, *asked)[0], len(source), broken, workers, 2 * workers,
+        what=f"{teacher.name} of {source.name}", unit="pair", own_first=False,
     )  # fmt: skip
-    first, last = (len(source) * (jax.process_index() + i) // jax.process_count() for i in (0, 1))
-    quiet = BrokenLog(quiet=True)  # of photographs that another process names
-    workers = workers or available_cores()
-    with ThreadPoolExecutor(workers) as pool, bar:
-        stacks = ahead(
-            pool, lambda i: load_images(source, i, broken if first <= i < last else quiet)[0], range(len(source)),
-            2 * workers,
-        )  # fmt: skip
-        waiting: list[np.ndarray] = []
-        for i, stack in enumerate(stacks):
-            waiting.append(stack)
-            if len(waiting) == TOGETHER or i == len(source) - 1:
-                count = len(waiting)
-                pairs = np.stack(waiting + waiting[:1] * (TOGETHER - count))  # one shape for all
-                found.append(teacher(pairs[:, 0], pairs[:, 1])[:count])
-                waiting = []
-            bar.update()
+    for chunk in chunks((pair for _, pair in pairs), TOGETHER, TOGETHER, lambda pair: 1):
+        filled = np.stack(chunk + chunk[:1] * (TOGETHER - len(chunk)))  # one shape for all
+        found.append(teacher(filled[:, 0], filled[:, 1])[: len(chunk)])
     scores = np.concatenate(found)
     if not np.isfinite(scores).all():
         raise UserError(f"config.data.teacher={spec}: it gives NaN or infinity as scores; check its weights.")
