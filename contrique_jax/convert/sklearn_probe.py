@@ -148,6 +148,11 @@ def probe_to_sklearn(args: argparse.Namespace) -> None:
         )
     out = output_path("OUT", args.out, _PICKLES if args.pickle else (".json", ".skops"))
     probe = load_probe(args.probe)
+    if probe.hidden is not None:
+        raise UserError(
+            f"{args.probe}: its scores come from a hidden layer, which no Ridge has; name a probe that `contrique-jax evaluate "
+            "--probe` fitted."
+        )
     write = write_pickle if args.pickle else write_json if out.suffix.lower() == ".json" else write_skops
     write(probe, out)
     print(f"{out}: a Ridge on {len(probe.coefficients)} features, alpha {probe.alpha:g}, {probe.direction}")

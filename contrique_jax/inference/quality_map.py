@@ -35,8 +35,8 @@ WORSE, BETTER = (214, 39, 20), (30, 96, 200)
 
 
 def window_scores(probe: Probe, windows: Float[np.ndarray, "g g d"]) -> Map:
-    """What the probe says of each window, in its own units."""
-    return probe.predict(windows.reshape(-1, windows.shape[-1])).reshape(windows.shape[:2])
+    """What the probe's coefficients say of each window, in its own units."""
+    return probe.linear(windows.reshape(-1, windows.shape[-1])).reshape(windows.shape[:2])
 
 
 def quality_map(

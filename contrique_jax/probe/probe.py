@@ -13,6 +13,7 @@ from jaxtyping import Float
 from contrique_jax.errors import UserError, printable
 from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
+from contrique_jax.probe.hidden import Hidden
 from contrique_jax.probe.posterior import Posterior
 from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
 from contrique_jax.probe.spread import Spread
@@ -21,10 +22,10 @@ from contrique_jax.probe.standing import Standing
 __all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 
 FORMAT_VERSION = 1
-OPTIONAL = {"deviation", "posterior", "spread", "standing", "shorter_side"}  # not in every file
+OPTIONAL = {"deviation", "posterior", "spread", "standing", "hidden", "shorter_side"}  # not in every file
 # NAME_ARRAY in the file
-PARTS: dict[str, type[Posterior] | type[Spread] | type[Standing]] = {
-    "posterior": Posterior, "spread": Spread, "standing": Standing
+PARTS: dict[str, type[Posterior] | type[Spread] | type[Standing] | type[Hidden]] = {
+    "posterior": Posterior, "spread": Spread, "standing": Standing, "hidden": Hidden
 }  # fmt: skip
 LARGEST = 1e30  # of its numbers: with features of any size beyond it scores would overflow
 LONGEST_SIDE = 65_535  # pixels
@@ -55,6 +56,7 @@ class Probe:
     shorter_side: int | None = None  # images are brought to it before their features are computed; None: left alone
     spread: Spread | None = None  # the same, learnt from residuals; where it is there, it has the word
     standing: Standing | None = None  # the scores that photographs like those it was fitted on get
+    hidden: Hidden | None = None  # where it is there, it makes the scores, and the coefficients judge windows alone
 
     @property
     def direction(self) -> str:
@@ -62,11 +64,13 @@ class Probe:
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores of features [N, D], float64. Raises UserError for another width and for NaN."""
-        features = self._checked(features)
-        scores = features.astype(np.float64) @ self.coefficients + self.intercept
-        if not np.isfinite(scores).all():
-            raise UserError("probe: a feature is NaN or infinite; check the model's weights.")
-        return scores
+        if self.hidden is None:
+            return self.linear(features)
+        return _finite(self.hidden.predict(self._checked(features)))
+
+    def linear(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """The same by the coefficients alone: of windows, which are further from photographs than a hidden layer has seen."""
+        return _finite(self._checked(features).astype(np.float64) @ self.coefficients + self.intercept)
 
     def deviations(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"] | None:
         """Standard deviation of each image's true score about `predict`: from `spread`, or else the posterior's, wider for
@@ -139,6 +143,12 @@ class Probe:
         write_npz(Path(path), format_version=np.asarray(FORMAT_VERSION), **arrays)
 
 
+def _finite(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    if not np.isfinite(scores).all():
+        raise UserError("probe: a feature is NaN or infinite; check the model's weights.")
+    return scores
+
+
 def load_probe(path: str | Path) -> Probe:
     """Reads a probe. Raises UserError for a file that is missing, cut off, of another kind, or whose fields cannot be right."""
     path = Path(path).expanduser()
@@ -181,7 +191,7 @@ def load_probe(path: str | Path) -> Probe:
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found to be infinite
                 parts[part] = kind_of_part.checked(coefficients.size, **stored) if stored else None
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: what its deviations need is damaged ({error}); fit the probe again.") from error
+            raise UserError(f"{path}: its {part} is damaged ({error}); fit the probe again.") from error
     if coefficients.dtype.kind not in "fiu":
         raise UserError(f"{path}: its coefficients are {coefficients.dtype}, not numbers; fit the probe again.")
     probe = Probe(coefficients=coefficients.astype(np.float64), **parts, **plain)

@@ -84,8 +84,11 @@ def fit_spread(
     alpha: float,
     kinds: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    along: Values | None = None,
 ) -> Spread:
     """From each image's score and its prediction by a fit without it (and its group).
+
+    `along`: what the coefficients alone predict without it, if a hidden layer makes the scores.
 
     `coefficients` and `intercept` are of the fit that is shipped. `kinds` names what the images come from; how much a new image
     looks like each is a ridge on standardised features with penalty `alpha`. Without, or with one kind only, the
@@ -95,10 +98,11 @@ def fit_spread(
     predictions = np.asarray(held_out_scores, np.float64)
     if predictions.shape != y.shape or not np.isfinite(predictions).all():
         raise UserError("spread: every image needs its score and its held-out prediction, as numbers.")
-    summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
-    for others, along, offset in _memberships(x, alpha, kinds, groups):
+    own = predictions if along is None else np.asarray(along, np.float64)
+    summaries, directions, offsets = [own], [np.asarray(coefficients, np.float64)], [float(intercept)]
+    for others, direction, offset in _memberships(x, alpha, kinds, groups):
         summaries.append(others)
-        directions.append(along)
+        directions.append(direction)
         offsets.append(offset)
     table = np.stack(summaries, axis=1)
     centres, widths = table.mean(axis=0), np.maximum(table.std(axis=0), LEAST_DEVIATION)
