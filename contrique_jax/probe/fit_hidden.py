@@ -27,8 +27,6 @@ EPOCHS, ROWS = (
     25,
     128,
 )  # of some thousand opinions; a step takes ROWS opinions and as many pairs of a photograph and a copy
-# what the mean square of a fall's error counts beside that of an opinion, both in deviations of the opinions
-FALLS = 0.1
 
 
 class Copies(NamedTuple):
@@ -48,10 +46,12 @@ def fit_hidden(
     *,
     width: int = 512,
     epochs: int = EPOCHS,
+    fall_weight: float = 0.01,
     higher_is_better: bool = True,
     seed: int = 0,
 ) -> Hidden:
-    """`epochs`: more for fewer opinions. By `seed` the same each time on one kind of machine; with 10,000 images of 3,000
+    """`epochs`: more for fewer opinions. `fall_weight`: what the squared error of a fall counts beside that of an opinion, both in
+    deviations of the opinions. By `seed` the same each time on one kind of machine; with 10,000 images of 3,000
     features half a minute of two cores.
 
     Raises UserError for NaN, sizes that differ, fewer than ROWS images, and scores that are all the same.
@@ -68,7 +68,7 @@ def fit_hidden(
     params = _drawn(rng, x.shape[1], width)
     per_epoch = len(y) // ROWS
     steps = epochs * per_epoch
-    step, state = _trainer(steps, params)
+    step, state = _trainer(steps, fall_weight, params)
     z = jnp.asarray(standard(x, centre, deviation))
     told = None
     if copies is not None and len(copies.falls):
@@ -126,7 +126,7 @@ def _checked(
     return np.stack([copies.originals, copies.copies]), change.astype(np.float32)
 
 
-def _trainer(steps: int, params: dict[str, Array]) -> tuple[Any, Any]:
+def _trainer(steps: int, fall_weight: float, params: dict[str, Array]) -> tuple[Any, Any]:
     optimiser = optax.adamw(optax.cosine_onecycle_schedule(steps, RATE), weight_decay=DECAY)
 
     def outputs(params: dict[str, Array], x: Float[Array, "n d"], key: Array) -> Float[Array, " n"]:
@@ -148,7 +148,7 @@ def _trainer(steps: int, params: dict[str, Array]) -> tuple[Any, Any]:
         total = jnp.mean(jnp.square(found[:ROWS] - batch["target"]))
         if told is not None:
             original, copy = found[ROWS:].reshape(2, ROWS)
-            total += FALLS * jnp.mean(jnp.square(copy - original - batch["falls"]))
+            total += fall_weight * jnp.mean(jnp.square(copy - original - batch["falls"]))
         return total
 
     @jax.jit
