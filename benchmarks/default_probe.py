@@ -2,8 +2,8 @@
 
 Opinions are one csv of photographs in subsets and groups, on whose ten splits the probe is measured, and further ones that
 are only fitted on; those that nearly repeat a photograph of the first are left out of the measurement. Clean
-photographs under every type and level of the bank say which way is down. The probe has a hidden layer; its coefficients are the
-ridge of the same, for windows. Beside its figures are the ridge's.
+photographs under every type and level of the bank say which way is down. The probe's score is the mean of
+a ridge's and of a hidden layer's; the figures of each are printed beside its own.
 
   python benchmarks/default_probe.py --scores biq2021/scores.csv --more biq2021_train.csv --pristine PHOTOS/clean \
       --live live_part/scores.csv --kept distorted.npz
@@ -43,6 +43,7 @@ from contrique_jax.probe.why import Rows, fit_why
 
 # chosen on the splits that are measured: what all falls count beside all opinions, the fall a level, the penalty
 SHARE, FALL, PENALTY, MEMBERSHIP = 0.05, 0.5, 0.7, 0.5
+WAYS = "ridge", "layer", "mean"
 NEARLY_EQUAL = 0.8  # cosine of standardised features
 UNSEEN = 12  # photographs that the measurement of falls and reasons leaves out
 
@@ -92,6 +93,12 @@ def layer(x: np.ndarray, y: np.ndarray, degraded: np.ndarray, told: np.ndarray) 
     worse = np.flatnonzero(severities)
     originals = np.array([clean[photograph] for photograph in told[worse, 0]])
     return fit_hidden(x, y, Copies(degraded, originals, worse, severities[worse] * FALL * y.std()))
+
+
+def of_each(fit: Fit, hidden: Hidden, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Scores by each of `WAYS`."""
+    line, bent = x @ fit.coefficients + fit.intercept, hidden.predict(x)
+    return line, bent, (line + bent) / 2
 
 
 def near(x: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
@@ -157,27 +164,24 @@ def main() -> None:
         used = ~own & ~repeats
         used[split.train] = True
         fit = fitted(x[used], y[used], groups[used], lower, severity)
-        both = x @ fit.coefficients + fit.intercept, layer(x[used], y[used], degraded, told).predict(x)
+        both = of_each(fit, layer(x[used], y[used], degraded, told), x)
         parts = [split.test] + [split.test[kinds[split.test] == kind] for kind in names[1:]]
         of_both = [[correlate(one[rows], y[rows]) for rows in parts] for one in both]
         found.append([[part.srocc for part in one] + [one[0].plcc] for one in of_both])
         print(f"\r{number + 1} of 10 splits", end="", flush=True)
-    for title, one in zip(("ridge", "layer"), np.moveaxis(np.array(found), 1, 0), strict=True):
+    for title, one in zip(WAYS, np.moveaxis(np.array(found), 1, 0), strict=True):
         said = ", ".join(f"{n} {m:.3f}" for n, m in zip([*names, "PLCC"], np.median(one, 0), strict=True))
         print(f"\n{title}: SROCC, medians of ten splits: {said}", end="")
-    less = np.diff(np.array(found), axis=1)[:, 0]
+    less = np.array(found)[:, 2] - np.array(found)[:, 0]
     margin = 1.96 * less.std(0, ddof=1) / np.sqrt(len(less))
     said = ", ".join(f"{n} {m:+.3f} +- {d:.3f}" for n, m, d in zip([*names, "PLCC"], less.mean(0), margin, strict=True))
-    print(f"\nlayer less ridge, means and 1.96 standard errors: {said}")
+    print(f"\nmean less ridge, means and 1.96 standard errors: {said}")
 
     unseen = set(range(len(chosen) - min(UNSEEN, len(chosen) // 2), len(chosen)))
     seen, in_layer = ~np.isin(photograph, list(unseen)), ~np.isin(told[:, 0], list(unseen))
     part = fitted(x, y, groups, lower[seen], severity[seen])
     taught = layer(x, y, degraded[in_layer], told[in_layer])
-    for title, scores in (
-        ("ridge", degraded @ part.coefficients + part.intercept),
-        ("layer", taught.predict(degraded)),
-    ):
+    for title, scores in zip(WAYS, of_each(part, taught, degraded), strict=True):
         of_type = {}
         for row in BANK:
             ranks = []
@@ -191,9 +195,9 @@ def main() -> None:
         print(f"{title}: of {len(unseen)} unseen photographs the score follows {ordered} of 25 types; not {above}")
     if options.live:
         live = extract_all([network], read_scores(options.live), user_cache("features"))[0]
-        both = live.features @ part.coefficients + part.intercept, taught.predict(live.features)
-        said = ", ".join(f"{-correlate(one, live.images.scores).srocc:.3f}" for one in both)
-        print(f"{live.images.name}: SROCC of ridge and layer against damage {said}")
+        against = [-correlate(one, live.images.scores).srocc for one in of_each(part, taught, live.features)]
+        said = ", ".join(f"{title} {value:.3f}" for title, value in zip(WAYS, against, strict=True))
+        print(f"{live.images.name}: SROCC against damage: {said}")
     in_fit = ~np.isin(told[:, 0], list(unseen))
     why = fit_why(Rows(degraded[in_fit], told[in_fit, 1], told[in_fit, 2], list(map(str, told[in_fit, 0]))), x)
     probabilities, _ = why.judge(degraded[~in_fit & (told[:, 2] >= 3)])
@@ -209,6 +213,7 @@ def main() -> None:
         held_out[fold == number] = layer(x[fold != number], y[fold != number], degraded, told).predict(
             x[fold == number]
         )
+    held_out = (held_out + fit.held_out) / 2
     kinds = [kind for one in sets for kind in (one.images.subsets or ["further"] * len(one.images))]
     coefficients, intercept = fit.coefficients, fit.intercept
 

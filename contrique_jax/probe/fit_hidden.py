@@ -50,9 +50,10 @@ def fit_hidden(
     higher_is_better: bool = True,
     seed: int = 0,
 ) -> Hidden:
-    """`epochs`: more for fewer opinions. `fall_weight`: what the squared error of a fall counts beside that of an opinion, both in
-    deviations of the opinions. By `seed` the same each time on one kind of machine; with 10,000 images of 3,000
-    features half a minute of two cores.
+    """By `seed` the same each time on one kind of machine; with 10,000 images of 3,000 features half a minute of two cores.
+
+    `epochs`: more for fewer opinions. `fall_weight`: what the squared error of a fall counts beside that of an opinion, both
+    in deviations of the opinions.
 
     Raises UserError for NaN, sizes that differ, fewer than ROWS images, and scores that are all the same.
     """

@@ -1,7 +1,8 @@
 """A probe's hidden layer: what thousands of opinions allow beyond a ridge (`fit_hidden`).
 
-score = outputs . gelu(z weights' + offsets) + intercept, z the features in deviations of those it was fitted on, held within
-FARTHEST: a flat or synthetic image is further out, and the layer has seen nothing there.
+outputs . gelu(z weights' + offsets) + intercept, z the features in deviations of those it was fitted on, held within
+FARTHEST: a flat or synthetic image is further out, and the layer has seen nothing there. A probe's score is the mean of this
+and of its ridge's: the layer is ahead on photographs like those it has seen, the ridge on damage it has not.
 """
 
 from __future__ import annotations

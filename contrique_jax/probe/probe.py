@@ -56,7 +56,7 @@ class Probe:
     shorter_side: int | None = None  # images are brought to it before their features are computed; None: left alone
     spread: Spread | None = None  # the same, learnt from residuals; where it is there, it has the word
     standing: Standing | None = None  # the scores that photographs like those it was fitted on get
-    hidden: Hidden | None = None  # where it is there, it makes the scores, and the coefficients judge windows alone
+    hidden: Hidden | None = None  # where it is there, scores are the mean of its and of the coefficients'
 
     @property
     def direction(self) -> str:
@@ -64,12 +64,11 @@ class Probe:
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores of features [N, D], float64. Raises UserError for another width and for NaN."""
-        if self.hidden is None:
-            return self.linear(features)
-        return _finite(self.hidden.predict(self._checked(features)))
+        scores = self.linear(features)
+        return scores if self.hidden is None else (scores + _finite(self.hidden.predict(features))) / 2
 
     def linear(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        """The same by the coefficients alone: of windows, which are further from photographs than a hidden layer has seen."""
+        """The same by the coefficients alone: for windows, which are further from photographs than a hidden layer has seen."""
         return _finite(self._checked(features).astype(np.float64) @ self.coefficients + self.intercept)
 
     def deviations(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"] | None:
