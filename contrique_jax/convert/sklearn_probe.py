@@ -150,8 +150,8 @@ def probe_to_sklearn(args: argparse.Namespace) -> None:
     probe = load_probe(args.probe)
     if probe.hidden is not None:
         raise UserError(
-            f"{args.probe}: a hidden layer has a share in its scores, which no Ridge has; name a probe that `contrique-jax evaluate "
-            "--probe` fitted."
+            f"{args.probe}: a hidden layer has a share in its scores, which no Ridge has; name a probe that "
+            "`contrique-jax evaluate --probe` fitted."
         )
     write = write_pickle if args.pickle else write_json if out.suffix.lower() == ".json" else write_skops
     write(probe, out)
