@@ -28,6 +28,7 @@ LEAST_SHARE = 0.02  # of the mean squared residual: no variance is below while t
 LOWEST = 0.1  # of the images: the mean squared residual of those with the least variances is the least that is shipped
 FOLDS = 5  # of the quadratic, so that the interval's scale is measured on residuals it was not fitted to
 PENALTY = 1e-3  # on its coefficients, a row
+LEAST_ABOVE = 5  # residuals of a kind beyond its interval, for its own quantile to mean something
 
 Values = Float[np.ndarray, " n"]
 
@@ -108,25 +109,47 @@ def fit_spread(
     centres, widths = table.mean(axis=0), np.maximum(table.std(axis=0), LEAST_DEVIATION)
     z, squares, weights = monomials((table - centres) / widths), (y - predictions) ** 2, _weights(kinds, len(y))
     least = LEAST_SHARE * max(float(squares.mean()), np.finfo(np.float64).tiny)
-    crossed = np.empty(len(y))
-    folds = np.arange(len(y)) % FOLDS
-    for fold in np.unique(folds):
-        inside = folds == fold
-        quadratic = _least_squares(z[~inside], squares[~inside], weights[~inside])
-        crossed[inside] = np.maximum(z[inside] @ quadratic, least)
-    ratios = squares / crossed
-    order = np.argsort(ratios)
-    reached = int(np.searchsorted(np.cumsum(weights[order]), LEVEL * (len(y) + 1)))
-    factor = ratios[order][min(reached, len(y) - 1)] / INSIDE**2
+    # what covers nine in ten of a kind differs with how its residuals are spread, so squares are weighed by that first
+    squares_of_kind = squares * _tails(squares / _crossed(z, squares, weights, least), kinds)
+    crossed = _crossed(z, squares_of_kind, weights, least)
+    factor = _quantile(squares / crossed, weights) / INSIDE**2
     return Spread(
         directions=np.stack(directions).astype(np.float32),
         offsets=np.array(offsets),
         centres=centres,
         widths=widths,
-        quadratic=factor * _least_squares(z, squares, weights),
+        quadratic=factor * _least_squares(z, squares_of_kind, weights),
         # where the quadratic falls towards 0 it has seen few images, and is wrong
         least=max(factor * least, float(squares[np.argsort(crossed)[: max(int(LOWEST * len(y)), 1)]].mean())),
     )
+
+
+def _crossed(z: Float[np.ndarray, "n q"], squares: Values, weights: Values, least: float) -> Values:
+    """The variance of each row by a quadratic that was fitted without its fold."""
+    crossed, folds = np.empty(len(z)), np.arange(len(z)) % FOLDS
+    for fold in np.unique(folds):
+        inside = folds == fold
+        crossed[inside] = np.maximum(z[inside] @ _least_squares(z[~inside], squares[~inside], weights[~inside]), least)
+    return crossed
+
+
+def _quantile(ratios: Values, weights: Values) -> float:
+    """What LEVEL of the rows are at or below, each counted by its weight."""
+    order = np.argsort(ratios)
+    reached = int(np.searchsorted(np.cumsum(weights[order]), LEVEL * (weights.sum() + 1)))
+    return float(ratios[order][min(reached, len(ratios) - 1)])
+
+
+def _tails(ratios: Values, kinds: Sequence[str] | None) -> Values:
+    """Of each row the LEVEL quantile of its kind's ratios, over that of all; 1 for a kind too small to have one."""
+    found = np.ones(len(ratios))
+    names = np.asarray([""] * len(ratios) if kinds is None else kinds, str)
+    for name in np.unique(names):
+        rows = names == name
+        if rows.sum() * (1 - LEVEL) >= LEAST_ABOVE:
+            found[rows] = _quantile(ratios[rows], np.ones(rows.sum()))
+    whole = _quantile(ratios, _weights(kinds, len(ratios)))
+    return np.where(found == 1, 1.0, found / whole) if whole > 0 else np.ones(len(ratios))
 
 
 def _weights(kinds: Sequence[str] | None, count: int) -> Values:
