@@ -121,6 +121,7 @@ def families(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scores", type=Path, required=True, help="csv: path, mos, group, subset")
+    parser.add_argument("--name", default="BIQ2021, official train list", help="of the opinions (default: %(default)s)")
     parser.add_argument("--more", type=Path, help="csv of further opinions: path, mos")
     parser.add_argument("--pristine", required=True, help="folder of clean photographs")
     parser.add_argument(
@@ -239,7 +240,7 @@ def main() -> None:
     spread = spread_of(np.ones(len(y), bool))
     Probe(
         coefficients=coefficients, intercept=intercept, alpha=fit.alpha, feature_name=NO_REFERENCE,
-        model_hash=sets[0].model_hash, data_set=f"{images.name}, {len(y)} images", score_low=0.0, score_high=1.0,
+        model_hash=sets[0].model_hash, data_set=f"{options.name} ({len(y)} images)", score_low=0.0, score_high=1.0,
         higher_is_better=images.higher_is_better, deviation=float(np.sqrt(np.mean((y - held_out) ** 2))), spread=spread,
         standing=Standing.of(held_out), hidden=hidden,
     ).save(options.out / PROBE)  # fmt: skip
