@@ -72,12 +72,18 @@ def features_of_distorted(extractor: Extractor, paths: list[Path]) -> tuple[np.n
     return np.concatenate(features), np.array(told)
 
 
-def differences(x: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distorted less clean features, severities 0..5, and the photograph of each such row with a severity."""
+def worsened(told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows with a severity, those of their clean photographs, and the severities, 1..5."""
     severities = np.array([[0] * 6, *([0, *row.severity] for row in BANK)])[told[:, 1], told[:, 2]]
     clean = {photograph: i for i, (photograph, kind, _) in enumerate(told) if kind == 0}
     worse = np.flatnonzero(severities)
-    return x[worse] - x[[clean[photograph] for photograph in told[worse, 0]]], severities[worse], told[worse, 0]
+    return worse, np.array([clean[photograph] for photograph in told[worse, 0]]), severities[worse]
+
+
+def differences(x: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distorted less clean features, severities, and the photograph of each row with a severity."""
+    worse, originals, severity = worsened(told)
+    return x[worse] - x[originals], severity, told[worse, 0]
 
 
 def fitted(x: np.ndarray, y: np.ndarray, groups: np.ndarray, lower: np.ndarray, severity: np.ndarray) -> Fit:
@@ -88,11 +94,8 @@ def fitted(x: np.ndarray, y: np.ndarray, groups: np.ndarray, lower: np.ndarray, 
 
 def layer(x: np.ndarray, y: np.ndarray, degraded: np.ndarray, told: np.ndarray) -> Hidden:
     """The hidden layer, taught by the distorted photographs of these rows too."""
-    severities = np.array([[0] * 6, *([0, *row.severity] for row in BANK)])[told[:, 1], told[:, 2]]
-    clean = {photograph: i for i, (photograph, kind, _) in enumerate(told) if kind == 0}
-    worse = np.flatnonzero(severities)
-    originals = np.array([clean[photograph] for photograph in told[worse, 0]])
-    return fit_hidden(x, y, Copies(degraded, originals, worse, severities[worse] * FALL * y.std()))
+    worse, originals, severity = worsened(told)
+    return fit_hidden(x, y, Copies(degraded, originals, worse, severity * FALL * y.std()))
 
 
 def of_each(fit: Fit, hidden: Hidden, x: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -202,9 +205,9 @@ def main() -> None:
     in_fit = ~np.isin(told[:, 0], list(unseen))
     why = fit_why(Rows(degraded[in_fit], told[in_fit, 1], told[in_fit, 2], list(map(str, told[in_fit, 0]))), x)
     probabilities, _ = why.judge(degraded[~in_fit & (told[:, 2] >= 3)])
-    kinds = told[~in_fit & (told[:, 2] >= 3), 1]
+    shown = told[~in_fit & (told[:, 2] >= 3), 1]
     places = np.argsort(-probabilities, axis=1)
-    top = [np.mean([kind in row[:count] for kind, row in zip(kinds, places, strict=True)]) for count in (1, 3)]
+    top = [np.mean([kind in row[:count] for kind, row in zip(shown, places, strict=True)]) for count in (1, 3)]
     print(f"named first {top[0]:.3f}, among the first three {top[1]:.3f}", flush=True)
 
     fit, hidden = fitted(x, y, groups, lower, severity), layer(x, y, degraded, told)
@@ -215,11 +218,11 @@ def main() -> None:
             x[fold == number]
         )
     held_out = (held_out + fit.held_out) / 2
-    kinds = [kind for one in sets for kind in (one.images.subsets or ["further"] * len(one.images))]
+    sources = [kind for one in sets for kind in (one.images.subsets or ["further"] * len(one.images))]
     coefficients, intercept = fit.coefficients, fit.intercept
 
     def spread_of(rows: np.ndarray) -> Spread:
-        told = [kinds[i] for i in np.flatnonzero(rows)], list(groups[rows])
+        told = [sources[i] for i in np.flatnonzero(rows)], list(groups[rows])
         return fit_spread(
             x[rows], y[rows], held_out[rows], coefficients, intercept, alpha=MEMBERSHIP * rows.sum(), kinds=told[0],
             groups=told[1], along=fit.held_out[rows],
@@ -230,7 +233,7 @@ def main() -> None:
         deviations[fold == number] = spread_of(fold != number).deviations(x[fold == number])
     off = np.abs(y - held_out)
     for kind in names[1:]:
-        rows = np.flatnonzero(own)[np.asarray(images.subsets) == kind]
+        rows = np.flatnonzero(own)[kinds == kind]
         inside, rank = np.mean(off[rows] <= INSIDE * deviations[rows]), correlate(deviations[rows], off[rows]).srocc
         print(f"{kind}: intervals hold {100 * inside:.1f} %, rank correlation of deviation with error {rank:.2f}")
     rank = correlate(deviations[own], off[own]).srocc

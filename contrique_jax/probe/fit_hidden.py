@@ -2,7 +2,7 @@
 
 AdamW on mixed pairs of images (mixup, arXiv 1710.09412) with dropout. Beside the opinions it sees, as the ridge of `falls`
 does, photographs beside copies of themselves that are known to be worse: the difference of the two scores should be the fall.
-With some hundred opinions a ridge is better.
+Measured with some thousand opinions only.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ and of its ridge's: the layer is ahead on photographs like those it has seen, th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,9 +31,14 @@ class Hidden:
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores, float64."""
-        inside = standard(features, self.centre, self.deviation) @ self.weights.astype(np.float32).T + self.offsets
+        inside = standard(features, self.centre, self.deviation) @ self._weights.T + self.offsets
         # the exact GELU: x times the normal distribution's share below x
         return (inside * special.ndtr(inside)).astype(np.float64) @ self.outputs + self.intercept
+
+    @functools.cached_property
+    def _weights(self) -> Float[np.ndarray, "h d"]:
+        """Converted once, not for every image."""
+        return self.weights.astype(np.float32)
 
     @classmethod
     def checked(cls, width: int, **fields: np.ndarray) -> Self:

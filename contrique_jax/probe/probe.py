@@ -138,7 +138,9 @@ class Probe:
         arrays = {name: np.asarray(value) for name, value in plain.items() if value is not None}
         for part in PARTS:
             if getattr(self, part) is not None:
-                arrays |= {f"{part}_{name}": np.asarray(value) for name, value in vars(getattr(self, part)).items()}
+                held = getattr(self, part)
+                stored = [field.name for field in dataclasses.fields(held)]
+                arrays |= {f"{part}_{name}": np.asarray(getattr(held, name)) for name in stored}
         write_npz(Path(path), format_version=np.asarray(FORMAT_VERSION), **arrays)
 
 

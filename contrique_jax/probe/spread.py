@@ -110,7 +110,7 @@ def fit_spread(
     z, squares, weights = monomials((table - centres) / widths), (y - predictions) ** 2, _weights(kinds, len(y))
     least = LEAST_SHARE * max(float(squares.mean()), np.finfo(np.float64).tiny)
     # what covers nine in ten of a kind differs with how its residuals are spread, so squares are weighed by that first
-    squares_of_kind = squares * _tails(squares / _crossed(z, squares, weights, least), kinds)
+    squares_of_kind = squares * _tails(squares / _crossed(z, squares, weights, least), weights, kinds)
     crossed = _crossed(z, squares_of_kind, weights, least)
     factor = _quantile(squares / crossed, weights) / INSIDE**2
     return Spread(
@@ -140,16 +140,17 @@ def _quantile(ratios: Values, weights: Values) -> float:
     return float(ratios[order][min(reached, len(ratios) - 1)])
 
 
-def _tails(ratios: Values, kinds: Sequence[str] | None) -> Values:
+def _tails(ratios: Values, weights: Values, kinds: Sequence[str] | None) -> Values:
     """Of each row the LEVEL quantile of its kind's ratios, over that of all; 1 for a kind too small to have one."""
-    found = np.ones(len(ratios))
-    names = np.asarray([""] * len(ratios) if kinds is None else kinds, str)
+    whole = _quantile(ratios, weights)
+    if kinds is None or whole <= 0:
+        return np.ones(len(ratios))
+    found, names = np.full(len(ratios), whole), np.asarray(kinds, str)
     for name in np.unique(names):
         rows = names == name
         if rows.sum() * (1 - LEVEL) >= LEAST_ABOVE:
             found[rows] = _quantile(ratios[rows], np.ones(rows.sum()))
-    whole = _quantile(ratios, _weights(kinds, len(ratios)))
-    return np.where(found == 1, 1.0, found / whole) if whole > 0 else np.ones(len(ratios))
+    return found / whole
 
 
 def _weights(kinds: Sequence[str] | None, count: int) -> Values:
