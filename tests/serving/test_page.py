@@ -143,7 +143,7 @@ def test_dropped_images_get_scores_in_any_order(page, images):
     page.select_option("#order", "name")
     assert page.evaluate(NAMES) == sorted(page.evaluate(NAMES))
     card = page.locator(".card", has_text="blurred.png")
-    for words in ("90 % interval", "% of 1,800 photographs", "Likeliest:", "192 × 128 pixels"):
+    for words in ("90 % interval", "% of 9,999 photographs", "Likeliest:", "192 × 128 pixels"):
         assert words in card.inner_text().replace("\u00a0", " ")
     assert card.locator("img").evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == [192, 128]
     assert page.locator(".card", has_text="other.tif").locator("img").evaluate("(image) => image.naturalWidth") == 192
