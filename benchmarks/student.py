@@ -26,7 +26,7 @@ from contrique_jax.data.iqa_sets import ScoredImages, read_scores
 from contrique_jax.evaluation.correlation import srocc
 from contrique_jax.evaluation.splits import images_hash, short_hash
 from contrique_jax.io.machine import use_compilation_cache
-from contrique_jax.probe.ridge import rows_by_group
+from contrique_jax.probe.problem import rows_by_group
 
 LABELS = (100, 300, 1000)
 PHOTOGRAPHS = (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from contrique_jax.errors import Parser, UserError, run_verb
 from contrique_jax.inference.pretrained import named_models, size
-from contrique_jax.networks.model_folder import DEFAULT
+from contrique_jax.networks.weights_file import DEFAULT
 
 # of a model's provenance, in this order
 TOLD = ("start", "data", "steps", "probe", "maps", "measured", "weak", "commit")

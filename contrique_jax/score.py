@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from contrique_jax import __version__
 from contrique_jax.data.clips import is_clip
 from contrique_jax.data.listed import find_listed
 from contrique_jax.data.sizes import read_image
 from contrique_jax.errors import Parser, SomeUnread, UserError, counted, none_read, run_verb
-from contrique_jax.inference.any_recipe import open_extractor
+from contrique_jax.inference.few_images import few_images
 from contrique_jax.inference.file_features import name_reduced
 from contrique_jax.inference.flags import add_model_flags
 from contrique_jax.inference.kept import kept_scores
@@ -92,11 +93,7 @@ def main(argv: Sequence[str]) -> None:
     maps = MapFolder(flags.map, paths) if flags.map else None
     if maps and any(map(is_clip, paths)):
         print("note: --map: videos have scores and no maps", file=sys.stderr)
-    use_compilation_cache()
-    extractor = open_extractor(
-        meter.model, max_megapixels=flags.max_megapixels, shorter_side=probe.shorter_side, memory=flags.memory,
-        windows=maps is not None,
-    )  # fmt: skip
+    extractor = _opened_model(flags, meter, paths)
     check_fit(extractor, probe, flags.reference is not None)
     reference = beside = None
     if flags.reference:
@@ -138,6 +135,19 @@ def main(argv: Sequence[str]) -> None:
         print(f"{counted(tally.scored, 'image')} scored{where}{unread}", file=sys.stderr)
     if listing.named & tally.unread:
         raise SomeUnread
+
+
+def _opened_model(flags: argparse.Namespace, meter: Meter, paths: Sequence[Path]) -> Any:
+    """An extractor, for a few images without jax."""
+    sizes = {"max_megapixels": flags.max_megapixels, "shorter_side": meter.probe.shorter_side}
+    windows = flags.map is not None
+    few = None if flags.reference or flags.memory else few_images(meter.model, paths, windows=windows, **sizes)
+    if few is not None:
+        return few
+    from contrique_jax.inference.any_recipe import open_extractor
+
+    use_compilation_cache()
+    return open_extractor(meter.model, memory=flags.memory, windows=windows, **sizes)
 
 
 def _write_all(out: Path | None, scores: Iterable[Score], tally: Tally, meter: Meter, with_why: bool) -> None:

@@ -13,18 +13,13 @@ from contrique_jax import __version__
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import atomic_write, output_path
-from contrique_jax.networks import efficientnet
-from contrique_jax.networks.encoder import (
-    CENTRE,
-    HALF_RANGE,
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    Variables,
-    feature_width,
-)
+from contrique_jax.networks import lite0
+from contrique_jax.networks.description import read_description
+from contrique_jax.networks.encoder import IMAGENET_DEVIATION, IMAGENET_MEAN, Variables, feature_width
+from contrique_jax.networks.host_pooling import LEAST_VARIANCE
 from contrique_jax.networks.layers import EPSILON
-from contrique_jax.networks.model_folder import NO_LICENCE, content_hash, preprocessing, read_description, to_flat
-from contrique_jax.networks.pooling import LEAST_VARIANCE
+from contrique_jax.networks.lite0 import CENTRE, HALF_RANGE
+from contrique_jax.networks.model_folder import NO_LICENCE, content_hash, preprocessing, to_flat
 from contrique_jax.networks.resnet import ARCHITECTURES, Bottleneck
 from contrique_jax.training.load import load_network, model_folder
 
@@ -149,7 +144,7 @@ class _Graph:
         """The last map of each of an EfficientNet-Lite0's stages."""
         x = self.lite(x, "encoder.conv_stem", "encoder.bn1", 2)
         maps = []
-        for number, (_, first, expansion, _, depth) in enumerate(efficientnet.STAGES):
+        for number, (_, first, expansion, _, depth) in enumerate(lite0.STAGES):
             for i in range(depth):
                 name, before = f"encoder.blocks.{number}.{i}", x
                 if expansion > 1:
@@ -163,7 +158,7 @@ class _Graph:
 
     def lite(self, x: str, kernel: str, norm: str, stride: int = 1, activation: bool = True) -> str:
         """A convolution padded as SAME, its BatchNorm, and ReLU6 if asked for."""
-        x = self.convolution(x, kernel, norm, stride, efficientnet.EPSILON, same=True)
+        x = self.convolution(x, kernel, norm, stride, lite0.EPSILON, same=True)
         if not activation:
             return x
         bounds = (self.constant(name, np.array(value, np.float32)) for name, value in (("zero", 0), ("six", 6)))

@@ -10,8 +10,10 @@ from contrique_jax.convert.torch_file import SUFFIXES, write_state_dict
 from contrique_jax.convert.torch_names import COUNTER, counters, original_name
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import output_path
-from contrique_jax.networks.encoder import CENTRE, HALF_RANGE, IMAGENET_DEVIATION, IMAGENET_MEAN
-from contrique_jax.networks.model_folder import read_description, to_flat
+from contrique_jax.networks.description import read_description
+from contrique_jax.networks.encoder import IMAGENET_DEVIATION, IMAGENET_MEAN
+from contrique_jax.networks.lite0 import CENTRE, HALF_RANGE
+from contrique_jax.networks.model_folder import to_flat
 from contrique_jax.training.load import load_network, model_folder
 
 

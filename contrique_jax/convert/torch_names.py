@@ -16,7 +16,7 @@ import numpy as np
 
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.networks.efficientnet import STAGES
+from contrique_jax.networks.lite0 import STAGES
 from contrique_jax.networks.resnet import ARCHITECTURES, Bottleneck
 from contrique_jax.recipes import recipe_named
 

@@ -16,6 +16,7 @@ from contrique_jax.errors import BrokenImage
 from contrique_jax.io.regular import open_regular
 
 RGB = UInt8[np.ndarray, "h w 3"]
+MAX_MEGAPIXELS = 16.0  # of an image, if nothing else is said
 TURNED = 5  # the least orientation of EXIF that swaps height and width
 LEAST_SIDE = 256  # a side counts as so long where pixels are limited: in tiles the network computes that much
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from contrique_jax.errors import UserError
 from contrique_jax.evaluation.correlation import correlate, fit_logistic, krocc, srocc
-from contrique_jax.probe.ridge import rows_by_group
+from contrique_jax.probe.problem import rows_by_group
 
 Values = Float[np.ndarray, " n"]
 Rows = Int[np.ndarray, " rows"]

@@ -53,9 +53,9 @@ from contrique_jax.evaluation.tables import (
     table,
 )
 from contrique_jax.io.outputs import atomic_write, user_cache
-from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe, fit_ridge
+from contrique_jax.probe import FULL_REFERENCE, NO_REFERENCE, Probe
 from contrique_jax.probe.posterior import fit_posterior
-from contrique_jax.probe.ridge import held_out_paths
+from contrique_jax.probe.ridge import fit_ridge, held_out_paths
 from contrique_jax.probe.standing import Standing
 
 # A learning curve refits at every size: this many fits each (splits, or draws of one), every so manyth alpha.

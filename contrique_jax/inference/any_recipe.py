@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from contrique_jax.config import Config
+from contrique_jax.data.sizes import MAX_MEGAPIXELS
 from contrique_jax.errors import UserError
-from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor
+from contrique_jax.inference.extractor import RGB, Extractor
 from contrique_jax.inference.recipe_extractor import RecipeExtractor, extractor_of, name_of, taken_of
 from contrique_jax.io.machine import available_cores
 from contrique_jax.recipes import recipe_named, recipe_of

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, UInt8
 from contrique_jax.augment.half import half_scale
 from contrique_jax.config import ModelConfig
 from contrique_jax.data.decode import read
-from contrique_jax.data.sizes import half_size, promised_size, read_fitted, to_shorter_side
+from contrique_jax.data.sizes import MAX_MEGAPIXELS, half_size, promised_size, read_fitted, to_shorter_side
 from contrique_jax.errors import BrokenImage, UserError
 from contrique_jax.inference.clip_features import SECONDS_BETWEEN, clip_features, images_and_clips
 from contrique_jax.inference.file_features import FileFeatures, gather
@@ -32,7 +32,6 @@ from contrique_jax.networks.encoder import Variables, encode, encode_windows, fe
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.recipes.recipe import Reference
 
-MAX_MEGAPIXELS = 16.0
 # Images whose features are computed together and then handed on: this many, or as few as have this many pixels.
 CHUNK_IMAGES, CHUNK_PIXELS = 256, {"cpu": 1 << 23, "other": 1 << 26}
 

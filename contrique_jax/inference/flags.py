@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from contrique_jax.inference.extractor import MAX_MEGAPIXELS
-from contrique_jax.networks.model_folder import DEFAULT
+from contrique_jax.data.sizes import MAX_MEGAPIXELS
+from contrique_jax.networks.weights_file import DEFAULT
 
 
 def add_model_flags(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:

@@ -23,7 +23,7 @@ from contrique_jax.inference.pretrained import Scale, choose_meter, why_of
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.inference.scores import Reason, check_fit, reasons
 from contrique_jax.io.machine import use_compilation_cache
-from contrique_jax.networks.model_folder import embedded_folder
+from contrique_jax.networks.weights_file import embedded_folder
 from contrique_jax.probe import Probe
 from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why

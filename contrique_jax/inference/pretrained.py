@@ -12,12 +12,11 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from contrique_jax.errors import UserError
-from contrique_jax.inference.any_recipe import own_scores
-from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, read_description
+from contrique_jax.networks.description import read_description
+from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder
 from contrique_jax.probe import Probe, load_probe
 from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
-from contrique_jax.training.load import check_place
 
 PROBE, FAULTS, WHY = "probe.npz", "faults.npz", "why.npz"  # in an embedded model's folder
 
@@ -95,17 +94,27 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
         given = load_probe(os.fspath(probe))
         return Meter(os.fspath(model), given, None, None)
     name = DEFAULT if model is None else os.fspath(model)
-    check_place(name)
-    own = own_scores(name)
-    if own is not None:
-        return Meter(name, own.probe(), None, None)
     folder = embedded_folder(name)
     if folder is None or (model is not None and Path(name).expanduser().exists()):
-        raise UserError(
-            f"model: {name} gives features and no scores; add --probe P.npz, which `contrique-jax evaluate --model {name} "
-            "--probe P.npz` fits, or leave --model out."
-        )
+        return _own_meter(name)
     fitted = load_probe(folder / PROBE)
     low, high = fitted.score_low, fitted.score_high
     scale = Scale(low, high) if fitted.higher_is_better else Scale(high, low)
     return Meter(name, fitted, scale, Faults.load(folder / FAULTS))
+
+
+def _own_meter(name: str) -> Meter:
+    """Of a model that gives scores itself. Raises UserError for another."""
+    from contrique_jax.inference.any_recipe import (
+        own_scores,  # brings jax, which the embedded model's probe does without
+    )
+    from contrique_jax.training.load import check_place
+
+    check_place(name)
+    own = own_scores(name)
+    if own is None:
+        raise UserError(
+            f"model: {name} gives features and no scores; add --probe P.npz, which `contrique-jax evaluate --model {name} "
+            "--probe P.npz` fits, or leave --model out."
+        )
+    return Meter(name, own.probe(), None, None)

@@ -20,7 +20,7 @@ from PIL import Image
 from contrique_jax.errors import UserError
 from contrique_jax.inference.pretrained import Scale
 from contrique_jax.io.outputs import atomic_write
-from contrique_jax.networks.pooling import WINDOW, WINDOWS
+from contrique_jax.networks.host_pooling import WINDOW, WINDOWS
 from contrique_jax.probe import Probe
 from contrique_jax.probe.faults import Faults
 

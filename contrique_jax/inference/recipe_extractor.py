@@ -18,9 +18,9 @@ from PIL import Image
 from contrique_jax.augment.five_crops import CROPS, five_crops
 from contrique_jax.augment.half import half_scale
 from contrique_jax.config import Config
-from contrique_jax.data.sizes import half_size
+from contrique_jax.data.sizes import MAX_MEGAPIXELS, half_size
 from contrique_jax.errors import UserError
-from contrique_jax.inference.extractor import MAX_MEGAPIXELS, RGB, Extractor
+from contrique_jax.inference.extractor import RGB, Extractor
 from contrique_jax.inference.pairs import BesideReference
 from contrique_jax.inference.runner import Runner, limits
 from contrique_jax.io.machine import available_cores

@@ -21,7 +21,7 @@ from contrique_jax.inference.batching import Batch, Canvases, Size, batch_images
 from contrique_jax.inference.programs import Programs
 from contrique_jax.inference.tiled import map_bytes, tile_arguments, tiled_features
 from contrique_jax.io.machine import available_cores, free_memory, no_memory
-from contrique_jax.networks.pooling import WINDOWS
+from contrique_jax.networks.host_pooling import WINDOWS
 from contrique_jax.networks.tiles import Piece, run_tile
 
 RGB = UInt8[np.ndarray, "h w 3"]

@@ -9,18 +9,15 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import numpy as np
 from jaxtyping import Float
 
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.sizes import read_image
-from contrique_jax.distort.bank import BANK
 from contrique_jax.errors import BrokenImage, UserError, counted, printable
-from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.file_features import FileFeatures
-from contrique_jax.inference.pairs import ALONE, BESIDE, BesideReference
 from contrique_jax.inference.pretrained import Scale
 from contrique_jax.inference.quality_map import quality_map
 from contrique_jax.io.outputs import atomic_write
@@ -28,7 +25,10 @@ from contrique_jax.probe import FULL_REFERENCE, Probe
 from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.spread import INSIDE
 from contrique_jax.probe.why import NONE, Why
-from contrique_jax.recipes.recipe import Reference
+
+if TYPE_CHECKING:  # jax takes a second to import: what brings it is imported by the functions that need it
+    from contrique_jax.inference.extractor import Extractor
+    from contrique_jax.recipes.recipe import Reference
 
 SHOWN = 3  # images at each end of the summary
 LIKELY, MOST_REASONS = 0.1, 3  # a distortion is named if it is at least so probable; so many at most
@@ -49,6 +49,8 @@ class Reason:
 
 def reasons(why: Why, features: Float[np.ndarray, " d"]) -> list[Reason]:
     """The likeliest distortions of an image, most probable first; "none" stands among them."""
+    from contrique_jax.distort.bank import BANK
+
     probabilities, levels = (part[0] for part in why.judge(features[None]))
     found: list[Reason] = []
     for kind in np.argsort(-probabilities)[:MOST_REASONS]:
@@ -73,8 +75,31 @@ class Score:
     map: Float[np.ndarray, "g g"] | None = None  # scores of the image's windows, if the extractor gives their features
 
 
+class Fitting(Protocol):
+    """What a probe must belong to."""
+
+    @property
+    def model_hash(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def shorter_side(self) -> int | None: ...
+    @property
+    def gives_scores(self) -> bool: ...
+    @property
+    def takes_reference(self) -> Reference: ...
+    @property
+    def references(self) -> Any: ...
+
+
+class Streaming(Fitting, Protocol):
+    """What gives the features of files one by one."""
+
+    def stream(self, paths: Iterable[Path]) -> Iterator[FileFeatures]: ...
+
+
 def score_files(
-    extractor: Extractor,
+    extractor: Streaming,
     probe: Probe,
     paths: Iterable[Path],
     reference: Float[np.ndarray, " d"] | None = None,
@@ -135,23 +160,6 @@ def interval(score: Score, probe: Probe, scale: Scale | None) -> tuple[float, fl
     return min(max(ends[0], low), high), min(max(ends[1], low), high)
 
 
-class Fitting(Protocol):
-    """What a probe must belong to."""
-
-    @property
-    def model_hash(self) -> str: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def shorter_side(self) -> int | None: ...
-    @property
-    def gives_scores(self) -> bool: ...
-    @property
-    def takes_reference(self) -> Reference: ...
-    @property
-    def references(self) -> Any: ...
-
-
 def check_fit(extractor: Fitting, probe: Probe, with_reference: bool) -> None:
     """Raises UserError if the probe is for another model, needs a reference or has no use for one."""
     probe.check_model(extractor.model_hash, extractor.width)
@@ -161,6 +169,8 @@ def check_fit(extractor: Fitting, probe: Probe, with_reference: bool) -> None:
             f"read with one of {extractor.shorter_side or 'any length'}; score them with `contrique-jax score`."
         )
     if extractor.gives_scores:
+        from contrique_jax.inference.pairs import ALONE, BESIDE
+
         with_reference |= extractor.references is not None
         if extractor.takes_reference == "needed" and not with_reference:
             raise UserError(BESIDE)
@@ -298,6 +308,8 @@ def beside_reference(extractor: Extractor, path: str) -> tuple[Extractor, Float[
     found = list_images([path])
     if len(found) != 1:
         raise UserError(f"--reference: {path} holds {len(found)} images; name one, to which all are compared.")
+    from contrique_jax.inference.pairs import BesideReference
+
     if isinstance(extractor, BesideReference) and extractor.gives_scores:
         try:
             image, _ = read_image(found[0], extractor.max_megapixels, extractor.shorter_side)

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, Shaped
 from contrique_jax.config import ModelConfig
 from contrique_jax.io.machine import trim_heap
 from contrique_jax.networks.encoder import Variables
-from contrique_jax.networks.pooling import LEAST_VARIANCE, WINDOWS, window_shares
+from contrique_jax.networks.host_pooling import LEAST_VARIANCE, WINDOWS
+from contrique_jax.networks.pooling import window_shares
 from contrique_jax.networks.tiles import Cut, Piece, cut, fitted, pieces_of, sides_of
 
 HostMap = Float[np.ndarray, "h w c"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-
-import jax
+from typing import TYPE_CHECKING
 
 from contrique_jax.errors import UserError
 from contrique_jax.io.outputs import user_cache
+
+if TYPE_CHECKING:  # jax takes a second to import, and the functions that need it bring it
+    import jax
 
 # For functions that several threads run at a time on the CPU. In jaxlib 0.11 a Fourier transform waits in the pool's threads
 # for the pool: with as many of them at once as threads it waits for ever.
@@ -24,6 +26,8 @@ def available_cores() -> int:
 
 def host_device() -> jax.Device:
     """This process's CPU device, on which the pipeline's functions run. Raises UserError if jax may not use it."""
+    import jax
+
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
@@ -85,6 +89,8 @@ def _number(file: str, name: str = "") -> int:
 
 def use_compilation_cache() -> None:
     """Compiled networks are kept in the user's cache, so that the next start is quick (CONTRIQUE_CACHE=off: no)."""
+    import jax
+
     folder = user_cache("compiled")
     if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))

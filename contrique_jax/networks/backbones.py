@@ -16,22 +16,15 @@ import jax.numpy as jnp
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.networks.efficientnet import STAGE_WIDTHS
+from contrique_jax.networks.description import DESCRIPTION, read_description, stored_architecture
 from contrique_jax.networks.encoder import Variables
 from contrique_jax.networks.inception_resnet import InceptionResNet
-from contrique_jax.networks.model_folder import (
-    DESCRIPTION,
-    embedded_folder,
-    load_model,
-    read_description,
-    read_weights,
-    save_model,
-    stored_architecture,
-    to_flat,
-)
+from contrique_jax.networks.lite0 import STAGE_WIDTHS
+from contrique_jax.networks.model_folder import load_model, read_weights, save_model, to_flat
 from contrique_jax.networks.resnet import stage_widths
 from contrique_jax.networks.skeleton import Skeleton, skeleton
 from contrique_jax.networks.vit import Size, ViT
+from contrique_jax.networks.weights_file import embedded_folder
 
 FLOAT32 = jnp.dtype("float32")
 FOLDER = "backbone of {}"  # what a folder says in place of a recipe

@@ -35,23 +35,12 @@ from contrique_jax.networks.layers import (
     kept_or_again,
     parameter,
 )
+from contrique_jax.networks.lite0 import EPSILON, HEAD, STAGE_WIDTHS, STAGES, STEM, same_pads
 
-MOMENTUM, EPSILON = 0.01, 1e-3  # of every BatchNorm: the package's and TensorFlow's
+MOMENTUM = 0.01  # of every BatchNorm: the package's and TensorFlow's
 NO_PADS = ((0, 0), (0, 0))
 Corner = Int[Array, "n 2"]
 DEEPEST = 32  # pixels a pixel of the last map
-STEM, HEAD = 32, 1280  # channels after the first and the last convolution
-# kernel, stride of the first block, expansion, channels, blocks: of each stage
-STAGES = (
-    (3, 1, 1, 16, 1),
-    (3, 2, 6, 24, 2),
-    (5, 2, 6, 40, 2),
-    (3, 2, 6, 80, 3),
-    (5, 1, 6, 112, 3),
-    (5, 2, 6, 192, 4),
-    (3, 1, 6, 320, 1),
-)
-STAGE_WIDTHS = tuple(channels for _, _, _, channels, _ in STAGES)
 
 
 def _per_channel(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -235,12 +224,6 @@ class EfficientNetLite0(nnx.Module):
             return self.first(strip, real, ((0, 0), (1, 1)))
 
         return strips.by_strips(layer, [part, strips.Part(real, 1, 3)], first[0], STEM // 4)
-
-
-def same_pads(side: int, size: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after a side of so many pixels: TensorFlow's SAME for a kernel of `size`."""
-    total = max((-(-side // stride) - 1) * stride + size - side, 0)
-    return total // 2, total - total // 2
 
 
 def pads(side: int, size: int, stride: int, valid: Sizes | None) -> tuple[int, int]:

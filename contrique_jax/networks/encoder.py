@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
-from contrique_jax.networks.efficientnet import HEAD, STAGE_WIDTHS, EfficientNetLite0
+from contrique_jax.networks.efficientnet import EfficientNetLite0
 from contrique_jax.networks.layers import RUNNING, BatchNorm, Statistics, decayed, drawn, kaiming_uniform, parameter
+from contrique_jax.networks.lite0 import CENTRE, HALF_RANGE, HEAD, STAGE_WIDTHS
 from contrique_jax.networks.pooling import (
     adaptive_average_pool,
     adaptive_statistics,
@@ -35,8 +36,6 @@ from contrique_jax.networks.resnet import ResNet, stage_widths
 Variables = dict[str, dict[str, Any]]
 # of ImageNet's photographs in [0, 1], red, green, blue: what torchvision's classifiers and their offspring expect taken off
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# of bytes: what EfficientNet-Lite's released weights expect taken off and divided by
-CENTRE, HALF_RANGE = 127.0, 128.0
 
 
 class Linear(nnx.Module):

@@ -16,7 +16,8 @@ from pathlib import Path
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io.outputs import mark
 from contrique_jax.networks.description import DESCRIPTION, FORMAT_VERSION, read_description
-from contrique_jax.networks.model_folder import NO_LICENCE, WEIGHTS, checked_folder
+from contrique_jax.networks.model_folder import NO_LICENCE, checked_folder
+from contrique_jax.networks.weights_file import WEIGHTS
 
 ENSEMBLE = "ensemble"  # in place of a recipe's name
 MOST_MEMBERS = 16

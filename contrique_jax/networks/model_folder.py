@@ -7,7 +7,6 @@ torchvision ResNet, or timm's EfficientNet-Lite0, loads the encoder once the pre
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -23,35 +22,18 @@ import safetensors.numpy
 from contrique_jax.config import Config, ModelConfig
 from contrique_jax.errors import UserError, disk_message
 from contrique_jax.io.outputs import mark
-from contrique_jax.io.regular import open_regular
-from contrique_jax.networks.description import DESCRIPTION, FORMAT_VERSION, read_description, some, stored_architecture
-from contrique_jax.networks.encoder import (
-    CENTRE,
-    HALF_RANGE,
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    Variables,
-    variable_shapes,
-)
+from contrique_jax.networks.description import DESCRIPTION, FORMAT_VERSION, read_description, stored_architecture
+from contrique_jax.networks.encoder import IMAGENET_DEVIATION, IMAGENET_MEAN, Variables, variable_shapes
+from contrique_jax.networks.lite0 import CENTRE, HALF_RANGE
+from contrique_jax.networks.weights_file import WEIGHTS, Header, flat_hash, read_flat, read_header
 
-WEIGHTS = "model.safetensors"
 PREPROCESSING = {
     "channels": "RGB",
     "range": [0.0, 1.0],
     "scales": ["full", "half: Pillow bicubic to (width // 2, height // 2)"],
     "features": "global average, L2-normalised at each scale, full scale first",
 }
-EMBEDDED = Path(__file__).parents[1] / "pretrained"  # package data: a model folder a name
-DEFAULT = "lite0"  # the embedded model that is meant if none is named
 NO_LICENCE = "not stated; ask whoever trained the model"
-
-Header = dict[str, tuple[str, tuple[int, ...]]]  # name -> type ("F32") and shape
-
-
-def embedded_folder(name: str) -> Path | None:
-    """The model folder of that name inside this package, or None if it has none."""
-    folder = EMBEDDED / name
-    return folder if folder.parent == EMBEDDED and (folder / DESCRIPTION).is_file() else None
 
 
 def to_flat(variables: Variables) -> dict[str, np.ndarray]:
@@ -76,15 +58,8 @@ def from_flat(flat: Mapping[str, np.ndarray]) -> Variables:
 
 
 def content_hash(model: ModelConfig, variables: Variables) -> str:
-    """Twelve hexadecimal digits that name these weights, what they expect of pixels and which features are taken, the same
-    on every machine."""
-    digest = hashlib.sha256(b"" if model.input_scaling == "unit" else model.input_scaling.encode())
-    if model.features != "pooled":
-        digest.update(f"features {model.features}".encode())
-    for name, array in sorted(to_flat(variables).items()):
-        digest.update(f"{name}{array.shape}".encode())
-        digest.update(array.astype("<f4", copy=False).data)
-    return digest.hexdigest()[:12]
+    """What names these weights (`weights_file.flat_hash`)."""
+    return flat_hash(model, to_flat(variables))
 
 
 def save_model(
@@ -166,16 +141,16 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Variables]:
     if (found := description.get("recipe", Config.recipe)) != Config.recipe:
         raise UserError(f"{folder / DESCRIPTION}: a model of the recipe {found!r}; name one of {Config.recipe!r}.")
     model = stored_architecture(description.get("architecture"), ModelConfig, folder / DESCRIPTION)
-    header = _read_header(folder / WEIGHTS)
+    header = read_header(folder / WEIGHTS)
     _check_width(model, header, folder)
-    return model, _read_weights(folder / WEIGHTS, header, flat_shapes(model))
+    return model, from_flat(read_flat(folder / WEIGHTS, header, flat_shapes(model)))
 
 
 def read_weights(folder: str | os.PathLike[str], wanted: Variables) -> Variables:
     """The weights of a model folder of any recipe, whose params and batch_stats must be those of `wanted` (arrays, or what has
     their shapes). Raises UserError for a missing or broken file and for weights that do not fit."""
     path = checked_folder(folder) / WEIGHTS
-    return _read_weights(path, _read_header(path), shapes_of(wanted))
+    return from_flat(read_flat(path, read_header(path), shapes_of(wanted)))
 
 
 def checked_folder(folder: str | os.PathLike[str]) -> Path:
@@ -190,19 +165,6 @@ def checked_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _read_header(weights: Path) -> Header:
-    """Type and shape of each tensor; none is read. Raises UserError if that cannot be had."""
-    try:
-        open_regular(weights).close()
-        with safetensors.safe_open(weights, "numpy") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {name: (str(part.get_dtype()), tuple(part.get_shape())) for name, part in parts.items()}
-    except OSError as error:
-        raise UserError(f"{weights}: cannot be read ({error.strerror or error}).") from error
-    except Exception as error:  # SafetensorError, and what its types and names may raise
-        raise UserError(f"{weights}: truncated or not a safetensors file; copy or save the model again.") from error
-
-
 def _check_width(model: ModelConfig, header: Header, folder: Path) -> None:
     """Raises UserError if the stem's channels are not those of the description: a wide network takes long to lay out."""
     stem = header.get("encoder.conv1.weight")
@@ -211,37 +173,6 @@ def _check_width(model: ModelConfig, header: Header, folder: Path) -> None:
             f"{folder / DESCRIPTION}: architecture.base_width is {model.base_width}, and encoder.conv1.weight in {WEIGHTS} has "
             f"the shape {list(stem[1])}; copy both files again."
         )
-
-
-def _read_weights(path: Path, header: Header, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-    """Raises UserError if names, shapes and types are not those of `shapes`, and for numbers that no weights are."""
-    missing, extra = shapes.keys() - header.keys(), header.keys() - shapes.keys()
-    common = sorted(shapes.keys() & header.keys())
-    wrong = [
-        f"{name} {header[name][0]}{list(header[name][1])} for F32{list(shapes[name])}"
-        for name in common
-        if header[name][1] != shapes[name] or not _storable(*header[name])
-    ]
-    faults = [f"{word} {some(names)}" for word, names in (("missing", missing), ("extra", extra)) if names]
-    faults += [f"wrong shape or type {some(wrong)}"] if wrong else []
-    if faults:
-        raise UserError(f"{path}: the weights do not fit the architecture in {DESCRIPTION}: {'; '.join(faults)}.")
-    try:
-        flat = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from error
-    broken = [name for name in common if not np.isfinite(flat[name]).all()]
-    if broken:
-        raise UserError(f"{path}: NaN or infinite weights in {some(broken)}; take an earlier checkpoint.")
-    negative = [name for name in common if name.endswith("running_var") and (flat[name] < 0).any()]
-    if negative:
-        raise UserError(f"{path}: a negative variance in {some(negative)}; take an earlier checkpoint.")
-    return from_flat(flat)
-
-
-def _storable(dtype: str, shape: tuple[int, ...]) -> bool:
-    """Kernels of convolutions may be float16 in the file; all numbers are float32 in memory."""
-    return dtype == "F32" or (dtype == "F16" and len(shape) == 4)
 
 
 def flat_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from contrique_jax.networks.host_pooling import LEAST_VARIANCE, WINDOW, WINDOWS
 from contrique_jax.networks.layers import AtEnd, Map, Sizes, heights_and_widths, inside
-
-WINDOWS, WINDOW = 13, 1 / 4  # along each side of an image: how many, and the share of it that one spans
-LEAST_VARIANCE = 1e-6  # added to a variance before the root, whose gradient is then finite at 0
 
 
 def normalise(x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:

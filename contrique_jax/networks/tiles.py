@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, Int
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.networks.convolution import convolve, max_pool_inside
-from contrique_jax.networks.efficientnet import STAGES, Block, EfficientNetLite0, relu6, same_pads
+from contrique_jax.networks.efficientnet import Block, EfficientNetLite0, relu6
 from contrique_jax.networks.encoder import encoder_of, scaled
 from contrique_jax.networks.layers import RUNNING, Map
+from contrique_jax.networks.lite0 import STAGES, same_pads
 from contrique_jax.networks.resnet import ARCHITECTURES, BasicBlock, Bottleneck
 
 Step = tuple[int, int]  # kernel and stride of what sees neighbours

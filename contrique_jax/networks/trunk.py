@@ -10,7 +10,8 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.networks.description import folder_at
 from contrique_jax.networks.encoder import Variables, init_model
-from contrique_jax.networks.model_folder import embedded_folder, load_model
+from contrique_jax.networks.model_folder import load_model
+from contrique_jax.networks.weights_file import embedded_folder
 
 FIELDS = (
     "encoder",

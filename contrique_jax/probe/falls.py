@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from contrique_jax.errors import UserError
-from contrique_jax.probe.ridge import checked_problem, rows_by_group
+from contrique_jax.probe.problem import checked_problem, rows_by_group
 
 LEAST_DEVIATION = 1e-6  # of a feature, below which it is constant but for rounding
 

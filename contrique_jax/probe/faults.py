@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import linalg
 
 from contrique_jax.errors import UserError
 from contrique_jax.io.npz import read_npz
@@ -92,6 +91,8 @@ def fit_faults(
     alike, changed = undistorted / deviation, changes / deviation
     around = weight * (alike.T @ alike) / len(alike)
     around[np.diag_indices_from(around)] += penalty * np.trace(around) / weight / len(around)
+    from scipy import linalg  # fitting needs it, scoring need not wait for it
+
     directions = []
     for name, members in FAMILIES.items():
         own = np.isin(types, members)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from contrique_jax.errors import UserError
 from contrique_jax.probe.falls import LEAST_DEVIATION
 from contrique_jax.probe.hidden import Hidden, standard
-from contrique_jax.probe.ridge import checked_problem
+from contrique_jax.probe.problem import checked_problem
 
 DROPPED = 0.3, 0.5  # shares of inputs and of hidden units, in training
 MIXED = 0.4  # both parameters of the beta distribution that weights of mixed pairs come from

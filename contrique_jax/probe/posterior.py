@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy import special
 
 from contrique_jax.errors import UserError
-from contrique_jax.probe.ridge import checked_problem, held_out_paths
+from contrique_jax.probe.problem import checked_problem
 
 # Directions kept in a probe's file, 4 bytes a feature each: 1 MiB for 4,096 features.
 RANK = 64
@@ -131,6 +131,8 @@ def fit_posterior(
     The directions beyond `rank` share what the images, each left out with its group (default: alone), have of leverage
     beyond those inside; how far new images are from their space is measured on a fifth of the groups.
     """
+    from contrique_jax.probe.ridge import held_out_paths  # jax takes a second to import, and scoring does without
+
     x, _, alphas = checked_problem(features, np.zeros(len(features)), np.array([alpha]))
     exact = held_out_paths(x, np.zeros(len(x)), [np.arange(len(x))], alphas, groups)[1][0, 0]
     posterior = _largest(x, alpha, calibration, rank)

@@ -15,11 +15,8 @@ from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
 from contrique_jax.probe.hidden import Hidden
 from contrique_jax.probe.posterior import Posterior
-from contrique_jax.probe.ridge import fit_ridge, float64, ridge_path
 from contrique_jax.probe.spread import Spread
 from contrique_jax.probe.standing import Standing
-
-__all__ = ["FULL_REFERENCE", "NO_REFERENCE", "Probe", "fit_ridge", "float64", "load_probe", "ridge_path"]
 
 FORMAT_VERSION = 1
 OPTIONAL = {"deviation", "posterior", "spread", "standing", "hidden", "shorter_side"}  # not in every file

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.errors import UserError
+from contrique_jax.probe.problem import checked_problem, rows_by_group
 
 Members = tuple[Int[Array, "groups size"], ...]
 
@@ -98,20 +99,6 @@ def fit_ridge(
     with float64():
         coefficients, intercepts = jax.jit(ridge_path)(x, y, alphas, weights)
         return np.asarray(coefficients), np.asarray(intercepts)
-
-
-def checked_problem(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], alphas: Float[np.ndarray, " a"]
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"], Float[np.ndarray, " a"]]:
-    """The three in float64. Raises UserError for NaN, lengths that differ and alphas not above 0."""
-    x, y, alphas = (np.asarray(values, np.float64) for values in (x, y, alphas))
-    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
-        raise UserError(f"ridge: features {list(x.shape)} and scores {list(y.shape)} do not fit; give [N, D] and [N].")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise UserError("ridge: a feature or score is NaN or infinite; leave such images out.")
-    if alphas.ndim != 1 or not len(alphas) or not (np.isfinite(alphas).all() and (alphas > 0).all()):
-        raise UserError("ridge: every alpha must be a number above 0.")
-    return x, y, alphas
 
 
 def row_axes(x: Float[Array, "n d"], weights: Float[Array, " n"]) -> Axes:
@@ -237,12 +224,6 @@ def _paths(
         return held_out(axes, y, weights, alphas, members)
 
     return jax.lax.map(one, (places, used))  # on a processor, vmap's batched products take ten times as long
-
-
-def rows_by_group(names: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " rows"]]:
-    """Rows of each group, ascending, in the order of the names."""
-    order = np.argsort(names, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
 
 
 def group_members(names: Int[np.ndarray, " n"]) -> Members:

@@ -19,7 +19,7 @@ from scipy import special
 
 from contrique_jax.errors import UserError
 from contrique_jax.probe.falls import LEAST_DEVIATION, group_numbers, left_out
-from contrique_jax.probe.ridge import checked_problem
+from contrique_jax.probe.problem import checked_problem
 
 LEVEL = 0.9
 INSIDE = float(special.ndtri((1 + LEVEL) / 2))  # deviations of half the interval

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import linalg, special
+from scipy import special
 
 from contrique_jax.errors import UserError
 from contrique_jax.io.npz import read_npz
@@ -162,6 +162,8 @@ def _discriminants(
     share: float,
 ) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, " k"]]:
     """Discriminants of equal priors."""
+    from scipy import linalg  # fitting needs it, scoring need not wait for it
+
     means = np.stack([z[kinds == kind].mean(axis=0) for kind in range(kinds.max() + 1)])
     off = z - means[kinds]
     inside = off.T @ off / len(z)
@@ -190,6 +192,8 @@ def _calibrated(
 def _levels(
     z: Float[np.ndarray, "n d"], rows: Rows, penalty: float
 ) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, " k"]]:
+    from scipy import linalg  # fitting needs it, scoring need not wait for it
+
     directions, offsets = np.zeros((rows.kinds.max() + 1, z.shape[1])), np.zeros(rows.kinds.max() + 1)
     for kind in range(1, len(offsets)):
         own = (rows.kinds == kind) | (rows.kinds == NONE)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from contrique_jax.config import Config
 from contrique_jax.errors import UserError
-from contrique_jax.networks.model_folder import DESCRIPTION, read_description, read_weights, stored_architecture
+from contrique_jax.networks.description import DESCRIPTION, read_description, stored_architecture
+from contrique_jax.networks.model_folder import read_weights
 from contrique_jax.recipes import recipe_named
 from contrique_jax.recipes.recipe import Variables
 

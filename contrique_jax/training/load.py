@@ -12,16 +12,11 @@ from contrique_jax.config import ENCODERS, Config, ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.networks.backbones import is_backbone
-from contrique_jax.networks.description import folder_at
+from contrique_jax.networks.description import DESCRIPTION, folder_at, read_description
 from contrique_jax.networks.encoder import Variables, init_model
 from contrique_jax.networks.ensemble import members_of
-from contrique_jax.networks.model_folder import (
-    DESCRIPTION,
-    WEIGHTS,
-    embedded_folder,
-    load_model,
-    read_description,
-)
+from contrique_jax.networks.model_folder import load_model
+from contrique_jax.networks.weights_file import WEIGHTS, embedded_folder
 from contrique_jax.recipes import RECIPES
 from contrique_jax.recipes.stored import stored_model
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from contrique_jax.errors import UserError
 from contrique_jax.io import buckets
 from contrique_jax.io.regular import read_bytes
-from contrique_jax.networks.model_folder import DESCRIPTION
+from contrique_jax.networks.description import DESCRIPTION
 
 if TYPE_CHECKING:
     from etils import epath

@@ -13,8 +13,9 @@ from contrique_jax.convert import from_torch, to_torch
 from contrique_jax.convert.torch_file import read_state_dict
 from contrique_jax.data.sizes import half_size
 from contrique_jax.inference.extractor import Extractor
+from contrique_jax.networks.description import read_description
 from contrique_jax.networks.encoder import encode, init_model
-from contrique_jax.networks.model_folder import load_model, read_description, save_model, to_flat
+from contrique_jax.networks.model_folder import load_model, save_model, to_flat
 from tests.convert.subverbs import run
 
 torch = pytest.importorskip("torch")

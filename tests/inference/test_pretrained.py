@@ -15,7 +15,8 @@ from contrique_jax import cli, score
 from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.inference.pretrained import DEFAULT, Scale, choose_meter, named_models, size
-from contrique_jax.networks.model_folder import EMBEDDED, content_hash, load_model
+from contrique_jax.networks.model_folder import content_hash, load_model
+from contrique_jax.networks.weights_file import EMBEDDED
 from contrique_jax.training.load import load_network
 from tests.planted import read_csv, tiny_model
 

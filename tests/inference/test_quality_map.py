@@ -15,7 +15,8 @@ from contrique_jax.data.scenes import pristine_scene
 from contrique_jax.errors import run_verb
 from contrique_jax.inference.extractor import Extractor
 from contrique_jax.inference.quality_map import MapFolder
-from contrique_jax.networks.pooling import WINDOWS, global_statistics, window_means, window_statistics
+from contrique_jax.networks.host_pooling import WINDOWS
+from contrique_jax.networks.pooling import global_statistics, window_means, window_statistics
 from contrique_jax.training.load import load_network
 from tests.planted import probe_of, read_csv, tiny_model
 

@@ -26,7 +26,8 @@ from contrique_jax.io.npz import read_npy
 from contrique_jax.io.outputs import output_path
 from contrique_jax.io.parts import Parts
 from contrique_jax.io.regular import NotRegular, open_regular, read_bytes
-from contrique_jax.networks.model_folder import load_model, read_description
+from contrique_jax.networks.description import read_description
+from contrique_jax.networks.model_folder import load_model
 from contrique_jax.probe import load_probe
 from contrique_jax.training.config_files import by_name
 

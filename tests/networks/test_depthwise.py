@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from contrique_jax.networks.convolution import depthwise
 from contrique_jax.networks.depthwise import LAX, TAPS
-from contrique_jax.networks.efficientnet import same_pads
+from contrique_jax.networks.lite0 import same_pads
 
 
 def _operands(size: int, stride: int, height: int, width: int, dtype):

@@ -15,7 +15,6 @@ from jax import lax
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
 from contrique_jax.losses.nt_xent import dense_nt_xent
-from contrique_jax.networks.efficientnet import STAGE_WIDTHS, same_pads
 from contrique_jax.networks.encoder import (
     Contrique,
     Variables,
@@ -27,6 +26,7 @@ from contrique_jax.networks.encoder import (
     scaled,
 )
 from contrique_jax.networks.layers import BatchNorm
+from contrique_jax.networks.lite0 import STAGE_WIDTHS, same_pads
 from contrique_jax.networks.model_folder import content_hash
 from contrique_jax.networks.pooling import adaptive_statistics, global_statistics
 

@@ -13,8 +13,10 @@ import safetensors.numpy
 
 from contrique_jax.config import ModelConfig
 from contrique_jax.errors import UserError
+from contrique_jax.networks.description import DESCRIPTION
 from contrique_jax.networks.encoder import init_model
-from contrique_jax.networks.model_folder import DESCRIPTION, WEIGHTS, content_hash, load_model, save_model, to_flat
+from contrique_jax.networks.model_folder import content_hash, load_model, save_model, to_flat
+from contrique_jax.networks.weights_file import WEIGHTS
 from contrique_jax.training.load import load_any
 
 MODEL = ModelConfig("resnet18", base_width=4, projection_dim=8, compute_dtype="float32")

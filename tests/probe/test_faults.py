@@ -7,7 +7,7 @@ import pytest
 
 from contrique_jax.errors import UserError
 from contrique_jax.inference.pretrained import FAULTS, PROBE
-from contrique_jax.networks.model_folder import DEFAULT, EMBEDDED
+from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED
 from contrique_jax.probe import load_probe
 from contrique_jax.probe.faults import FAMILIES, Faults, fit_faults
 

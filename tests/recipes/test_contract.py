@@ -20,7 +20,8 @@ from contrique_jax.data.broken import BrokenLog
 from contrique_jax.data.pipeline import Pipeline
 from contrique_jax.data.sources import open_source
 from contrique_jax.errors import UserError
-from contrique_jax.networks.model_folder import load_model, read_description, read_weights
+from contrique_jax.networks.description import read_description
+from contrique_jax.networks.model_folder import load_model, read_weights
 from contrique_jax.planning.compiled_step import batch_shapes, compile_step
 from contrique_jax.planning.topology import open_topology
 from contrique_jax.recipes import RECIPES, recipe_named, recipe_of

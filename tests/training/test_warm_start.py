@@ -11,8 +11,9 @@ import pytest
 
 from contrique_jax.errors import UserError, run_verb
 from contrique_jax.main import main
+from contrique_jax.networks.description import read_description
 from contrique_jax.networks.encoder import init_model
-from contrique_jax.networks.model_folder import read_description, save_model
+from contrique_jax.networks.model_folder import save_model
 from contrique_jax.training.warm_start import starting_weights
 from tests.tiny_config import get_config
 
