@@ -2,8 +2,9 @@
 
 Opinions are one csv of photographs in subsets and groups, on whose ten splits the probe is measured, and further ones that
 are only fitted on; those that nearly repeat a photograph of the first are left out of the measurement. Clean
-photographs under every type and level of the bank say which way is down. The probe's score is the mean of
-a ridge's and of a hidden layer's; the figures of each are printed beside its own.
+photographs under every type and level of the bank say which way is down. The probe's score is the mean of a ridge's and of a
+hidden layer's, both fitted within the subsets of the opinions; the figures of each are printed beside its own, and those
+of one ridge that knows no subsets.
 
   python benchmarks/default_probe.py --scores biq2021/scores.csv --more biq2021_train.csv --pristine PHOTOS/clean \
       --live live_part/scores.csv --kept distorted.npz
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -25,7 +28,7 @@ from contrique_jax.data.decode import read
 from contrique_jax.data.image_files import list_images
 from contrique_jax.data.iqa_sets import ScoredImages, read_scores
 from contrique_jax.distort.bank import BANK
-from contrique_jax.evaluation.comparison import Contender, extract_all
+from contrique_jax.evaluation.comparison import Contender, ExtractedFeatures, extract_all
 from contrique_jax.evaluation.correlation import correlate
 from contrique_jax.evaluation.protocol import make_splits
 from contrique_jax.inference.extractor import Extractor
@@ -43,10 +46,48 @@ from contrique_jax.probe.standing import Standing
 from contrique_jax.probe.why import Rows, fit_why
 
 # chosen on the splits that are measured: what all falls count beside all opinions, the fall a level, the penalty
-SHARE, FALL, PENALTY, MEMBERSHIP = 0.05, 0.5, 0.7, 0.5
-WAYS = "ridge", "layer", "mean"
+SHARE, FALL, PENALTY = 0.05, 0.5, 0.7
+WAYS = "one ridge", "ridge", "layer", "mean"
 NEARLY_EQUAL = 0.8  # cosine of standardised features
 UNSEEN = 12  # photographs that the measurement of falls and reasons leaves out
+
+
+SEVERITIES = np.array([[0] * 6, *([0, *row.severity] for row in BANK)])  # by type (0 clean) and level
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Photographs with opinions."""
+
+    x: np.ndarray  # features [n, d]
+    y: np.ndarray  # opinions [n]
+    kinds: np.ndarray  # subsets [n]
+    family: np.ndarray  # a number for those that nearly equal one another [n]
+    own: np.ndarray  # whether they are of the table that is measured [n]
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.family.astype(str)
+
+
+@dataclass(frozen=True)
+class Distorted:
+    """Clean photographs under all types and levels."""
+
+    x: np.ndarray  # features [m, d]
+    told: np.ndarray  # photograph, type (0 clean), level [m, 3]
+
+    def rows(self) -> Rows:
+        """For what names distortions, whose levels are severities: contrast may change to either side."""
+        return Rows(
+            self.x, self.told[:, 1], SEVERITIES[self.told[:, 1], self.told[:, 2]], list(map(str, self.told[:, 0]))
+        )
+
+
+def in_order(folder: str) -> list[Path]:
+    """The photographs of a folder in the order in which they are taken."""
+    every = list_images([folder])
+    return [every[i] for i in np.random.default_rng(0).permutation(len(every))]
 
 
 def distorted(paths: list[Path]) -> Iterator[tuple[np.ndarray, int, int, int]]:
@@ -59,8 +100,7 @@ def distorted(paths: list[Path]) -> Iterator[tuple[np.ndarray, int, int, int]]:
                 yield np.asarray(distort.apply(image, type=row.type, level=level, seed=number)), number, row.type, level
 
 
-def features_of_distorted(extractor: Extractor, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, d] and (photograph, type, level) [n, 3]."""
+def features_of_distorted(extractor: Extractor, paths: list[Path]) -> Distorted:
     features, told, batch = [], [], []
     for image, *what in distorted(paths):
         batch.append(image)
@@ -70,39 +110,51 @@ def features_of_distorted(extractor: Extractor, paths: list[Path]) -> tuple[np.n
             batch = []
             print(f"\r{len(features)} of {len(paths)} photographs", end="", flush=True)
     print()
-    return np.concatenate(features), np.array(told)
+    return Distorted(np.concatenate(features), np.array(told))
 
 
 def worsened(told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows with a severity, those of their clean photographs, and the severities, 1..5."""
-    severities = np.array([[0] * 6, *([0, *row.severity] for row in BANK)])[told[:, 1], told[:, 2]]
+    severities = SEVERITIES[told[:, 1], told[:, 2]]
     clean = {photograph: i for i, (photograph, kind, _) in enumerate(told) if kind == 0}
     worse = np.flatnonzero(severities)
     return worse, np.array([clean[photograph] for photograph in told[worse, 0]]), severities[worse]
 
 
-def differences(x: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distorted less clean features, severities, and the photograph of each row with a severity."""
-    worse, originals, severity = worsened(told)
-    return x[worse] - x[originals], severity, told[worse, 0]
-
-
-def fitted(x: np.ndarray, y: np.ndarray, groups: np.ndarray, lower: np.ndarray, severity: np.ndarray) -> Fit:
-    falls = Falls(lower, severity * FALL * y.std())
+def ridge(told: Opinions, rows: np.ndarray, falls: Distorted, *, with_kinds: bool = True) -> Fit:
+    x, y = told.x[rows], told.y[rows]
+    worse, originals, severity = worsened(falls.told)
+    steps = Falls(falls.x[worse] - falls.x[originals], severity * FALL * y.std())
     weight = SHARE * len(y) / max(len(severity), 1)
-    return fit_with_falls(x, y, np.array([PENALTY * len(y)]), falls, weight=weight, groups=list(groups))
+    kinds = list(told.kinds[rows]) if with_kinds else None
+    penalty = np.array([PENALTY * len(y)])
+    return fit_with_falls(x, y, penalty, steps, weight=weight, groups=list(told.groups[rows]), kinds=kinds)
 
 
-def layer(x: np.ndarray, y: np.ndarray, degraded: np.ndarray, told: np.ndarray) -> Hidden:
-    """The hidden layer, taught by the distorted photographs of these rows too."""
-    worse, originals, severity = worsened(told)
-    return fit_hidden(x, y, Copies(degraded, originals, worse, severity * FALL * y.std()))
+def layer(told: Opinions, rows: np.ndarray, falls: Distorted) -> Hidden:
+    y = told.y[rows]
+    worse, originals, severity = worsened(falls.told)
+    copies = Copies(falls.x, originals, worse, severity * FALL * y.std())
+    return fit_hidden(told.x[rows], y, copies, kinds=list(told.kinds[rows]))
 
 
-def of_each(fit: Fit, hidden: Hidden, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Scores by each of `WAYS`."""
-    line, bent = x @ fit.coefficients + fit.intercept, hidden.predict(x)
-    return line, bent, (line + bent) / 2
+class Ways(NamedTuple):
+    """Both fits on some rows, and a ridge that knows no kinds."""
+
+    one_ridge: Fit
+    ridge: Fit
+    layer: Hidden
+
+    def scores(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """By each of `WAYS`."""
+        one, within = (x @ fit.coefficients + fit.intercept for fit in (self.one_ridge, self.ridge))
+        line, bent = within + self.layer.likeness(x) @ self.ridge.shifts, self.layer.predict(x)
+        return one, line, bent, (line + bent) / 2
+
+
+def ways(told: Opinions, rows: np.ndarray, falls: Distorted) -> Ways:
+    """All of them on these rows, taught by the distorted photographs too."""
+    return Ways(ridge(told, rows, falls, with_kinds=False), ridge(told, rows, falls), layer(told, rows, falls))
 
 
 def near(x: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
@@ -120,6 +172,113 @@ def families(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     edges = np.concatenate([*pairs, np.stack([np.arange(len(x)), first[which]])], axis=1)
     graph = sparse.coo_matrix((np.ones(edges.shape[1]), tuple(edges)), shape=(len(x), len(x)))
     return csgraph.connected_components(graph, directed=False)[1]
+
+
+def read_opinions(network: Contender, scores: Path, more: Path | None) -> tuple[Opinions, list[ExtractedFeatures]]:
+    """All opinions, those of `scores` first, and what each table is."""
+    tables = [read_scores(path) for path in (scores, more) if path]
+    sets = [extract_all([network], table, user_cache("features"))[0] for table in tables]
+    x, y = np.concatenate([one.features for one in sets]), np.concatenate([one.images.scores for one in sets])
+    family = families(
+        x, np.concatenate([[f"{i}|{group}" for group in one.images.groups] for i, one in enumerate(sets)])
+    )
+    kinds = np.concatenate([np.asarray(one.images.subsets or ["all"] * len(one.images)) for one in sets])
+    own = np.arange(len(y)) < len(sets[0].images)
+    print(f"{len(y)} opinions, {family.max() + 1} photographs that do not nearly repeat another", flush=True)
+    return Opinions(x, y, kinds, family, own), sets
+
+
+def measure_splits(told: Opinions, images: ScoredImages, falls: Distorted) -> None:
+    """Ten grouped splits of the first table, all further opinions fitted too, but for those that nearly repeat one of it."""
+    own = told.own
+    repeats = np.zeros(len(own), bool)
+    repeats[~own] = (
+        np.concatenate([block.any(axis=1) for block in near(told.x[~own], told.x[own])]) if (~own).any() else []
+    )
+    names, found = ["all", *np.unique(told.kinds[own])], []
+    for number, split in enumerate(make_splits(images.groups, 10, 0)):
+        used = ~own & ~repeats
+        used[split.train] = True
+        parts = [split.test] + [split.test[told.kinds[split.test] == kind] for kind in names[1:]]
+        each = ways(told, used, falls).scores(told.x)
+        of_each_way = [[correlate(one[rows], told.y[rows]) for rows in parts] for one in each]
+        found.append([[part.srocc for part in one] + [one[0].plcc] for one in of_each_way])
+        print(f"\r{number + 1} of 10 splits", end="", flush=True)
+    for title, one in zip(WAYS, np.moveaxis(np.array(found), 1, 0), strict=True):
+        said = ", ".join(f"{n} {m:.3f}" for n, m in zip([*names, "PLCC"], np.median(one, 0), strict=True))
+        print(f"\n{title}: SROCC, medians of ten splits: {said}", end="")
+    print()
+    for title, less in ((title, np.array(found)[:, i] - np.array(found)[:, 0]) for i, title in enumerate(WAYS) if i):
+        margin = 1.96 * less.std(0, ddof=1) / np.sqrt(len(less))
+        each = zip([*names, "PLCC"], less.mean(0), margin, strict=True)
+        said = ", ".join(f"{n} {m:+.3f} +- {d:.3f}" for n, m, d in each)
+        print(f"{title} less one ridge, means and 1.96 standard errors: {said}", flush=True)
+
+
+def measure_unseen(told: Opinions, falls: Distorted, live: ExtractedFeatures | None) -> None:
+    """What is right of photographs that were left out: types that the score follows, the type named; SROCC against damage."""
+    count = falls.told[:, 0].max() + 1
+    unseen = np.arange(count - min(UNSEEN, count // 2), count)
+    held = np.isin(falls.told[:, 0], unseen)
+    seen = Distorted(falls.x[~held], falls.told[~held])
+    fits = ways(told, np.ones(len(told.y), bool), seen)
+    for title, scores in zip(WAYS, fits.scores(falls.x), strict=True):
+        of_type = {}
+        for row in BANK:
+            ranks = []
+            for number in unseen:
+                rows = (falls.told[:, 0] == number) & np.isin(falls.told[:, 1], (0, row.type))
+                strength = np.array([0, *row.severity])[falls.told[rows, 2]]
+                ranks.append(correlate(scores[rows], strength.astype(float)).srocc)
+            of_type[row.name] = np.median(ranks)
+        above = ", ".join(f"{name} {rank:.2f}" for name, rank in of_type.items() if rank > -0.8)
+        ordered = sum(rank <= -0.8 for rank in of_type.values())
+        print(f"{title}: of {len(unseen)} unseen photographs the score follows {ordered} of 25 types; not {above}")
+    if live is not None:
+        against = [-correlate(one, live.images.scores).srocc for one in fits.scores(live.features)]
+        said = ", ".join(f"{title} {value:.3f}" for title, value in zip(WAYS, against, strict=True))
+        print(f"{live.images.name}: SROCC against damage: {said}")
+    why = fit_why(seen.rows(), told.x)
+    strong = held & (falls.told[:, 2] >= 3)
+    places = np.argsort(-why.judge(falls.x[strong])[0], axis=1)
+    top = [np.mean([kind in row[:n] for kind, row in zip(falls.told[strong, 1], places, strict=True)]) for n in (1, 3)]
+    print(f"named first {top[0]:.3f}, among the first three {top[1]:.3f}", flush=True)
+
+
+def fit_all(told: Opinions, falls: Distorted) -> tuple[Fit, Hidden, np.ndarray, Spread]:
+    """Ridge and layer on all opinions, the layer with the shifts of both; every opinion predicted by fits without its family,
+    and the spread about those."""
+    x, y = told.x, told.y
+    every = np.ones(len(y), bool)
+    fit = ridge(told, every, falls)
+    hidden = layer(told, every, falls).with_shifts(fit.shifts)
+    fold = np.random.default_rng(0).permutation(told.family.max() + 1)[told.family] % FOLDS
+    held_out, likeness = np.empty(len(y)), np.empty((len(y), len(fit.shifts)))
+    for number in range(FOLDS):
+        rows = fold == number
+        apart = layer(told, ~rows, falls).with_shifts(fit.shifts)
+        held_out[rows], likeness[rows] = apart.predict(x[rows]), apart.likeness(x[rows])
+    held_out = (held_out + fit.held_out) / 2
+    beside = np.column_stack([held_out, likeness[:, :-1]])
+
+    def spread_of(rows: np.ndarray) -> Spread:
+        return fit_spread(
+            x[rows], y[rows], held_out[rows], fit.coefficients, fit.intercept, alpha=fit.alpha,
+            kinds=list(told.kinds[rows]), beside=beside[rows],
+        )  # fmt: skip
+
+    deviations = np.empty(len(y))
+    for number in range(FOLDS):
+        rows = fold == number
+        deviations[rows] = spread_of(~rows).deviations(x[rows], beside[rows])
+    off = np.abs(y - held_out)
+    for kind in [None, *np.unique(told.kinds[told.own])]:
+        rows = np.flatnonzero(told.own if kind is None else told.own & (told.kinds == kind))
+        inside, rank = np.mean(off[rows] <= INSIDE * deviations[rows]), correlate(deviations[rows], off[rows]).srocc
+        print(
+            f"{kind or 'all'}: intervals hold {100 * inside:.1f} %, rank correlation of deviation with error {rank:.2f}"
+        )
+    return fit, hidden, held_out, spread_of(every)
 
 
 def main() -> None:
@@ -141,116 +300,27 @@ def main() -> None:
     use_compilation_cache()
     model, weights = load_model(options.out)
     network = Contender(DEFAULT, lambda side: Extractor(model, weights, shorter_side=side))
-    tables = [read_scores(options.scores)] + ([read_scores(options.more)] if options.more else [])
-    sets = [extract_all([network], table, user_cache("features"))[0] for table in tables]
-    images: ScoredImages = sets[0].images
-    x, y = np.concatenate([one.features for one in sets]), np.concatenate([one.images.scores for one in sets])
-    groups = np.concatenate([[f"{i}|{group}" for group in one.images.groups] for i, one in enumerate(sets)])
-    family = families(x, groups)
-    groups = family.astype(str)
-    print(f"{len(y)} opinions, {family.max() + 1} photographs that do not nearly repeat another", flush=True)
-    own = np.arange(len(y)) < len(images)
-    every = list_images([options.pristine])
-    chosen = [every[i] for i in np.random.default_rng(0).permutation(len(every))[: options.photographs]]
+    told, sets = read_opinions(network, options.scores, options.more)
+    chosen = in_order(options.pristine)[: options.photographs]
     if options.kept and options.kept.exists():
         kept = np.load(options.kept)
-        degraded, told = kept["x"], kept["told"]
+        falls = Distorted(kept["x"], kept["told"])
     else:
-        degraded, told = features_of_distorted(Extractor(model, weights), chosen)
+        falls = features_of_distorted(Extractor(model, weights), chosen)
         if options.kept:
-            np.savez(options.kept, x=degraded, told=told)
-    lower, severity, photograph = differences(degraded, told)
-
-    repeats = np.zeros(len(y), bool)
-    repeats[~own] = np.concatenate([block.any(axis=1) for block in near(x[~own], x[own])]) if (~own).any() else []
-    kinds = np.asarray(images.subsets or ["all"] * len(images))
-    names, found = ["all", *np.unique(kinds)], []
-    for number, split in enumerate(make_splits(images.groups, 10, 0)):
-        used = ~own & ~repeats
-        used[split.train] = True
-        fit = fitted(x[used], y[used], groups[used], lower, severity)
-        both = of_each(fit, layer(x[used], y[used], degraded, told), x)
-        parts = [split.test] + [split.test[kinds[split.test] == kind] for kind in names[1:]]
-        of_both = [[correlate(one[rows], y[rows]) for rows in parts] for one in both]
-        found.append([[part.srocc for part in one] + [one[0].plcc] for one in of_both])
-        print(f"\r{number + 1} of 10 splits", end="", flush=True)
-    for title, one in zip(WAYS, np.moveaxis(np.array(found), 1, 0), strict=True):
-        said = ", ".join(f"{n} {m:.3f}" for n, m in zip([*names, "PLCC"], np.median(one, 0), strict=True))
-        print(f"\n{title}: SROCC, medians of ten splits: {said}", end="")
-    less = np.array(found)[:, 2] - np.array(found)[:, 0]
-    margin = 1.96 * less.std(0, ddof=1) / np.sqrt(len(less))
-    said = ", ".join(f"{n} {m:+.3f} +- {d:.3f}" for n, m, d in zip([*names, "PLCC"], less.mean(0), margin, strict=True))
-    print(f"\nmean less ridge, means and 1.96 standard errors: {said}")
-
-    unseen = set(range(len(chosen) - min(UNSEEN, len(chosen) // 2), len(chosen)))
-    seen, in_layer = ~np.isin(photograph, list(unseen)), ~np.isin(told[:, 0], list(unseen))
-    part = fitted(x, y, groups, lower[seen], severity[seen])
-    taught = layer(x, y, degraded[in_layer], told[in_layer])
-    for title, scores in zip(WAYS, of_each(part, taught, degraded), strict=True):
-        of_type = {}
-        for row in BANK:
-            ranks = []
-            for number in unseen:
-                rows = (told[:, 0] == number) & ((told[:, 1] == row.type) | (told[:, 1] == 0))
-                strength = np.array([0, *row.severity])[told[rows, 2]]
-                ranks.append(correlate(scores[rows], strength.astype(float)).srocc)
-            of_type[row.name] = np.median(ranks)
-        above = ", ".join(f"{name} {rank:.2f}" for name, rank in of_type.items() if rank > -0.8)
-        ordered = sum(rank <= -0.8 for rank in of_type.values())
-        print(f"{title}: of {len(unseen)} unseen photographs the score follows {ordered} of 25 types; not {above}")
-    if options.live:
-        live = extract_all([network], read_scores(options.live), user_cache("features"))[0]
-        against = [-correlate(one, live.images.scores).srocc for one in of_each(part, taught, live.features)]
-        said = ", ".join(f"{title} {value:.3f}" for title, value in zip(WAYS, against, strict=True))
-        print(f"{live.images.name}: SROCC against damage: {said}")
-    in_fit = ~np.isin(told[:, 0], list(unseen))
-    why = fit_why(Rows(degraded[in_fit], told[in_fit, 1], told[in_fit, 2], list(map(str, told[in_fit, 0]))), x)
-    probabilities, _ = why.judge(degraded[~in_fit & (told[:, 2] >= 3)])
-    shown = told[~in_fit & (told[:, 2] >= 3), 1]
-    places = np.argsort(-probabilities, axis=1)
-    top = [np.mean([kind in row[:count] for kind, row in zip(shown, places, strict=True)]) for count in (1, 3)]
-    print(f"named first {top[0]:.3f}, among the first three {top[1]:.3f}", flush=True)
-
-    fit, hidden = fitted(x, y, groups, lower, severity), layer(x, y, degraded, told)
-    held_out = np.empty(len(y))
-    fold = np.random.default_rng(0).permutation(family.max() + 1)[family] % FOLDS
-    for number in range(FOLDS):
-        held_out[fold == number] = layer(x[fold != number], y[fold != number], degraded, told).predict(
-            x[fold == number]
-        )
-    held_out = (held_out + fit.held_out) / 2
-    sources = [kind for one in sets for kind in (one.images.subsets or ["further"] * len(one.images))]
-    coefficients, intercept = fit.coefficients, fit.intercept
-
-    def spread_of(rows: np.ndarray) -> Spread:
-        told = [sources[i] for i in np.flatnonzero(rows)], list(groups[rows])
-        return fit_spread(
-            x[rows], y[rows], held_out[rows], coefficients, intercept, alpha=MEMBERSHIP * rows.sum(), kinds=told[0],
-            groups=told[1], along=fit.held_out[rows],
-        )  # fmt: skip
-
-    deviations = np.empty(len(y))
-    for number in range(FOLDS):
-        deviations[fold == number] = spread_of(fold != number).deviations(x[fold == number])
-    off = np.abs(y - held_out)
-    for kind in names[1:]:
-        rows = np.flatnonzero(own)[kinds == kind]
-        inside, rank = np.mean(off[rows] <= INSIDE * deviations[rows]), correlate(deviations[rows], off[rows]).srocc
-        print(f"{kind}: intervals hold {100 * inside:.1f} %, rank correlation of deviation with error {rank:.2f}")
-    rank = correlate(deviations[own], off[own]).srocc
-    print(
-        f"all: rank correlation of deviation with error {rank:.2f}; {len(y)} opinions, {len(chosen)} photographs distorted"
-    )
-    spread = spread_of(np.ones(len(y), bool))
+            np.savez(options.kept, x=falls.x, told=falls.told)
+    measure_splits(told, sets[0].images, falls)
+    live = extract_all([network], read_scores(options.live), user_cache("features"))[0] if options.live else None
+    measure_unseen(told, falls, live)
+    fit, hidden, held_out, spread = fit_all(told, falls)
     Probe(
-        coefficients=coefficients, intercept=intercept, alpha=fit.alpha, feature_name=NO_REFERENCE,
-        model_hash=sets[0].model_hash, data_set=f"{options.name} ({len(y)} images)", score_low=0.0, score_high=1.0,
-        higher_is_better=images.higher_is_better, deviation=float(np.sqrt(np.mean((y - held_out) ** 2))), spread=spread,
-        standing=Standing.of(held_out), hidden=hidden,
+        coefficients=fit.coefficients, intercept=fit.intercept, alpha=fit.alpha, feature_name=NO_REFERENCE,
+        model_hash=sets[0].model_hash, data_set=f"{options.name} ({len(told.y)} images)", score_low=0.0, score_high=1.0,
+        higher_is_better=sets[0].images.higher_is_better, deviation=float(np.sqrt(np.mean((told.y - held_out) ** 2))),
+        spread=spread, standing=Standing.of(held_out), hidden=hidden,
     ).save(options.out / PROBE)  # fmt: skip
-    rows = Rows(degraded, told[:, 1], told[:, 2], list(map(str, told[:, 0])))
     if not options.leave_why:
-        fit_why(rows, x, model_hash=sets[0].model_hash).save(options.out / WHY)
+        fit_why(falls.rows(), told.x, model_hash=sets[0].model_hash).save(options.out / WHY)
     print(f"written: {options.out / PROBE}" + ("" if options.leave_why else f", {options.out / WHY}"))
 
 

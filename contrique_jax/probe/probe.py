@@ -77,10 +77,16 @@ class Probe:
         """
         features = self._checked(features)
         if self.spread is not None:
-            return self.spread.deviations(features)
+            return self.spread.deviations(features, self.beside(features))
         if self.posterior is not None:
             return self.posterior.deviations(features)
         return None if self.deviation is None else np.full(len(features), self.deviation)
+
+    def beside(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"] | None:
+        """What a hidden layer tells `spread` of each image: its score, and how much it looks like each kind but the last."""
+        if self.hidden is None:
+            return None
+        return np.column_stack([self.predict(features), self.hidden.likeness(features)[:, :-1]])
 
     def _checked(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         features = np.asarray(features)

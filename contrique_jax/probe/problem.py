@@ -1,4 +1,5 @@
-"""What is given to a fit: checked, and its rows by group. Without jax, which reading a probe and scoring by it do not need."""
+"""What is given to a fit: checked, standardised, its rows by group. Without jax, which reading a probe and scoring by it do
+not need."""
 
 from __future__ import annotations
 
@@ -26,3 +27,14 @@ def rows_by_group(names: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " rows"]
     """Rows of each group, ascending, in the order of the names."""
     order = np.argsort(names, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
+
+
+def standard(
+    features: Float[np.ndarray, "n d"],
+    centre: Float[np.ndarray, " d"],
+    deviation: Float[np.ndarray, " d"],
+    farthest: float,
+) -> Float[np.ndarray, "n d"]:
+    """In deviations from the centre, held within `farthest` of it: a flat or synthetic image is further out than any that
+    was fitted on."""
+    return np.clip((features - centre) / deviation, -farthest, farthest)

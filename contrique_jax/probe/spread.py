@@ -1,7 +1,7 @@
 """How far one image's score may be from its prediction: which images are hard, learnt from residuals of held-out ones.
 
 A ridge's leverage says how unlike the fitted images one is; where people disagree and the features are blind it does not
-say. Here the variance is a quadratic of a few linear summaries of the features: the prediction itself, and how much the
+say. Here the logarithm of the variance is a quadratic of a few summaries of the image: the prediction itself, and how much the
 image looks like each kind (a data set's own subsets) that the probe was fitted on. It is then scaled so that nine
 in ten of the held-out residuals are inside the interval (split conformal prediction, every image held out once). All
 kinds count alike, however many images each has: an interval that is right for most is not to be wrong for the few.
@@ -23,11 +23,13 @@ from contrique_jax.probe.problem import checked_problem
 
 LEVEL = 0.9
 INSIDE = float(special.ndtri((1 + LEVEL) / 2))  # deviations of half the interval
+LARGEST = 300.0  # logarithm of a variance
 FARTHEST = 2.0  # deviations of a summary: beyond, the quadratic is not to be trusted, and the summary is held there
-LEAST_SHARE = 0.02  # of the mean squared residual: no variance is below while the interval is scaled
-LOWEST = 0.1  # of the images: the mean squared residual of those with the least variances is the least that is shipped
+LOWEST = 0.1  # of the images: the deviation that those with the least together need is the least that is shipped
 FOLDS = 5  # of the quadratic, so that the interval's scale is measured on residuals it was not fitted to
 PENALTY = 1e-3  # on its coefficients, a row
+ROUNDS, SCORING = 2, 40  # in which kinds are weighed by their tails; steps of Fisher's scoring, each DAMPED
+DAMPED = 0.7
 LEAST_ABOVE = 5  # residuals of a kind beyond its interval, for its own quantile to mean something
 
 Values = Float[np.ndarray, " n"]
@@ -37,29 +39,40 @@ Values = Float[np.ndarray, " n"]
 class Spread:
     """What a deviation for each image needs, small enough for the probe's file."""
 
-    directions: Float[np.ndarray, "k d"]  # float32: summaries are features @ directions.T + offsets
-    offsets: Float[np.ndarray, " k"]
+    directions: Float[np.ndarray, "j d"]  # float32: the first summaries are features @ directions.T + offsets
+    offsets: Float[np.ndarray, " j"]
     centres: Float[np.ndarray, " k"]  # of the summaries of held-out images, and their deviations
     widths: Float[np.ndarray, " k"]
-    quadratic: Float[np.ndarray, " q"]  # see `monomials`, in squared units of the scores
+    quadratic: Float[np.ndarray, " q"]  # of the variance's logarithm, see `monomials`; in squared units of the scores
     least: float  # variance
 
-    def deviations(self, features: Float[np.ndarray, "n d"]) -> Values:
-        """Of each image, in units of the scores; a score is within INSIDE of them of its prediction in 90 %."""
+    def deviations(self, features: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "n i"] | None = None) -> Values:
+        """Of each image, in units of the scores; a score is within INSIDE of them of its prediction in 90 %.
+
+        `beside`: the other summaries, if it was fitted with such.
+        """
         summaries = np.asarray(features, np.float64) @ self.directions.T.astype(np.float64) + self.offsets
-        return np.sqrt(self.variances(summaries))
+        return np.sqrt(self.variances(summaries if beside is None else np.concatenate([summaries, beside], axis=1)))
 
     def variances(self, summaries: Float[np.ndarray, "n k"]) -> Values:
-        return np.maximum(monomials((summaries - self.centres) / self.widths) @ self.quadratic, self.least)
+        logarithm = monomials((summaries - self.centres) / self.widths) @ self.quadratic
+        return np.maximum(np.exp(np.minimum(logarithm, LARGEST)), self.least)
 
     @classmethod
     def checked(cls, width: int, **fields: np.ndarray) -> Self:
         """From stored arrays. Raises ValueError where shapes do not fit `width` features or a number is none."""
         arrays = {name: fields[name].astype(np.float64) for name in ("offsets", "centres", "widths", "quadratic")}
         made = cls(fields["directions"].astype(np.float32), **arrays, least=float(fields["least"].item()))
-        count = made.offsets.size
-        shapes = [made.directions.shape, made.centres.shape, made.widths.shape, made.quadratic.shape]
-        if shapes != [(count, width), (count,), (count,), (1 + count + count * (count + 1) // 2,)]:
+        count, linear = made.centres.size, made.offsets.size
+        shapes = [
+            made.directions.shape,
+            made.offsets.shape,
+            made.centres.shape,
+            made.widths.shape,
+            made.quadratic.shape,
+        ]
+        terms = 1 + count + count * (count + 1) // 2
+        if shapes != [(linear, width), (linear,), (count,), (count,), (terms,)] or linear > count:
             raise ValueError("another width")
         if not all(np.isfinite(part).all() for part in (made.directions, *arrays.values(), np.asarray(made.least))):
             raise ValueError("NaN or infinity")
@@ -85,51 +98,61 @@ def fit_spread(
     alpha: float,
     kinds: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
-    along: Values | None = None,
+    beside: Float[np.ndarray, "n k"] | None = None,
 ) -> Spread:
     """From each image's score and its prediction by a fit without it (and its group).
 
-    `along`: what the coefficients alone predict without it, if a hidden layer makes the scores.
-
     `coefficients` and `intercept` are of the fit that is shipped. `kinds` names what the images come from; how much a new image
     looks like each is a ridge on standardised features with penalty `alpha`. Without, or with one kind only, the
-    prediction alone tells images apart. Raises UserError for NaN and lengths that differ.
+    prediction alone tells images apart. `beside`: what a fit without the image says of it, the prediction first, in place of
+    all this: then `Spread.deviations` is to be told the same of new images. Raises UserError for NaN and lengths that
+    differ.
     """
     x, y, _ = checked_problem(features, scores, np.array([alpha]))
     predictions = np.asarray(held_out_scores, np.float64)
     if predictions.shape != y.shape or not np.isfinite(predictions).all():
         raise UserError("spread: every image needs its score and its held-out prediction, as numbers.")
-    own = predictions if along is None else np.asarray(along, np.float64)
-    summaries, directions, offsets = [own], [np.asarray(coefficients, np.float64)], [float(intercept)]
-    for others, direction, offset in _memberships(x, alpha, kinds, groups):
-        summaries.append(others)
-        directions.append(direction)
-        offsets.append(offset)
-    table = np.stack(summaries, axis=1)
+    directions: list[Values] = []
+    offsets: list[float] = []
+    if beside is None:
+        summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
+        for others, direction, offset in _memberships(x, alpha, kinds, groups):
+            summaries.append(others)
+            directions.append(direction)
+            offsets.append(offset)
+        table = np.stack(summaries, axis=1)
+    else:
+        table = np.asarray(beside, np.float64)
+        if table.shape[:1] != y.shape or not np.isfinite(table).all():
+            raise UserError("spread: every image needs all summaries, as numbers.")
     centres, widths = table.mean(axis=0), np.maximum(table.std(axis=0), LEAST_DEVIATION)
-    z, squares, weights = monomials((table - centres) / widths), (y - predictions) ** 2, _weights(kinds, len(y))
-    least = LEAST_SHARE * max(float(squares.mean()), np.finfo(np.float64).tiny)
+    z, weights = monomials((table - centres) / widths), _weights(kinds, len(y))
+    squares = np.maximum((y - predictions) ** 2, np.finfo(np.float64).tiny)
     # what covers nine in ten of a kind differs with how its residuals are spread, so squares are weighed by that first
-    squares_of_kind = squares * _tails(squares / _crossed(z, squares, weights, least), weights, kinds)
-    crossed = _crossed(z, squares_of_kind, weights, least)
-    factor = _quantile(squares / crossed, weights) / INSIDE**2
+    squares_of_kind = squares
+    for _ in range(ROUNDS):
+        squares_of_kind = squares_of_kind * _tails(squares / _crossed(z, squares_of_kind, weights), weights, kinds)
+    crossed = _crossed(z, squares_of_kind, weights)
+    quadratic = _logarithms(z, squares_of_kind, weights)
+    quadratic[0] += np.log(_quantile(squares / crossed, weights) / INSIDE**2)
+    surest = np.argsort(crossed)[: max(int(LOWEST * len(y)), 1)]
     return Spread(
-        directions=np.stack(directions).astype(np.float32),
-        offsets=np.array(offsets),
+        directions=np.reshape(directions, (len(directions), x.shape[1])).astype(np.float32),
+        offsets=np.array(offsets, np.float64),
         centres=centres,
         widths=widths,
-        quadratic=factor * _least_squares(z, squares_of_kind, weights),
-        # where the quadratic falls towards 0 it has seen few images, and is wrong
-        least=max(factor * least, float(squares[np.argsort(crossed)[: max(int(LOWEST * len(y)), 1)]].mean())),
+        quadratic=quadratic,
+        # where the quadratic falls it has seen few images, and is wrong
+        least=_quantile(squares[surest], np.ones(len(surest))) / INSIDE**2,
     )
 
 
-def _crossed(z: Float[np.ndarray, "n q"], squares: Values, weights: Values, least: float) -> Values:
+def _crossed(z: Float[np.ndarray, "n q"], squares: Values, weights: Values) -> Values:
     """The variance of each row by a quadratic that was fitted without its fold."""
     crossed, folds = np.empty(len(z)), np.arange(len(z)) % FOLDS
     for fold in np.unique(folds):
         inside = folds == fold
-        crossed[inside] = np.maximum(z[inside] @ _least_squares(z[~inside], squares[~inside], weights[~inside]), least)
+        crossed[inside] = np.exp(z[inside] @ _logarithms(z[~inside], squares[~inside], weights[~inside]))
     return crossed
 
 
@@ -161,11 +184,18 @@ def _weights(kinds: Sequence[str] | None, count: int) -> Values:
     return count / len(counts) / counts[of_row]
 
 
-def _least_squares(z: Float[np.ndarray, "n q"], squares: Values, weights: Values) -> Float[np.ndarray, " q"]:
+def _logarithms(z: Float[np.ndarray, "n q"], squares: Values, weights: Values) -> Float[np.ndarray, " q"]:
+    """Of the variances under which squares of normal residuals are likeliest, a gamma regression, by Fisher's scoring."""
     weighted = z * weights[:, None]
     penalty = PENALTY * weights.sum() * np.eye(z.shape[1])
     penalty[0, 0] = 0
-    return np.linalg.solve(weighted.T @ z + penalty, weighted.T @ squares)
+    information = weighted.T @ z + penalty
+    found = np.zeros(z.shape[1])
+    found[0] = np.log(np.average(squares, weights=weights))
+    for _ in range(SCORING):
+        uphill = weighted.T @ (squares / np.exp(z @ found) - 1) - penalty @ found
+        found += DAMPED * np.linalg.solve(information, uphill)
+    return found
 
 
 def _memberships(

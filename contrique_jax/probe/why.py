@@ -20,6 +20,7 @@ from scipy import special
 from contrique_jax.errors import UserError
 from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
+from contrique_jax.probe.problem import standard
 
 FORMAT_VERSION = 1
 NONE = 0  # the kind of an undistorted image; 1 .. K are the distortions
@@ -27,7 +28,7 @@ FACTORS = np.geomspace(0.02, 2, 41)
 FOLDS = 5
 LEAST_DEVIATION = 1e-6
 LARGEST = 1e12  # of a file's numbers, whose products are float32
-FARTHEST = 8.0  # deviations of a feature: a flat or synthetic image is further out, and would be sure of anything
+FARTHEST = 8.0  # deviations of a feature: a flat image, further out, would be sure of anything
 
 
 class Rows:
@@ -76,7 +77,7 @@ class Why:
             raise UserError(f"why: it reads features [N, {len(self.centre)}] and was given {list(features.shape)}.")
         if not np.isfinite(features).all():
             raise UserError("why: a feature is NaN or infinite; check the model's weights.")
-        z = _standard(features, self.centre, self.deviation)
+        z = standard(features, self.centre, self.deviation, FARTHEST)
         probabilities = special.softmax(z @ self.kinds.T + self.kind_offsets, axis=1)
         return probabilities, np.clip(z @ self.levels.T + self.level_offsets, 0, self.most)
 
@@ -135,7 +136,7 @@ def fit_why(
         raise UserError(f"why: {rows.photographs.max() + 1} photographs; at least {FOLDS} are needed.")
     contents = np.asarray(contents, np.float64)
     centre, deviation = contents.mean(axis=0), np.maximum(contents.std(axis=0), LEAST_DEVIATION)
-    z, natural = (_standard(part, centre, deviation) for part in (rows.features, contents))
+    z, natural = (standard(part, centre, deviation, FARTHEST) for part in (rows.features, contents))
     natural = natural - natural.mean(axis=0)
     around = natural.T @ natural / len(natural)
     directions, offsets = _discriminants(z, rows.kinds, around, shrinkage, share)
@@ -146,12 +147,6 @@ def fit_why(
         for part in (centre, deviation, factor * directions, factor * offsets, levels, level_offsets)
     ]
     return Why(*[*arrays, float(rows.levels.max()), model_hash])
-
-
-def _standard(
-    features: Float[np.ndarray, "n d"], centre: Float[np.ndarray, " d"], deviation: Float[np.ndarray, " d"]
-) -> Float[np.ndarray, "n d"]:
-    return np.clip((features - centre) / deviation, -FARTHEST, FARTHEST)
 
 
 def _discriminants(

@@ -72,7 +72,8 @@ def test_images_are_brought_to_the_size_that_is_asked_for(images):
 def test_the_command_gives_the_scores_of_the_python_interface_and_brings_no_jax(images, tmp_path):
     (tmp_path / "broken.png").write_bytes((images / "0.png").read_bytes()[:200])
     code = (
-        "import sys; from contrique_jax import cli, errors; errors.run_verb(cli.main, sys.argv[1:]); sys.exit(9 if 'jax' in sys.modules else 0)"
+        "import sys; from contrique_jax import cli, errors; errors.run_verb(cli.main, sys.argv[1:]); "
+        "sys.exit(9 if 'jax' in sys.modules else 0)"
     )
     line = [
         sys.executable,

@@ -65,6 +65,44 @@ def test_what_is_held_out_is_what_a_fit_without_the_group_predicts(opinions, fal
         np.testing.assert_allclose(found.held_out[out], direct, rtol=1e-8)
 
 
+def test_with_kinds_every_kind_has_an_intercept_of_its_own(opinions, falls):
+    """The least squares with a column for each kind, and what is held out is what such a fit without the group predicts."""
+    x, y = opinions
+    kinds, groups = ["web"] * 13 + ["own"] * 27, [str(i // 4) for i in range(40)]
+    y = y + 5 * (np.array(kinds) == "web")
+    found = fit_with_falls(x, y, ALPHAS[1:2], falls, weight=0.4, groups=groups, kinds=kinds)
+    deviation = x.std(axis=0)
+    z, d = x / deviation, falls.differences / deviation
+    columns = np.array([[kind == "own", kind == "web"] for kind in kinds], float)
+
+    def direct(rows):
+        """What a fit on these rows predicts of all."""
+        left = np.block(
+            [
+                [z[rows], columns[rows]],
+                [np.sqrt(0.4) * d, np.zeros((30, 2))],
+                [np.sqrt(3) * np.eye(12), np.zeros((12, 2))],
+            ]
+        )
+        solution = np.linalg.lstsq(
+            left, np.concatenate([y[rows], -np.sqrt(0.4) * falls.falls, np.zeros(12)]), rcond=None
+        )[0]
+        return np.hstack([z, columns]) @ solution
+
+    whole = columns @ found.shifts
+    np.testing.assert_allclose(x @ found.coefficients + found.intercept + whole, direct(np.arange(40)), rtol=1e-8)
+    for group in ("0", "3", "7"):  # the second is of both kinds
+        out = np.array(groups) == group
+        np.testing.assert_allclose((found.held_out + whole)[out], direct(np.flatnonzero(~out))[out], rtol=1e-8)
+    assert found.shifts[1] - found.shifts[0] > 3
+
+
+def test_an_image_that_is_all_of_its_kind_is_foretold_by_no_other(opinions):
+    x, y = opinions
+    found = fit_with_falls(x, y, ALPHAS[1:2], kinds=["lone"] + ["others"] * 39)
+    assert np.isfinite(found.held_out[1:]).all() and np.isfinite(found.shifts).all()
+
+
 def test_the_penalty_is_the_one_that_predicts_groups_left_out_best(opinions):
     x, y = opinions
     errors = [np.mean((fit_with_falls(x, y, np.array([alpha])).held_out - y) ** 2) for alpha in ALPHAS]
@@ -92,5 +130,7 @@ def test_bad_rows_are_one_sentence(opinions, falls):
         fit_with_falls(x, y, ALPHAS, falls._replace(differences=falls.differences[:, 1:]))
     with pytest.raises(UserError, match="NaN"):
         fit_with_falls(x, y, ALPHAS, falls._replace(falls=np.full(30, np.nan)))
+    with pytest.raises(UserError, match="39 kinds for 40 images"):
+        fit_with_falls(x, y, ALPHAS, kinds=["one"] * 39)
     with pytest.raises(UserError, match="2 at least"):
         fit_with_falls(x, y, ALPHAS, groups=["one"] * 40)

@@ -16,6 +16,7 @@ from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.falls import fit_with_falls
 from contrique_jax.probe.fit_hidden import ROWS, Copies, fit_hidden
 from contrique_jax.probe.hidden import FARTHEST, Hidden
+from contrique_jax.probe.spread import fit_spread
 
 WIDTH, EPOCHS = 120, 60  # features; for so few images
 ALONG = np.random.default_rng(9).standard_normal((5, WIDTH)) / np.sqrt(5)  # features of what a photograph is like
@@ -63,7 +64,38 @@ def test_it_is_the_formula_of_its_docstring(fitted):
     z = np.clip((x - fitted.centre) / fitted.deviation, -FARTHEST, FARTHEST)
     inside = z @ fitted.weights.astype(float).T + fitted.offsets
     gelu = np.vectorize(lambda value: value * (1 + math.erf(value / math.sqrt(2))) / 2)
-    np.testing.assert_allclose(fitted.predict(x), gelu(inside) @ fitted.outputs + fitted.intercept, rtol=1e-4)
+    units, shifts = gelu(inside), np.array([1.0, -2.0])
+    np.testing.assert_allclose(
+        fitted.predict(x), units @ fitted.outputs + fitted.intercept + fitted.shifts[0], rtol=1e-4
+    )
+    kinds = np.random.default_rng(2).normal(size=(2, 64)) / 64
+    two = dataclasses.replace(fitted, kinds=kinds, kind_offsets=np.array([0.3, 0.1]), shifts=shifts)
+    odds = np.exp(units @ kinds.T + [0.3, 0.1])
+    share = odds / odds.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(two.likeness(x), share, rtol=1e-4)
+    np.testing.assert_allclose(two.predict(x), units @ fitted.outputs + fitted.intercept + share @ shifts, rtol=1e-4)
+    np.testing.assert_allclose(
+        two.with_shifts(shifts).predict(x) - two.predict(x), share @ shifts, rtol=1e-3, atol=1e-5
+    )
+
+
+def test_what_tells_kinds_apart_is_not_taken_for_quality(images):
+    """Two kinds that one feature tells apart, of which one is judged far higher; within each, that feature means nothing."""
+    (x, y), (new, wanted) = images, drawn(400, 1)
+    ours, theirs = np.arange(len(y)) % 2, np.arange(400) % 2
+    x, new = (rows + np.outer(kind * 3, ALONG[4]) for rows, kind in ((x, ours), (new, theirs)))
+    jitter = np.random.default_rng(5).normal(size=400)  # as large as the difference of the kinds, within each
+    moved = new + np.outer(jitter, ALONG[4])
+    blind = fit_hidden(x, y + 4 * ours, width=64, epochs=EPOCHS)
+    told = fit_hidden(x, y + 4 * ours, kinds=["ab"[kind] for kind in ours], width=64, epochs=EPOCHS)
+    within = [
+        np.mean([correlate(layer.predict(moved)[theirs == kind], wanted[theirs == kind]).srocc for kind in (0, 1)])
+        for layer in (blind, told)
+    ]
+    assert (told.likeness(new).argmax(axis=1) == theirs).mean() > 0.95
+    assert 3 < told.shifts[1] - told.shifts[0] < 5
+    assert correlate(told.predict(new), wanted + 4 * theirs).srocc > 0.9
+    assert within[1] > within[0] + 0.05, within
 
 
 def test_far_away_it_stays_near_the_scores_it_knows(fitted, images):
@@ -97,6 +129,7 @@ def test_bad_rows_are_one_sentence(images):
         (few, scores[: ROWS - 1], None, "fit a ridge"),
         (features, np.ones(len(scores)), None, "every score is the same"),
         (features, np.where(np.arange(len(scores)) == 3, np.nan, scores), None, "NaN"),
+        (features, scores[1:], None, "do not fit"),
         (features, scores, Copies(few[:, 1:], np.arange(3), np.arange(3), np.ones(3)), f"{WIDTH} numbers"),
         (features, scores, Copies(few, np.arange(3), np.arange(3), -np.ones(3)), "0 or more"),
     ):
@@ -114,6 +147,22 @@ def test_a_probe_with_it_scores_the_mean_of_both_and_keeps_it(images, fitted, tm
         probe.predict(np.full((1, WIDTH), np.nan))
 
 
+def test_its_kinds_and_score_tell_which_images_are_hard(images, fitted, tmp_path):
+    """A spread of what the layer says of each image, which the probe tells it."""
+    (x, y), random = images, np.random.default_rng(8)
+    kinds = np.array([0.0, 4.0])[:, None] * np.ones((2, 64)) / 64
+    two = dataclasses.replace(fitted, kinds=kinds.astype(np.float32), kind_offsets=np.zeros(2), shifts=np.zeros(2))
+    probe = probe_of(two)
+    likeness = two.likeness(x)[:, 0]
+    noisy = probe.predict(x) + np.where(likeness > np.median(likeness), 1.0, 0.1) * random.standard_normal(len(y))
+    spread = fit_spread(x, noisy, probe.predict(x), probe.coefficients, 1.0, alpha=1.0, beside=probe.beside(x))
+    dataclasses.replace(probe, spread=spread).save(tmp_path / "p.npz")
+    deviations = load_probe(tmp_path / "p.npz").deviations(x)
+    assert np.median(deviations[likeness > np.quantile(likeness, 0.7)]) > 3 * np.median(
+        deviations[likeness < np.quantile(likeness, 0.3)]
+    )
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -121,6 +170,8 @@ def test_a_probe_with_it_scores_the_mean_of_both_and_keeps_it(images, fitted, tm
         {"weights": np.full((64, WIDTH), np.inf, np.float16)},
         {"offsets": np.zeros(3, np.float32)},
         {"outputs": np.full(64, np.nan, np.float32)},
+        {"shifts": np.zeros(2, np.float32)},
+        {"kinds": np.zeros((0, 64)), "kind_offsets": np.zeros(0), "shifts": np.zeros(0)},
         {"deviation": np.zeros(WIDTH, np.float32)},
         {"centre": np.array(["a"] * WIDTH)},
     ],

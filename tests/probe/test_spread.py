@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from contrique_jax.errors import UserError
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.falls import fit_with_falls
-from contrique_jax.probe.spread import INSIDE, fit_spread
+from contrique_jax.probe.spread import INSIDE, _logarithms, fit_spread, monomials
 
 ALPHAS = np.array([1.0])
 
@@ -58,6 +58,45 @@ def test_without_kinds_the_prediction_alone_tells_images_apart():
     assert high > 3 * low
 
 
+def test_the_quadratic_is_where_the_likelihood_of_the_residuals_is_greatest():
+    """Of residuals whose variance is the exponential of a quadratic, the quadratic is found."""
+    random = np.random.default_rng(4)
+    z = monomials(random.normal(size=(20000, 2)))
+    true = np.array([-2.0, 0.5, -0.3, 0.2, 0.1, 0.0])
+    squares = np.exp(z @ true) * random.normal(size=20000) ** 2
+    np.testing.assert_allclose(_logarithms(z, squares, np.ones(20000)), true, atol=0.06)
+
+
+def test_summaries_that_something_else_gives_take_the_place_of_those_of_the_features():
+    """Here what says which images are hard is in no feature."""
+    random = np.random.default_rng(6)
+    x, hard = random.normal(size=(3000, 4)), random.random(3000) < 0.3
+    y = x[:, 0] + np.where(hard, 1.0, 0.2) * random.normal(size=3000)
+    old, new = slice(0, 1500), slice(1500, 3000)
+    beside = np.column_stack([x[:, 0], hard])
+    spread = fit_spread(x[old], y[old], x[old, 0], np.eye(4)[0], 0.0, alpha=1.0, beside=beside[old])
+    deviations, off = spread.deviations(x[new], beside[new]), np.abs(y - x[:, 0])[new]
+    for which, scale in ((hard[new], 1.0), (~hard[new], 0.2)):
+        assert np.median(deviations[which]) == pytest.approx(scale, rel=0.25)
+        assert np.mean(off[which] <= INSIDE * deviations[which]) == pytest.approx(0.9, abs=0.05)
+    assert spread.directions.shape == (0, 4)
+
+
+def test_kinds_of_other_tails_are_all_covered(fitted):
+    """Nine in ten of each, though one kind is as often off by far as hardly at all."""
+    random = np.random.default_rng(7)
+    x, which = random.normal(size=(6000, 4)), np.arange(6000) % 3
+    x[:, 3] += 4 * which
+    rare = random.random(6000) < 0.15
+    scale = np.choose(which, [0.1, np.where(rare, 1.5, 0.05), 0.4])
+    y = x[:, 0] + scale * random.normal(size=6000)
+    kinds, old, new = which.astype(str), slice(0, 3000), slice(3000, 6000)
+    spread = fit_spread(x[old], y[old], x[old, 0], np.eye(4)[0], 0.0, alpha=1.0, kinds=kinds[old])
+    inside = np.abs(y - x[:, 0])[new] <= INSIDE * spread.deviations(x[new])
+    for kind in "012":
+        assert inside[kinds[new] == kind].mean() == pytest.approx(0.9, abs=0.04), kind
+
+
 def test_far_away_it_stays_finite_and_above_nothing(fitted):
     far = fitted[1].deviations(np.array([[1e6] * 10, [-1e6] * 10, [0.0] * 10]))
     assert np.isfinite(far).all() and (far > 0).all()
@@ -91,5 +130,7 @@ def test_bad_rows_are_one_sentence():
     x, y, kinds = images(0, 60)
     with pytest.raises(UserError, match="held-out"):
         fit_spread(x, y, y[1:], np.zeros(10), 0.0, alpha=1.0)
+    with pytest.raises(UserError, match="all summaries"):
+        fit_spread(x, y, y, np.zeros(10), 0.0, alpha=1.0, beside=np.full((60, 2), np.nan))
     with pytest.raises(UserError, match="a kind"):
         fit_spread(x, y, y, np.zeros(10), 0.0, alpha=1.0, kinds=kinds[1:])
