@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from contrique_jax.errors import UserError
 from contrique_jax.probe.problem import checked_problem, rows_by_group
 
-LEAST_LEFT = 1e-9  # of a row, if it is left out: the only one of its kind is its own intercept
+LEAST_LEFT = 1e-9  # of a row or group, if it is left out: the only one of its kind is its own intercept
 LEAST_DEVIATION = 1e-6  # of a feature, below which it is constant but for rounding
 
 
@@ -132,7 +132,8 @@ def left_out(
     for rows in rows_by_group(names):
         if len(rows) > 1:
             own = np.eye(len(rows)) - of_intercept[rows] * (kind[rows, None] == kind[rows]) - z[rows] @ shares[rows].T
-            without[rows] = np.linalg.solve(own, residuals[rows])
+            # a group that is all of its kind leaves no intercept behind: the least change then
+            without[rows] = np.linalg.lstsq(own, residuals[rows], rcond=LEAST_LEFT)[0]
     return coefficients, targets - without
 
 

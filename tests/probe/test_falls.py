@@ -97,10 +97,14 @@ def test_with_kinds_every_kind_has_an_intercept_of_its_own(opinions, falls):
     assert found.shifts[1] - found.shifts[0] > 3
 
 
-def test_an_image_that_is_all_of_its_kind_is_foretold_by_no_other(opinions):
+@pytest.mark.parametrize("alone", [1, 4])
+def test_what_is_all_of_its_kind_is_foretold_by_no_other(opinions, alone):
+    """An image, or a group: numbers near its own scores all the same."""
     x, y = opinions
-    found = fit_with_falls(x, y, ALPHAS[1:2], kinds=["lone"] + ["others"] * 39)
-    assert np.isfinite(found.held_out[1:]).all() and np.isfinite(found.shifts).all()
+    kinds, groups = ["lone"] * alone + ["others"] * (40 - alone), ["one"] * alone + [str(i) for i in range(40 - alone)]
+    found = fit_with_falls(x, y, ALPHAS[1:2], kinds=kinds, groups=groups)
+    foretold = found.held_out + found.shifts[(np.arange(40) >= alone).astype(int)]
+    assert np.abs(foretold - y).max() < 5 * y.std()
 
 
 def test_the_penalty_is_the_one_that_predicts_groups_left_out_best(opinions):
