@@ -41,14 +41,15 @@ from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.probe.falls import Falls, Fit, fit_with_falls
 from contrique_jax.probe.fit_hidden import Copies, fit_hidden
 from contrique_jax.probe.hidden import Hidden
-from contrique_jax.probe.spread import FOLDS, INSIDE, Spread, fit_spread
+from contrique_jax.probe.spread import FOLDS, INSIDE, Spread, fit_spread_beside
 from contrique_jax.probe.standing import Standing
-from contrique_jax.probe.why import Rows, fit_why
+from contrique_jax.probe.why import Rows, Why, fit_why
 
 # chosen on the splits that are measured: what all falls count beside all opinions, the fall a level, the penalty
 SHARE, FALL, PENALTY = 0.05, 0.5, 0.7
 WAYS = "one ridge", "ridge", "layer", "mean"
 NEARLY_EQUAL = 0.8  # cosine of standardised features
+STRONG = 3  # the least level at which a distortion is to be named
 UNSEEN = 12  # photographs that the measurement of falls and reasons leaves out
 
 
@@ -100,7 +101,11 @@ def distorted(paths: list[Path]) -> Iterator[tuple[np.ndarray, int, int, int]]:
                 yield np.asarray(distort.apply(image, type=row.type, level=level, seed=number)), number, row.type, level
 
 
-def features_of_distorted(extractor: Extractor, paths: list[Path]) -> Distorted:
+def features_of_distorted(extractor: Extractor, paths: list[Path], kept: Path | None) -> Distorted:
+    """Those in the file `kept`, which is written if it is not there."""
+    if kept and kept.exists():
+        stored = np.load(kept)
+        return Distorted(stored["x"], stored["told"])
     features, told, batch = [], [], []
     for image, *what in distorted(paths):
         batch.append(image)
@@ -110,7 +115,10 @@ def features_of_distorted(extractor: Extractor, paths: list[Path]) -> Distorted:
             batch = []
             print(f"\r{len(features)} of {len(paths)} photographs", end="", flush=True)
     print()
-    return Distorted(np.concatenate(features), np.array(told))
+    found = Distorted(np.concatenate(features), np.array(told))
+    if kept:
+        np.savez(kept, x=found.x, told=found.told)
+    return found
 
 
 def worsened(told: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,7 +156,8 @@ class Ways(NamedTuple):
     def scores(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
         """By each of `WAYS`."""
         one, within = (x @ fit.coefficients + fit.intercept for fit in (self.one_ridge, self.ridge))
-        line, bent = within + self.layer.likeness(x) @ self.ridge.shifts, self.layer.predict(x)
+        bent, likeness = self.layer.judge(x)
+        line = within + likeness @ self.ridge.shifts
         return one, line, bent, (line + bent) / 2
 
 
@@ -228,8 +237,8 @@ def measure_unseen(told: Opinions, falls: Distorted, live: ExtractedFeatures | N
             ranks = []
             for number in unseen:
                 rows = (falls.told[:, 0] == number) & np.isin(falls.told[:, 1], (0, row.type))
-                strength = np.array([0, *row.severity])[falls.told[rows, 2]]
-                ranks.append(correlate(scores[rows], strength.astype(float)).srocc)
+                strength = SEVERITIES[falls.told[rows, 1], falls.told[rows, 2]].astype(float)
+                ranks.append(correlate(scores[rows], strength).srocc)
             of_type[row.name] = np.median(ranks)
         above = ", ".join(f"{name} {rank:.2f}" for name, rank in of_type.items() if rank > -0.8)
         ordered = sum(rank <= -0.8 for rank in of_type.values())
@@ -239,10 +248,16 @@ def measure_unseen(told: Opinions, falls: Distorted, live: ExtractedFeatures | N
         said = ", ".join(f"{title} {value:.3f}" for title, value in zip(WAYS, against, strict=True))
         print(f"{live.images.name}: SROCC against damage: {said}")
     why = fit_why(seen.rows(), told.x)
-    strong = held & (falls.told[:, 2] >= 3)
-    places = np.argsort(-why.judge(falls.x[strong])[0], axis=1)
-    top = [np.mean([kind in row[:n] for kind, row in zip(falls.told[strong, 1], places, strict=True)]) for n in (1, 3)]
-    print(f"named first {top[0]:.3f}, among the first three {top[1]:.3f}", flush=True)
+    first, three = named(why, Distorted(falls.x[held], falls.told[held]))
+    print(f"named first {first:.3f}, among the first three {three:.3f}", flush=True)
+
+
+def named(why: Why, shown: Distorted) -> list[float]:
+    """The shares of strong distortions that are named first, and among the first three."""
+    strong = shown.told[:, 2] >= STRONG
+    places = np.argsort(-why.judge(shown.x[strong])[0], axis=1)
+    pairs = list(zip(shown.told[strong, 1], places, strict=True))
+    return [float(np.mean([kind in row[:count] for kind, row in pairs])) for count in (1, 3)]
 
 
 def fit_all(told: Opinions, falls: Distorted) -> tuple[Fit, Hidden, np.ndarray, Spread]:
@@ -257,15 +272,12 @@ def fit_all(told: Opinions, falls: Distorted) -> tuple[Fit, Hidden, np.ndarray, 
     for number in range(FOLDS):
         rows = fold == number
         apart = layer(told, ~rows, falls).with_shifts(fit.shifts)
-        held_out[rows], likeness[rows] = apart.predict(x[rows]), apart.likeness(x[rows])
+        held_out[rows], likeness[rows] = apart.judge(x[rows])
     held_out = (held_out + fit.held_out) / 2
     beside = np.column_stack([held_out, likeness[:, :-1]])
 
     def spread_of(rows: np.ndarray) -> Spread:
-        return fit_spread(
-            x[rows], y[rows], held_out[rows], fit.coefficients, fit.intercept, alpha=fit.alpha,
-            kinds=list(told.kinds[rows]), beside=beside[rows],
-        )  # fmt: skip
+        return fit_spread_beside(beside[rows], y[rows], width=x.shape[1], kinds=list(told.kinds[rows]))
 
     deviations = np.empty(len(y))
     for number in range(FOLDS):
@@ -302,13 +314,7 @@ def main() -> None:
     network = Contender(DEFAULT, lambda side: Extractor(model, weights, shorter_side=side))
     told, sets = read_opinions(network, options.scores, options.more)
     chosen = in_order(options.pristine)[: options.photographs]
-    if options.kept and options.kept.exists():
-        kept = np.load(options.kept)
-        falls = Distorted(kept["x"], kept["told"])
-    else:
-        falls = features_of_distorted(Extractor(model, weights), chosen)
-        if options.kept:
-            np.savez(options.kept, x=falls.x, told=falls.told)
+    falls = features_of_distorted(Extractor(model, weights), chosen, options.kept)
     measure_splits(told, sets[0].images, falls)
     live = extract_all([network], read_scores(options.live), user_cache("features"))[0] if options.live else None
     measure_unseen(told, falls, live)

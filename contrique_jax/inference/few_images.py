@@ -14,13 +14,13 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.data.clips import is_clip
 from contrique_jax.data.sizes import RGB, half_size, promised_size, read_image
 from contrique_jax.errors import BrokenImage
-from contrique_jax.inference.file_features import FileFeatures
+from contrique_jax.inference.file_features import FileFeatures, no_room
 from contrique_jax.io.machine import available_cores
 from contrique_jax.io.progress import ahead
 from contrique_jax.networks.description import DESCRIPTION, read_description, stored_architecture
 from contrique_jax.networks.host_pooling import global_statistics, window_statistics
 from contrique_jax.networks.lite0 import STAGE_WIDTHS, Lite0OnHost
-from contrique_jax.networks.weights_file import WEIGHTS, embedded_folder, flat_hash, read_flat, read_header
+from contrique_jax.networks.weights_file import WEIGHTS, flat_hash, meant_embedded, read_flat, read_header
 
 MOST_MEGAPIXELS = 2.0  # of all images together: about where a program kept from an earlier start would have caught up
 UNKNOWN_MEGAPIXELS = 1.0  # of a file whose header says nothing: most such are broken
@@ -67,9 +67,7 @@ class FewImages:
             both = [self._network.stages(scaled) for scaled in (image, half_size(image))]
             windows = np.concatenate([window_statistics(maps) for maps in both], axis=2) if self._windows else None
         except MemoryError:
-            height, width = image.shape[:2]
-            why = f"there is not enough memory for an image of {width} x {height} pixels"
-            return dataclasses.replace(item, broken=BrokenImage(str(item.path), why))
+            return dataclasses.replace(item, broken=BrokenImage(str(item.path), no_room(image)))
         features = np.concatenate([global_statistics(maps) for maps in both])
         return dataclasses.replace(item, features=features, windows=windows)
 
@@ -78,8 +76,8 @@ def few_images(
     model: str, paths: Sequence[Path], max_megapixels: float, shorter_side: int | None, windows: bool = False
 ) -> FewImages | None:
     """What judges these files if they are few and small, none is a clip and `model` is the embedded one; None otherwise."""
-    folder = embedded_folder(model)
-    if folder is None or Path(model).expanduser().exists() or not 0 < max_megapixels < np.inf:
+    folder = meant_embedded(model)
+    if folder is None or not 0 < max_megapixels < np.inf:
         return None
     if len(paths) > MOST_IMAGES or any(map(is_clip, paths)):
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from contrique_jax.errors import BrokenImage, counted, none_read, printable
 from contrique_jax.io.progress import progress_bar
@@ -24,6 +24,12 @@ class FileFeatures:
     broken: BrokenImage | None = None
     reduced: bool = False  # it had more pixels than the limit and was scaled down to it
     windows: Float[np.ndarray, "g g d"] | None = None  # features of the image's windows, if they were asked for
+
+
+def no_room(image: UInt8[np.ndarray, "h w c"]) -> str:
+    """Why an image has no features if memory does not suffice for its maps."""
+    height, width = image.shape[:2]
+    return f"there is not enough memory for an image of {width} x {height} pixels"
 
 
 class HasWidth(Protocol):

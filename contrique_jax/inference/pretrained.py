@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Float
 
 from contrique_jax.errors import UserError
 from contrique_jax.networks.description import read_description
-from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder
+from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED, WEIGHTS, embedded_folder, meant_embedded
 from contrique_jax.probe import Probe, load_probe
 from contrique_jax.probe.faults import Faults
 from contrique_jax.probe.why import Why
@@ -76,8 +75,8 @@ def load_why(model: str) -> Why:
 
 def why_of(model: str) -> Why | None:
     """The same; None for another model."""
-    folder = embedded_folder(model)
-    return None if folder is None or Path(model).expanduser().exists() else Why.load(folder / WHY)
+    folder = meant_embedded(model)
+    return None if folder is None else Why.load(folder / WHY)
 
 
 def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[str] | None) -> Meter:
@@ -94,8 +93,8 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
         given = load_probe(os.fspath(probe))
         return Meter(os.fspath(model), given, None, None)
     name = DEFAULT if model is None else os.fspath(model)
-    folder = embedded_folder(name)
-    if folder is None or (model is not None and Path(name).expanduser().exists()):
+    folder = embedded_folder(name) if model is None else meant_embedded(name)
+    if folder is None:
         return _own_meter(name)
     fitted = load_probe(folder / PROBE)
     low, high = fitted.score_low, fitted.score_high
@@ -105,9 +104,8 @@ def choose_meter(model: str | os.PathLike[str] | None, probe: str | os.PathLike[
 
 def _own_meter(name: str) -> Meter:
     """Of a model that gives scores itself. Raises UserError for another."""
-    from contrique_jax.inference.any_recipe import (
-        own_scores,  # brings jax, which the embedded model's probe does without
-    )
+    # these bring jax, which the embedded model's probe does without
+    from contrique_jax.inference.any_recipe import own_scores
     from contrique_jax.training.load import check_place
 
     check_place(name)

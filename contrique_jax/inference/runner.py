@@ -18,6 +18,7 @@ from contrique_jax.config import ModelConfig
 from contrique_jax.data.sizes import LEAST_SIDE
 from contrique_jax.errors import UserError
 from contrique_jax.inference.batching import Batch, Canvases, Size, batch_images
+from contrique_jax.inference.file_features import no_room
 from contrique_jax.inference.programs import Programs
 from contrique_jax.inference.tiled import map_bytes, tile_arguments, tiled_features
 from contrique_jax.io.machine import available_cores, free_memory, no_memory
@@ -136,8 +137,7 @@ class Runner:
                     windows[i] = grid
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 _check(error)
-                height, width = started.images[i].shape[:2]
-                failed[i] = f"there is not enough memory for an image of {width} x {height} pixels"
+                failed[i] = no_room(started.images[i])
         return out, windows, failed
 
     def _by_tiles(self, image: RGB) -> tuple[np.ndarray, np.ndarray | None]:

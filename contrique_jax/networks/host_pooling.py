@@ -22,7 +22,7 @@ def window_statistics(maps: Iterable[HostMap]) -> Float[np.ndarray, "g g d"]:
     """As `pooling.window_statistics`, float32."""
     vectors = []
     for x in maps:
-        mean, _ = _over_all(x)
+        mean = _mean(x)
         off = x - mean  # about the mean, so that the difference below keeps its digits
         shift = _window_means(off)
         vectors += [mean + shift, _deviation(np.maximum(_window_means(np.square(off)) - np.square(shift), 0))]
@@ -30,9 +30,12 @@ def window_statistics(maps: Iterable[HostMap]) -> Float[np.ndarray, "g g d"]:
 
 
 def _over_all(x: HostMap) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    rows = x.reshape(-1, x.shape[2])
-    mean = rows.mean(0, dtype=np.float64).astype(np.float32)
-    return mean, _deviation(np.square(rows - mean).mean(0, dtype=np.float64)).astype(np.float32)
+    mean = _mean(x)
+    return mean, _deviation(np.square(x - mean).mean((0, 1), dtype=np.float64)).astype(np.float32)
+
+
+def _mean(x: HostMap) -> Float[np.ndarray, " c"]:
+    return x.mean((0, 1), dtype=np.float64).astype(np.float32)
 
 
 def _window_means(x: HostMap) -> Float[np.ndarray, "g g c"]:

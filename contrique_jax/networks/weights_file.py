@@ -29,6 +29,11 @@ def embedded_folder(name: str) -> Path | None:
     return folder if folder.parent == EMBEDDED and (folder / DESCRIPTION).is_file() else None
 
 
+def meant_embedded(name: str) -> Path | None:
+    """The same, or None if a file or folder of that name is there, which is meant then."""
+    return None if Path(name).expanduser().exists() else embedded_folder(name)
+
+
 def flat_hash(model: ModelConfig, flat: Mapping[str, np.ndarray]) -> str:
     """Twelve hexadecimal digits that name these weights, what they expect of pixels and which features are taken, the same
     on every machine and whether they are stored as float16 or float32."""

@@ -73,7 +73,7 @@ def fit_with_falls(
     best = int(np.argmin([np.mean((predictions - target) ** 2) for _, predictions in fits]))
     raw = fits[best][0][:, 0] / deviation
     intercept = float(centre - raw @ mean)
-    shifts = np.array([(y - x @ raw - intercept)[kind == number].mean() for number in range(kind.max() + 1)])
+    shifts = np.bincount(kind, y - x @ raw - intercept) / np.bincount(kind)
     held_out = fits[best][1][:, 0] + (y - target[:, 0]) - shifts[kind]
     return Fit(raw, intercept, float(alphas[best]), held_out, shifts)
 

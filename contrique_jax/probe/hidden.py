@@ -41,26 +41,25 @@ class Hidden:
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores, float64."""
-        units = self._units(features)
-        return units @ self.outputs + self.intercept + self._likeness(units) @ self.shifts
+        return self.judge(features)[0]
 
     def likeness(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
         """How much each image looks like each kind, by name in order; 1 together."""
-        return self._likeness(self._units(features))
+        return self.judge(features)[1]
+
+    def judge(self, features: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n k"]]:
+        """Both."""
+        z = standard(features, self.centre, self.deviation, FARTHEST).astype(np.float32)
+        inside = z @ self._weights.T + self.offsets
+        # the exact GELU: x times the normal distribution's share below x
+        units = (inside * special.ndtr(inside)).astype(np.float64)
+        likeness = special.softmax(units @ self.kinds.T + self.kind_offsets, axis=1)
+        return units @ self.outputs + self.intercept + likeness @ self.shifts, likeness
 
     def with_shifts(self, shifts: Float[np.ndarray, " k"]) -> Self:
         """The same layer, which adds these too: those of a ridge that is fitted within kinds (`falls.Fit`), whose scores it is
         to be averaged with."""
         return dataclasses.replace(self, shifts=(self.shifts + shifts).astype(np.float32))
-
-    def _units(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n h"]:
-        z = standard(features, self.centre, self.deviation, FARTHEST).astype(np.float32)
-        inside = z @ self._weights.T + self.offsets
-        # the exact GELU: x times the normal distribution's share below x
-        return (inside * special.ndtr(inside)).astype(np.float64)
-
-    def _likeness(self, units: Float[np.ndarray, "n h"]) -> Float[np.ndarray, "n k"]:
-        return special.softmax(units @ self.kinds.T + self.kind_offsets, axis=1)
 
     @functools.cached_property
     def _weights(self) -> Float[np.ndarray, "h d"]:

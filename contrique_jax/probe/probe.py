@@ -61,8 +61,9 @@ class Probe:
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Scores of features [N, D], float64. Raises UserError for another width and for NaN."""
-        scores = self.linear(features)
-        return scores if self.hidden is None else (scores + _finite(self.hidden.predict(features))) / 2
+        if self.hidden is None:
+            return self.linear(features)
+        return self._both(features)[0]
 
     def linear(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """The same by the coefficients alone: for windows, which are further from photographs than a hidden layer has seen."""
@@ -86,7 +87,15 @@ class Probe:
         """What a hidden layer tells `spread` of each image: its score, and how much it looks like each kind but the last."""
         if self.hidden is None:
             return None
-        return np.column_stack([self.predict(features), self.hidden.likeness(features)[:, :-1]])
+        scores, likeness = self._both(features)
+        return np.column_stack([scores, likeness[:, :-1]])
+
+    def _both(self, features: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n k"]]:
+        """Scores, and the likeness to each kind, from one pass of the hidden layer."""
+        assert self.hidden is not None
+        line = self.linear(features)
+        bent, likeness = self.hidden.judge(features)
+        return (line + _finite(bent)) / 2, likeness
 
     def _checked(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         features = np.asarray(features)

@@ -98,36 +98,47 @@ def fit_spread(
     alpha: float,
     kinds: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
-    beside: Float[np.ndarray, "n k"] | None = None,
 ) -> Spread:
     """From each image's score and its prediction by a fit without it (and its group).
 
     `coefficients` and `intercept` are of the fit that is shipped. `kinds` names what the images come from; how much a new image
     looks like each is a ridge on standardised features with penalty `alpha`. Without, or with one kind only, the
-    prediction alone tells images apart. `beside`: what a fit without the image says of it, the prediction first, in place of
-    all this: then `Spread.deviations` is to be told the same of new images. Raises UserError for NaN and lengths that
-    differ.
+    prediction alone tells images apart. Raises UserError for NaN and lengths that differ.
     """
     x, y, _ = checked_problem(features, scores, np.array([alpha]))
     predictions = np.asarray(held_out_scores, np.float64)
     if predictions.shape != y.shape or not np.isfinite(predictions).all():
         raise UserError("spread: every image needs its score and its held-out prediction, as numbers.")
-    directions: list[Values] = []
-    offsets: list[float] = []
-    if beside is None:
-        summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
-        for others, direction, offset in _memberships(x, alpha, kinds, groups):
-            summaries.append(others)
-            directions.append(direction)
-            offsets.append(offset)
-        table = np.stack(summaries, axis=1)
-    else:
-        table = np.asarray(beside, np.float64)
-        if table.shape[:1] != y.shape or not np.isfinite(table).all():
-            raise UserError("spread: every image needs all summaries, as numbers.")
+    summaries, directions, offsets = [predictions], [np.asarray(coefficients, np.float64)], [float(intercept)]
+    for others, direction, offset in _memberships(x, alpha, kinds, groups):
+        summaries.append(others)
+        directions.append(direction)
+        offsets.append(offset)
+    return _fitted(np.stack(summaries, axis=1), y, kinds, np.stack(directions), np.array(offsets))
+
+
+def fit_spread_beside(
+    beside: Float[np.ndarray, "n k"], scores: Values, *, width: int, kinds: Sequence[str] | None = None
+) -> Spread:
+    """The same from what a fit without the image says of it, its prediction first; `Spread.deviations` is to be told the same
+    of new images, of `width` features. Raises UserError for NaN and lengths that differ."""
+    table, y = np.asarray(beside, np.float64), np.asarray(scores, np.float64)
+    if table.ndim != 2 or table.shape[:1] != y.shape or not (np.isfinite(table).all() and np.isfinite(y).all()):
+        raise UserError("spread: every image needs its score and all summaries, as numbers.")
+    return _fitted(table, y, kinds, np.empty((0, width)), np.empty(0))
+
+
+def _fitted(
+    table: Float[np.ndarray, "n k"],
+    y: Values,
+    kinds: Sequence[str] | None,
+    directions: Float[np.ndarray, "j d"],
+    offsets: Float[np.ndarray, " j"],
+) -> Spread:
+    """From held-out summaries, of which the prediction is the first."""
     centres, widths = table.mean(axis=0), np.maximum(table.std(axis=0), LEAST_DEVIATION)
     z, weights = monomials((table - centres) / widths), _weights(kinds, len(y))
-    squares = np.maximum((y - predictions) ** 2, np.finfo(np.float64).tiny)
+    squares = np.maximum((y - table[:, 0]) ** 2, np.finfo(np.float64).tiny)
     # what covers nine in ten of a kind differs with how its residuals are spread, so squares are weighed by that first
     squares_of_kind = squares
     for _ in range(ROUNDS):
@@ -137,8 +148,8 @@ def fit_spread(
     quadratic[0] += np.log(_quantile(squares / crossed, weights) / INSIDE**2)
     surest = np.argsort(crossed)[: max(int(LOWEST * len(y)), 1)]
     return Spread(
-        directions=np.reshape(directions, (len(directions), x.shape[1])).astype(np.float32),
-        offsets=np.array(offsets, np.float64),
+        directions=directions.astype(np.float32),
+        offsets=offsets,
         centres=centres,
         widths=widths,
         quadratic=quadratic,

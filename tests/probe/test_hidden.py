@@ -16,7 +16,7 @@ from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.falls import fit_with_falls
 from contrique_jax.probe.fit_hidden import ROWS, Copies, fit_hidden
 from contrique_jax.probe.hidden import FARTHEST, Hidden
-from contrique_jax.probe.spread import fit_spread
+from contrique_jax.probe.spread import fit_spread_beside
 
 WIDTH, EPOCHS = 120, 60  # features; for so few images
 ALONG = np.random.default_rng(9).standard_normal((5, WIDTH)) / np.sqrt(5)  # features of what a photograph is like
@@ -155,7 +155,7 @@ def test_its_kinds_and_score_tell_which_images_are_hard(images, fitted, tmp_path
     probe = probe_of(two)
     likeness = two.likeness(x)[:, 0]
     noisy = probe.predict(x) + np.where(likeness > np.median(likeness), 1.0, 0.1) * random.standard_normal(len(y))
-    spread = fit_spread(x, noisy, probe.predict(x), probe.coefficients, 1.0, alpha=1.0, beside=probe.beside(x))
+    spread = fit_spread_beside(probe.beside(x), noisy, width=WIDTH)
     dataclasses.replace(probe, spread=spread).save(tmp_path / "p.npz")
     deviations = load_probe(tmp_path / "p.npz").deviations(x)
     assert np.median(deviations[likeness > np.quantile(likeness, 0.7)]) > 3 * np.median(

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from contrique_jax.errors import UserError
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.falls import fit_with_falls
-from contrique_jax.probe.spread import INSIDE, _logarithms, fit_spread, monomials
+from contrique_jax.probe.spread import INSIDE, _logarithms, fit_spread, fit_spread_beside, monomials
 
 ALPHAS = np.array([1.0])
 
@@ -74,7 +74,7 @@ def test_summaries_that_something_else_gives_take_the_place_of_those_of_the_feat
     y = x[:, 0] + np.where(hard, 1.0, 0.2) * random.normal(size=3000)
     old, new = slice(0, 1500), slice(1500, 3000)
     beside = np.column_stack([x[:, 0], hard])
-    spread = fit_spread(x[old], y[old], x[old, 0], np.eye(4)[0], 0.0, alpha=1.0, beside=beside[old])
+    spread = fit_spread_beside(beside[old], y[old], width=4)
     deviations, off = spread.deviations(x[new], beside[new]), np.abs(y - x[:, 0])[new]
     for which, scale in ((hard[new], 1.0), (~hard[new], 0.2)):
         assert np.median(deviations[which]) == pytest.approx(scale, rel=0.25)
@@ -130,7 +130,8 @@ def test_bad_rows_are_one_sentence():
     x, y, kinds = images(0, 60)
     with pytest.raises(UserError, match="held-out"):
         fit_spread(x, y, y[1:], np.zeros(10), 0.0, alpha=1.0)
-    with pytest.raises(UserError, match="all summaries"):
-        fit_spread(x, y, y, np.zeros(10), 0.0, alpha=1.0, beside=np.full((60, 2), np.nan))
+    for beside in (np.full((60, 2), np.nan), np.zeros((59, 2))):
+        with pytest.raises(UserError, match="all summaries"):
+            fit_spread_beside(beside, y, width=10)
     with pytest.raises(UserError, match="a kind"):
         fit_spread(x, y, y, np.zeros(10), 0.0, alpha=1.0, kinds=kinds[1:])
