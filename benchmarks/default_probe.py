@@ -2,8 +2,8 @@
 
 Opinions are one csv of photographs in subsets and groups, on whose ten splits the probe is measured, and further ones that
 are only fitted on; those that nearly repeat a photograph of the first are left out of the measurement. Clean
-photographs under every type and level of the bank say which way is down. The probe's score is the mean of a ridge's and of a
-hidden layer's, both fitted within the subsets of the opinions; the figures of each are printed beside its own, and those
+photographs under every type and level of the bank say which way is down. The probe's score is a quarter a ridge's and three
+quarters a hidden layer's, both fitted within the subsets of the opinions; the figures of each are printed beside its own, and those
 of one ridge that knows no subsets.
 
   python benchmarks/default_probe.py --scores biq2021/scores.csv --more biq2021_train.csv --pristine PHOTOS/clean \
@@ -40,14 +40,14 @@ from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED
 from contrique_jax.probe import NO_REFERENCE, Probe
 from contrique_jax.probe.falls import Falls, Fit, fit_with_falls
 from contrique_jax.probe.fit_hidden import Copies, fit_hidden
-from contrique_jax.probe.hidden import Hidden
-from contrique_jax.probe.spread import FOLDS, INSIDE, Spread, fit_spread_beside
+from contrique_jax.probe.hidden import LAYER_SHARE, Hidden
+from contrique_jax.probe.spread import FOLDS, INSIDE, Spread, fit_spread_beside, layer_summaries
 from contrique_jax.probe.standing import Standing
 from contrique_jax.probe.why import Rows, Why, fit_why
 
 # chosen on the splits that are measured: what all falls count beside all opinions, the fall a level, the penalty
 SHARE, FALL, PENALTY = 0.05, 0.5, 0.7
-WAYS = "one ridge", "ridge", "layer", "mean"
+WAYS = "one ridge", "ridge", "layer", "both"
 NEARLY_EQUAL = 0.8  # cosine of standardised features
 STRONG = 3  # the least level at which a distortion is to be named
 UNSEEN = 12  # photographs that the measurement of falls and reasons leaves out
@@ -139,11 +139,18 @@ def ridge(told: Opinions, rows: np.ndarray, falls: Distorted, *, with_kinds: boo
     return fit_with_falls(x, y, penalty, steps, weight=weight, groups=list(told.groups[rows]), kinds=kinds)
 
 
-def layer(told: Opinions, rows: np.ndarray, falls: Distorted) -> Hidden:
+def trust(told: Opinions, rows: np.ndarray, fit: Fit) -> np.ndarray:
+    """What each opinion counts: one over the mean squared error that a ridge on the same rows has in its kind."""
+    number = np.unique(told.kinds[rows], return_inverse=True)[1]
+    off = told.y[rows] - fit.held_out - fit.shifts[number]
+    return (np.bincount(number) / np.bincount(number, off**2))[number]
+
+
+def layer(told: Opinions, rows: np.ndarray, falls: Distorted, trusted: np.ndarray) -> Hidden:
     y = told.y[rows]
     worse, originals, severity = worsened(falls.told)
     copies = Copies(falls.x, originals, worse, severity * FALL * y.std())
-    return fit_hidden(told.x[rows], y, copies, kinds=list(told.kinds[rows]))
+    return fit_hidden(told.x[rows], y, copies, kinds=list(told.kinds[rows]), weights=trusted)
 
 
 class Ways(NamedTuple):
@@ -158,12 +165,13 @@ class Ways(NamedTuple):
         one, within = (x @ fit.coefficients + fit.intercept for fit in (self.one_ridge, self.ridge))
         bent, likeness = self.layer.judge(x)
         line = within + likeness @ self.ridge.shifts
-        return one, line, bent, (line + bent) / 2
+        return one, line, bent, (1 - LAYER_SHARE) * line + LAYER_SHARE * bent
 
 
 def ways(told: Opinions, rows: np.ndarray, falls: Distorted) -> Ways:
     """All of them on these rows, taught by the distorted photographs too."""
-    return Ways(ridge(told, rows, falls, with_kinds=False), ridge(told, rows, falls), layer(told, rows, falls))
+    within = ridge(told, rows, falls)
+    return Ways(ridge(told, rows, falls, with_kinds=False), within, layer(told, rows, falls, trust(told, rows, within)))
 
 
 def near(x: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
@@ -266,15 +274,16 @@ def fit_all(told: Opinions, falls: Distorted) -> tuple[Fit, Hidden, np.ndarray, 
     x, y = told.x, told.y
     every = np.ones(len(y), bool)
     fit = ridge(told, every, falls)
-    hidden = layer(told, every, falls).with_shifts(fit.shifts)
+    trusted = trust(told, every, fit)
+    hidden = layer(told, every, falls, trusted).with_shifts(fit.shifts)
     fold = np.random.default_rng(0).permutation(told.family.max() + 1)[told.family] % FOLDS
     held_out, likeness = np.empty(len(y)), np.empty((len(y), len(fit.shifts)))
     for number in range(FOLDS):
         rows = fold == number
-        apart = layer(told, ~rows, falls).with_shifts(fit.shifts)
+        apart = layer(told, ~rows, falls, trusted[~rows]).with_shifts(fit.shifts)
         held_out[rows], likeness[rows] = apart.judge(x[rows])
-    held_out = (held_out + fit.held_out) / 2
-    beside = np.column_stack([held_out, likeness[:, :-1]])
+    held_out = LAYER_SHARE * held_out + (1 - LAYER_SHARE) * fit.held_out
+    beside = layer_summaries(held_out, likeness)
 
     def spread_of(rows: np.ndarray) -> Spread:
         return fit_spread_beside(beside[rows], y[rows], width=x.shape[1], kinds=list(told.kinds[rows]))

@@ -1,7 +1,8 @@
 """Trains a probe's hidden layer on opinions and on copies that are known to be worse.
 
 AdamW on mixed pairs of images (mixup, arXiv 1710.09412) with dropout. The layer also learns which part of the data set an
-image is of, and what the scores of each part are above the others' where images look equally good. Beside the opinions it
+image is of, what the scores of each part are above the others' where images look equally good, and, more slowly, what else
+people look for in each part. Beside the opinions it
 sees, as the ridge of `falls` does, photographs beside copies of themselves that are known to be worse: the difference of the
 two scores should be the fall. Measured with some thousand opinions only.
 """
@@ -27,7 +28,8 @@ MIXED = 0.4  # both parameters of the beta distribution that weights of mixed pa
 RATE, DECAY = 3e-4, 0.1  # of AdamW at the peak of its one cycle
 EPOCHS = 25  # of some thousand opinions
 ROWS = 128  # opinions a step, and as many pairs of a photograph and a copy
-BETWEEN = 0.35  # of the log-odds of kinds in the scores: what is taken for the wrong kind then costs less
+APART = 0.3  # of the rate at which a kind's own outputs are learned
+BETWEEN = 0.3  # of the log-odds of kinds in the scores: what is taken for the wrong kind then costs less
 
 
 class Copies(NamedTuple):
@@ -46,6 +48,7 @@ def fit_hidden(
     copies: Copies | None = None,
     *,
     kinds: Sequence[str] | None = None,
+    weights: Float[np.ndarray, " n"] | None = None,
     width: int = 512,
     epochs: int = EPOCHS,
     fall_weight: float = 0.01,
@@ -54,10 +57,12 @@ def fit_hidden(
 ) -> Hidden:
     """By `seed` the same each time on one kind of machine; with 10,000 images of 3,000 features half a minute of two cores.
 
-    `kinds`: the part of the data set that each image is of (default: all of one). `epochs`: more for fewer opinions.
+    `kinds`: the part of the data set that each image is of (default: all of one). `weights`: what each opinion counts, above 0
+    and used relative to their mean (default: all the same); less for those that people agree on less. `epochs`: more for fewer opinions.
     `fall_weight`: what the squared error of a fall counts beside that of an opinion, both in deviations of the opinions.
 
-    Raises UserError for NaN, lengths that differ, fewer than ROWS images, and scores that are all the same.
+    Raises UserError for NaN, lengths that differ, fewer than ROWS images, scores that are all the same and a weight that is
+    not above 0.
     """
     x, y, _ = checked_problem(features, scores, np.ones(1))
     if len(y) < ROWS:
@@ -67,6 +72,7 @@ def fit_hidden(
         raise UserError("probe: every score is the same, so nothing can be learned; check the scores.")
     centre, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_DEVIATION)
     targets = ((y - mean) / unit).astype(np.float32)
+    counts = _relative(weights, len(y))
     kind = kind_numbers(kinds, len(y))
     count = int(kind.max()) + 1
     rng = np.random.default_rng(seed)
@@ -90,6 +96,7 @@ def fit_hidden(
         other, share = own[rng.permutation(ROWS)], np.float32(rng.beta(MIXED, MIXED))
         batch: dict[str, Any] = {"target": share * targets[own] + (1 - share) * targets[other]}
         batch["kinds"] = share * one_hot[own] + (1 - share) * one_hot[other]
+        batch["counts"] = share * counts[own] + (1 - share) * counts[other]
         batch["rows"] = own, other, share
         if told is not None:
             chosen = rng.integers(0, len(wanted), ROWS)
@@ -105,6 +112,7 @@ def fit_hidden(
         intercept=mean + unit * float(found["intercept"]),
         kinds=BETWEEN * found["kinds"].T,
         kind_offsets=BETWEEN * found["kind_offsets"],
+        apart=unit * APART * found["apart"].T,
         shifts=unit * found["shifts"],
     )
 
@@ -123,7 +131,16 @@ def _drawn(rng: np.random.Generator, inputs: int, width: int, kinds: int) -> dic
         "intercept": uniform(second),
         "kinds": uniform(second, width, kinds),
         "kind_offsets": uniform(second, kinds),
+        "apart": jnp.zeros((width, kinds), jnp.float32),
     }
+
+
+def _relative(weights: Float[np.ndarray, " n"] | None, images: int) -> Float[np.ndarray, " n"]:
+    """Divided by their mean."""
+    counts = np.ones(images) if weights is None else np.asarray(weights, np.float64)
+    if counts.shape != (images,) or not (np.isfinite(counts).all() and (counts > 0).all()):
+        raise UserError(f"probe: each of the {images} opinions needs a weight above 0.")
+    return (counts / counts.mean()).astype(np.float32)
 
 
 def _checked(
@@ -159,8 +176,11 @@ def _trainer(steps: int, fall_weight: float, params: dict[str, Array]) -> tuple[
             x = jnp.concatenate([x, told[batch["pairs"][0]], told[batch["pairs"][1]]])
         found = units(params, x, key)
         kinds = found[:ROWS] @ params["kinds"] + params["kind_offsets"]
+        # of one kind, these would only be its outputs once more
+        of_kinds = APART * (params["apart"].shape[1] > 1) * found[:ROWS] @ params["apart"] + params["shifts"]
         found = found @ params["outputs"] + params["intercept"]
-        total = jnp.mean(jnp.square(found[:ROWS] + batch["kinds"] @ params["shifts"] - batch["target"]))
+        scores = found[:ROWS] + jnp.sum(batch["kinds"] * of_kinds, axis=1)
+        total = jnp.mean(batch["counts"] * jnp.square(scores - batch["target"]))
         total += jnp.mean(optax.softmax_cross_entropy(kinds, batch["kinds"]))
         if told is not None:
             original, copy = found[ROWS:].reshape(2, ROWS)

@@ -2,10 +2,11 @@
 
 u = gelu(z weights' + offsets), z the features in deviations of those it was fitted on, held within FARTHEST: a flat or
 synthetic image is further out, and the layer has seen nothing there. The score is outputs . u + intercept, and
-shifts . softmax(kinds u + kind_offsets): a data set's parts are judged by people of other expectations (photographs from the
-web higher than one's own snapshots of the same sharpness), and what tells the parts apart is not to count as quality.
+softmax(kinds u + kind_offsets) . (apart u + shifts): a data set's parts are judged by people of other expectations
+(photographs from the web higher than one's own snapshots of the same sharpness) and for other faults, and what tells the parts
+apart is not to count as quality.
 
-A probe's score is the mean of this and of its ridge's: the layer is ahead on photographs like those it has seen, the
+A probe's score is LAYER_SHARE of this and the rest its ridge's: the layer is ahead on photographs like those it has seen, the
 ridge on damage it has not.
 """
 
@@ -23,6 +24,7 @@ from scipy import special
 from contrique_jax.probe.problem import standard
 
 FARTHEST = 6.0  # deviations of a feature
+LAYER_SHARE = 0.75  # of a probe's score
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Hidden:
     intercept: float
     kinds: Float[np.ndarray, "k h"]
     kind_offsets: Float[np.ndarray, " k"]
+    apart: Float[np.ndarray, "k h"]  # what outputs of a kind have beyond those of all
     shifts: Float[np.ndarray, " k"]  # in units of the scores
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
@@ -54,12 +57,14 @@ class Hidden:
         # the exact GELU: x times the normal distribution's share below x
         units = (inside * special.ndtr(inside)).astype(np.float64)
         likeness = special.softmax(units @ self.kinds.T + self.kind_offsets, axis=1)
-        return units @ self.outputs + self.intercept + likeness @ self.shifts, likeness
+        of_kinds = units @ self.apart.T + self.shifts
+        return units @ self.outputs + self.intercept + np.sum(likeness * of_kinds, axis=1), likeness
 
     def with_shifts(self, shifts: Float[np.ndarray, " k"]) -> Self:
-        """The same layer, which adds these too: those of a ridge that is fitted within kinds (`falls.Fit`), whose scores it is
-        to be averaged with."""
-        return dataclasses.replace(self, shifts=(self.shifts + shifts).astype(np.float32))
+        """The same layer, which adds these too: those of a ridge that is fitted within kinds (`falls.Fit`), beside which it is
+        to be in a probe. They are weighted as the ridge's part of the score is."""
+        added = np.asarray(shifts) * (1 - LAYER_SHARE) / LAYER_SHARE
+        return dataclasses.replace(self, shifts=(self.shifts + added).astype(np.float32))
 
     @functools.cached_property
     def _weights(self) -> Float[np.ndarray, "h d"]:
@@ -69,7 +74,7 @@ class Hidden:
     @classmethod
     def checked(cls, width: int, **fields: np.ndarray) -> Self:
         """From stored arrays. Raises ValueError if shapes do not fit `width` features or a number is none."""
-        names = ("centre", "deviation", "offsets", "outputs", "kinds", "kind_offsets", "shifts")
+        names = ("centre", "deviation", "offsets", "outputs", "kinds", "kind_offsets", "apart", "shifts")
         arrays = {name: fields[name].astype(np.float32) for name in names}
         made = cls(weights=fields["weights"].astype(np.float16), intercept=float(fields["intercept"].item()), **arrays)
         count = made.offsets.size
@@ -78,11 +83,9 @@ class Hidden:
         if made.offsets.shape != (count,) or made.outputs.shape != (count,):
             raise ValueError("another width")
         kinds = made.shifts.size
-        if (made.kinds.shape, made.kind_offsets.shape, made.shifts.shape) != (
-            (kinds, count),
-            (kinds,),
-            (kinds,),
-        ) or not kinds:
+        if made.kinds.shape != (kinds, count) or made.apart.shape != (kinds, count):
+            raise ValueError("another number of kinds")
+        if made.kind_offsets.shape != (kinds,) or made.shifts.shape != (kinds,) or not kinds:
             raise ValueError("another number of kinds")
         if not all(np.isfinite(part).all() for part in (*arrays.values(), made.weights, np.asarray(made.intercept))):
             raise ValueError("NaN or infinity")

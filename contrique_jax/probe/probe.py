@@ -13,9 +13,9 @@ from jaxtyping import Float
 from contrique_jax.errors import UserError, printable
 from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
-from contrique_jax.probe.hidden import Hidden
+from contrique_jax.probe.hidden import LAYER_SHARE, Hidden
 from contrique_jax.probe.posterior import Posterior
-from contrique_jax.probe.spread import Spread
+from contrique_jax.probe.spread import Spread, layer_summaries
 from contrique_jax.probe.standing import Standing
 
 FORMAT_VERSION = 1
@@ -87,15 +87,14 @@ class Probe:
         """What a hidden layer tells `spread` of each image: its score, and how much it looks like each kind but the last."""
         if self.hidden is None:
             return None
-        scores, likeness = self._both(features)
-        return np.column_stack([scores, likeness[:, :-1]])
+        return layer_summaries(*self._both(features))
 
     def _both(self, features: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n k"]]:
         """Scores, and the likeness to each kind, from one pass of the hidden layer."""
         assert self.hidden is not None
         line = self.linear(features)
         bent, likeness = self.hidden.judge(features)
-        return (line + _finite(bent)) / 2, likeness
+        return (1 - LAYER_SHARE) * line + LAYER_SHARE * _finite(bent), likeness
 
     def _checked(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         features = np.asarray(features)

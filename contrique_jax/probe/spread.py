@@ -30,6 +30,7 @@ FOLDS = 5  # of the quadratic, so that the interval's scale is measured on resid
 PENALTY = 1e-3  # on its coefficients, a row
 ROUNDS, SCORING = 2, 40  # in which kinds are weighed by their tails; steps of Fisher's scoring, each DAMPED
 DAMPED = 0.7
+SURER = 2.0  # log-odds of kinds, beside those in a score, which are kept small (`fit_hidden.BETWEEN`)
 LEAST_ABOVE = 5  # residuals of a kind beyond its interval, for its own quantile to mean something
 
 Values = Float[np.ndarray, " n"]
@@ -115,6 +116,13 @@ def fit_spread(
         directions.append(direction)
         offsets.append(offset)
     return _fitted(np.stack(summaries, axis=1), y, kinds, np.stack(directions), np.array(offsets))
+
+
+def layer_summaries(scores: Values, likeness: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """What a hidden layer says of images, for `fit_spread_beside`: their scores, and how much they look like each kind but the
+    last, log-odds times SURER."""
+    surer = likeness**SURER
+    return np.column_stack([scores, (surer / surer.sum(axis=1, keepdims=True))[:, :-1]])
 
 
 def fit_spread_beside(

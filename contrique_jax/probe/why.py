@@ -3,7 +3,8 @@
 Kinds by linear discriminants: one mean a kind (or "none"), one covariance for all, which is what photographs differ by
 anyhow. It is pooled over distorted photographs, and over photographs as people take them, who show more contents than
 can be distorted; shrunk towards a multiple of the identity. Probabilities are calibrated: one factor on the
-discriminants, chosen on photographs that were left out. Levels by one ridge a kind, on its photographs and clean ones.
+discriminants, chosen on photographs that were left out. Levels by one ridge a kind, on its photographs and clean ones; what
+photographs differ by anyhow costs more in it.
 """
 
 from __future__ import annotations
@@ -123,14 +124,15 @@ def fit_why(
     *,
     shrinkage: float = 0.007,
     share: float = 0.5,
-    penalty: float = 0.1,
+    penalty: float = 0.3,
+    natural_penalty: float = 0.3,
     model_hash: str = "",
 ) -> Why:
     """`contents`: features of photographs as people take them, whose distortions nobody knows.
 
     `share` of the covariance is theirs, the rest the rows' own about their kinds. `shrinkage`: of its mean variance, added to
-    each. `penalty`: of the levels' ridges, a share of a row's mean square. Deterministic; a minute for
-    3,000 features. Raises UserError for fewer than FOLDS photographs.
+    each. `penalty`: of the levels' ridges on each feature alike, `natural_penalty`: along what `contents` differ by, both shares
+    of the rows' mean variance. Deterministic; a minute for 3,000 features. Raises UserError for fewer than FOLDS photographs.
     """
     if rows.photographs.max() + 1 < FOLDS:
         raise UserError(f"why: {rows.photographs.max() + 1} photographs; at least {FOLDS} are needed.")
@@ -138,10 +140,11 @@ def fit_why(
     centre, deviation = contents.mean(axis=0), np.maximum(contents.std(axis=0), LEAST_DEVIATION)
     z, natural = (standard(part, centre, deviation, FARTHEST) for part in (rows.features, contents))
     natural = natural - natural.mean(axis=0)
-    around = natural.T @ natural / len(natural)
+    around = natural.T @ natural
+    around /= max(np.trace(around) / len(around), LEAST_DEVIATION)
     directions, offsets = _discriminants(z, rows.kinds, around, shrinkage, share)
     factor = _calibrated(z, rows, around, shrinkage, share)
-    levels, level_offsets = _levels(z, rows, penalty)
+    levels, level_offsets = _levels(z, rows, penalty * np.eye(len(around)) + natural_penalty * around)
     arrays: list[Any] = [
         np.asarray(part, np.float32)
         for part in (centre, deviation, factor * directions, factor * offsets, levels, level_offsets)
@@ -163,7 +166,7 @@ def _discriminants(
     off = z - means[kinds]
     inside = off.T @ off / len(z)
     scale = np.trace(inside) / len(inside)
-    pooled = (1 - share) * inside + share * around * (np.trace(inside) / np.trace(around))
+    pooled = (1 - share) * inside + share * scale * around
     pooled[np.diag_indices_from(pooled)] += shrinkage * scale
     directions = linalg.solve(pooled, means.T, assume_a="pos", overwrite_a=True).T
     return directions, -0.5 * np.sum(directions * means, axis=1)
@@ -185,16 +188,17 @@ def _calibrated(
 
 
 def _levels(
-    z: Float[np.ndarray, "n d"], rows: Rows, penalty: float
+    z: Float[np.ndarray, "n d"], rows: Rows, penalty: Float[np.ndarray, "d d"]
 ) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, " k"]]:
+    """`penalty`: in the rows' mean variance."""
     from scipy import linalg  # fitting needs it, scoring need not wait for it
 
     directions, offsets = np.zeros((rows.kinds.max() + 1, z.shape[1])), np.zeros(rows.kinds.max() + 1)
     for kind in range(1, len(offsets)):
         own = (rows.kinds == kind) | (rows.kinds == NONE)
         x, y = z[own] - z[own].mean(axis=0), rows.levels[own]
-        gram = x @ x.T
-        gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(gram)
-        directions[kind] = x.T @ linalg.solve(gram, y - y.mean(), assume_a="pos")
+        gram = x.T @ x
+        gram += np.trace(gram) / len(gram) * penalty
+        directions[kind] = linalg.solve(gram, x.T @ (y - y.mean()), assume_a="pos", overwrite_a=True)
         offsets[kind] = y.mean() - directions[kind] @ z[own].mean(axis=0)
     return directions, offsets

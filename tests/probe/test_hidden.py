@@ -15,7 +15,7 @@ from contrique_jax.evaluation.correlation import correlate
 from contrique_jax.probe import NO_REFERENCE, Probe, load_probe
 from contrique_jax.probe.falls import fit_with_falls
 from contrique_jax.probe.fit_hidden import ROWS, Copies, fit_hidden
-from contrique_jax.probe.hidden import FARTHEST, Hidden
+from contrique_jax.probe.hidden import FARTHEST, LAYER_SHARE, Hidden
 from contrique_jax.probe.spread import fit_spread_beside
 
 WIDTH, EPOCHS = 120, 60  # features; for so few images
@@ -69,14 +69,15 @@ def test_it_is_the_formula_of_its_docstring(fitted):
         fitted.predict(x), units @ fitted.outputs + fitted.intercept + fitted.shifts[0], rtol=1e-4
     )
     kinds = np.random.default_rng(2).normal(size=(2, 64)) / 64
-    two = dataclasses.replace(fitted, kinds=kinds, kind_offsets=np.array([0.3, 0.1]), shifts=shifts)
+    apart = np.random.default_rng(3).normal(size=(2, 64))
+    two = dataclasses.replace(fitted, kinds=kinds, kind_offsets=np.array([0.3, 0.1]), apart=apart, shifts=shifts)
     odds = np.exp(units @ kinds.T + [0.3, 0.1])
     share = odds / odds.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(two.likeness(x), share, rtol=1e-4)
-    np.testing.assert_allclose(two.predict(x), units @ fitted.outputs + fitted.intercept + share @ shifts, rtol=1e-4)
-    np.testing.assert_allclose(
-        two.with_shifts(shifts).predict(x) - two.predict(x), share @ shifts, rtol=1e-3, atol=1e-5
-    )
+    of_kinds = np.sum(share * (units @ apart.T + shifts), axis=1)
+    np.testing.assert_allclose(two.predict(x), units @ fitted.outputs + fitted.intercept + of_kinds, rtol=1e-4)
+    more = two.with_shifts(shifts).predict(x) - two.predict(x)
+    np.testing.assert_allclose(LAYER_SHARE * more, (1 - LAYER_SHARE) * share @ shifts, rtol=1e-3, atol=1e-5)
 
 
 def test_what_tells_kinds_apart_is_not_taken_for_quality(images):
@@ -96,6 +97,32 @@ def test_what_tells_kinds_apart_is_not_taken_for_quality(images):
     assert 3 < told.shifts[1] - told.shifts[0] < 5
     assert correlate(told.predict(new), wanted + 4 * theirs).srocc > 0.9
     assert within[1] > within[0] + 0.05, within
+
+
+def test_what_people_look_for_in_one_kind_alone_counts_there(images):
+    """Two kinds that one feature tells apart; in the second, another quality is what counts."""
+    (x, y), (new, wanted) = images, drawn(400, 1)
+    ours, theirs = np.arange(len(y)) % 2, np.arange(400) % 2
+    x, new = (rows + np.outer(kind, ALONG[4]) for rows, kind in ((x, ours), (new, theirs)))
+    other, wanted_other = (rows @ np.linalg.pinv(ALONG)[:, 2] for rows in (x, new))
+    y, wanted = np.where(ours, other, y), np.where(theirs, wanted_other, wanted)
+    layer = fit_hidden(x, y, kinds=["ab"[kind] for kind in ours], width=64, epochs=EPOCHS)
+    taken_for = [dataclasses.replace(layer, kind_offsets=np.array([99.0, -99.0]) * sign).predict(new) for sign in (1, -1)]
+    for kind, least in ((0, 0.03), (1, 0.005)):
+        right, wrong = (correlate(taken_for[k][theirs == kind], wanted[theirs == kind]).srocc for k in (kind, 1 - kind))
+        assert right > 0.75 and right > wrong + least, (kind, right, wrong)
+
+
+def test_opinions_of_less_weight_move_it_less(images):
+    """Half of the opinions say the opposite."""
+    (x, y), (new, wanted) = images, drawn(400, 1)
+    against = np.arange(len(y)) % 2 == 0
+    told = np.where(against, 2 * y.mean() - y, y)
+    first, second = (
+        fit_hidden(x, told, width=64, epochs=EPOCHS, weights=np.where(against == flip, 1.0, 0.1)) for flip in (False, True)
+    )
+    assert correlate(first.predict(new), wanted).srocc > 0.8
+    assert correlate(second.predict(new), wanted).srocc < -0.8
 
 
 def test_far_away_it_stays_near_the_scores_it_knows(fitted, images):
@@ -135,12 +162,15 @@ def test_bad_rows_are_one_sentence(images):
     ):
         with pytest.raises(UserError, match=says):
             fit_hidden(x, y, copies)
+    for weights in (np.ones(3), np.zeros(len(scores)), np.full(len(scores), np.nan)):
+        with pytest.raises(UserError, match="a weight above 0"):
+            fit_hidden(features, scores, weights=weights)
 
 
-def test_a_probe_with_it_scores_the_mean_of_both_and_keeps_it(images, fitted, tmp_path):
+def test_a_probe_with_it_scores_by_both_and_keeps_it(images, fitted, tmp_path):
     probe, (features, _) = probe_of(fitted), images
     np.testing.assert_allclose(probe.linear(features), features.sum(axis=1) + 1)
-    np.testing.assert_allclose(probe.predict(features), (features.sum(axis=1) + 1 + fitted.predict(features)) / 2)
+    np.testing.assert_allclose(probe.predict(features), (features.sum(axis=1) + 1 + 3 * fitted.predict(features)) / 4)
     probe.save(tmp_path / "p.npz")
     np.testing.assert_array_equal(load_probe(tmp_path / "p.npz").predict(features), probe.predict(features))
     with pytest.raises(UserError, match="NaN"):
@@ -151,7 +181,9 @@ def test_its_kinds_and_score_tell_which_images_are_hard(images, fitted, tmp_path
     """A spread of what the layer says of each image, which the probe tells it."""
     (x, y), random = images, np.random.default_rng(8)
     kinds = np.array([0.0, 4.0])[:, None] * np.ones((2, 64)) / 64
-    two = dataclasses.replace(fitted, kinds=kinds.astype(np.float32), kind_offsets=np.zeros(2), shifts=np.zeros(2))
+    two = dataclasses.replace(
+        fitted, kinds=kinds.astype(np.float32), kind_offsets=np.zeros(2), apart=np.zeros((2, 64)), shifts=np.zeros(2)
+    )
     probe = probe_of(two)
     likeness = two.likeness(x)[:, 0]
     noisy = probe.predict(x) + np.where(likeness > np.median(likeness), 1.0, 0.1) * random.standard_normal(len(y))
@@ -171,7 +203,8 @@ def test_its_kinds_and_score_tell_which_images_are_hard(images, fitted, tmp_path
         {"offsets": np.zeros(3, np.float32)},
         {"outputs": np.full(64, np.nan, np.float32)},
         {"shifts": np.zeros(2, np.float32)},
-        {"kinds": np.zeros((0, 64)), "kind_offsets": np.zeros(0), "shifts": np.zeros(0)},
+        {"kinds": np.zeros((0, 64)), "apart": np.zeros((0, 64)), "kind_offsets": np.zeros(0), "shifts": np.zeros(0)},
+        {"apart": np.zeros((1, 65), np.float32)},
         {"deviation": np.zeros(WIDTH, np.float32)},
         {"centre": np.array(["a"] * WIDTH)},
     ],

@@ -50,6 +50,24 @@ def test_kinds_are_those_of_discriminant_analysis(contents):
     assert np.mean(mine.judge(rows(1).features)[0].argmax(axis=1) == expected) > 0.97
 
 
+def test_levels_are_those_of_a_ridge_that_spares_what_photographs_differ_by(contents):
+    """scikit-learn's, on features stretched so that its one penalty is both of ours."""
+    ridge = pytest.importorskip("sklearn.linear_model").Ridge
+    few, fresh = rows(0), rows(1).features
+    mine = fit_why(few, contents, penalty=0.2, natural_penalty=0.6)
+    z, new, natural = (
+        np.clip((x - contents.mean(axis=0)) / contents.std(axis=0), -8, 8) for x in (few.features, fresh, contents)
+    )
+    around = np.cov(natural.T)
+    stretch = np.linalg.inv(np.linalg.cholesky(0.2 * np.eye(20) + 0.6 * around * 20 / np.trace(around))).T
+    for kind in range(1, KINDS + 1):
+        own = (few.kinds == kind) | (few.kinds == 0)
+        variance = len(z[own]) * np.mean(np.var(z[own], axis=0))
+        theirs = ridge(alpha=variance).fit(z[own] @ stretch, few.levels[own])
+        expected = np.clip(theirs.predict(new @ stretch), 0, 5)
+        np.testing.assert_allclose(mine.judge(fresh)[1][:, kind], expected, atol=1e-3)
+
+
 def test_new_photographs_are_judged_and_probabilities_mean_what_they_say(why):
     fresh = rows(1, 200)
     probabilities, levels = why.judge(fresh.features)
