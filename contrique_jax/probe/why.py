@@ -124,8 +124,8 @@ def fit_why(
     *,
     shrinkage: float = 0.007,
     share: float = 0.5,
-    penalty: float = 0.3,
-    natural_penalty: float = 0.3,
+    penalty: float = 0.03,
+    natural_penalty: float = 3.0,
     model_hash: str = "",
 ) -> Why:
     """`contents`: features of photographs as people take them, whose distortions nobody knows.
