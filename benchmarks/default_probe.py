@@ -3,8 +3,8 @@
 Opinions are one csv of photographs in subsets and groups, on whose ten splits the probe is measured, and further ones that
 are only fitted on; those that nearly repeat a photograph of the first are left out of the measurement. Clean
 photographs under every type and level of the bank say which way is down. The probe's score is a quarter a ridge's and three
-quarters a hidden layer's, both fitted within the subsets of the opinions; the figures of each are printed beside its own, and those
-of one ridge that knows no subsets.
+quarters a hidden layer's, both fitted within the subsets of the opinions; the figures of each are printed beside its own,
+and those of one ridge that knows no subsets.
 
   python benchmarks/default_probe.py --scores biq2021/scores.csv --more biq2021_train.csv --pristine PHOTOS/clean \
       --live live_part/scores.csv --kept distorted.npz

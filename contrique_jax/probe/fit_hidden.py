@@ -58,8 +58,9 @@ def fit_hidden(
     """By `seed` the same each time on one kind of machine; with 10,000 images of 3,000 features half a minute of two cores.
 
     `kinds`: the part of the data set that each image is of (default: all of one). `weights`: what each opinion counts, above 0
-    and used relative to their mean (default: all the same); less for those that people agree on less. `epochs`: more for fewer opinions.
-    `fall_weight`: what the squared error of a fall counts beside that of an opinion, both in deviations of the opinions.
+    and used relative to their mean (default: all the same); less for those that people agree on less. `epochs`: more for
+    fewer opinions. `fall_weight`: what the squared error of a fall counts beside that of an opinion, both in deviations of the
+    opinions.
 
     Raises UserError for NaN, lengths that differ, fewer than ROWS images, scores that are all the same and a weight that is
     not above 0.

@@ -107,7 +107,9 @@ def test_what_people_look_for_in_one_kind_alone_counts_there(images):
     other, wanted_other = (rows @ np.linalg.pinv(ALONG)[:, 2] for rows in (x, new))
     y, wanted = np.where(ours, other, y), np.where(theirs, wanted_other, wanted)
     layer = fit_hidden(x, y, kinds=["ab"[kind] for kind in ours], width=64, epochs=EPOCHS)
-    taken_for = [dataclasses.replace(layer, kind_offsets=np.array([99.0, -99.0]) * sign).predict(new) for sign in (1, -1)]
+    taken_for = [
+        dataclasses.replace(layer, kind_offsets=np.array([99.0, -99.0]) * sign).predict(new) for sign in (1, -1)
+    ]
     for kind, least in ((0, 0.03), (1, 0.005)):
         right, wrong = (correlate(taken_for[k][theirs == kind], wanted[theirs == kind]).srocc for k in (kind, 1 - kind))
         assert right > 0.75 and right > wrong + least, (kind, right, wrong)
@@ -119,7 +121,8 @@ def test_opinions_of_less_weight_move_it_less(images):
     against = np.arange(len(y)) % 2 == 0
     told = np.where(against, 2 * y.mean() - y, y)
     first, second = (
-        fit_hidden(x, told, width=64, epochs=EPOCHS, weights=np.where(against == flip, 1.0, 0.1)) for flip in (False, True)
+        fit_hidden(x, told, width=64, epochs=EPOCHS, weights=np.where(against == flip, 1.0, 0.1))
+        for flip in (False, True)
     )
     assert correlate(first.predict(new), wanted).srocc > 0.8
     assert correlate(second.predict(new), wanted).srocc < -0.8
