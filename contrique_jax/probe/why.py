@@ -132,7 +132,8 @@ def fit_why(
 
     `share` of the covariance is theirs, the rest the rows' own about their kinds. `shrinkage`: of its mean variance, added to
     each. `penalty`: of the levels' ridges on each feature alike, `natural_penalty`: along what `contents` differ by, both
-    shares of the rows' mean variance. Deterministic; a minute for 3,000 features. Raises UserError for fewer than FOLDS photographs.
+    shares of the rows' mean variance. Deterministic; a minute for 3,000 features. Raises UserError for fewer than FOLDS
+    photographs.
     """
     if rows.photographs.max() + 1 < FOLDS:
         raise UserError(f"why: {rows.photographs.max() + 1} photographs; at least {FOLDS} are needed.")
