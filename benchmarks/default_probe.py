@@ -38,9 +38,9 @@ from contrique_jax.io.outputs import user_cache
 from contrique_jax.networks.model_folder import load_model
 from contrique_jax.networks.weights_file import DEFAULT, EMBEDDED
 from contrique_jax.probe import NO_REFERENCE, Probe
-from contrique_jax.probe.falls import Falls, Fit, fit_with_falls
+from contrique_jax.probe.falls import Falls, Fit, fit_with_falls, kind_numbers
 from contrique_jax.probe.fit_hidden import Copies, fit_hidden
-from contrique_jax.probe.hidden import LAYER_SHARE, Hidden
+from contrique_jax.probe.hidden import Hidden, together
 from contrique_jax.probe.spread import FOLDS, INSIDE, Spread, fit_spread_beside, layer_summaries
 from contrique_jax.probe.standing import Standing
 from contrique_jax.probe.why import Rows, Why, fit_why
@@ -141,7 +141,7 @@ def ridge(told: Opinions, rows: np.ndarray, falls: Distorted, *, with_kinds: boo
 
 def trust(told: Opinions, rows: np.ndarray, fit: Fit) -> np.ndarray:
     """What each opinion counts: one over the mean squared error that a ridge on the same rows has in its kind."""
-    number = np.unique(told.kinds[rows], return_inverse=True)[1]
+    number = kind_numbers(told.kinds[rows], int(rows.sum()))
     off = told.y[rows] - fit.held_out - fit.shifts[number]
     return (np.bincount(number) / np.bincount(number, off**2))[number]
 
@@ -165,7 +165,7 @@ class Ways(NamedTuple):
         one, within = (x @ fit.coefficients + fit.intercept for fit in (self.one_ridge, self.ridge))
         bent, likeness = self.layer.judge(x)
         line = within + likeness @ self.ridge.shifts
-        return one, line, bent, (1 - LAYER_SHARE) * line + LAYER_SHARE * bent
+        return one, line, bent, together(line, bent)
 
 
 def ways(told: Opinions, rows: np.ndarray, falls: Distorted) -> Ways:
@@ -282,7 +282,7 @@ def fit_all(told: Opinions, falls: Distorted) -> tuple[Fit, Hidden, np.ndarray, 
         rows = fold == number
         apart = layer(told, ~rows, falls, trusted[~rows]).with_shifts(fit.shifts)
         held_out[rows], likeness[rows] = apart.judge(x[rows])
-    held_out = LAYER_SHARE * held_out + (1 - LAYER_SHARE) * fit.held_out
+    held_out = together(fit.held_out, held_out)
     beside = layer_summaries(held_out, likeness)
 
     def spread_of(rows: np.ndarray) -> Spread:

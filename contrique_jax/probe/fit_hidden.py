@@ -2,9 +2,9 @@
 
 AdamW on mixed pairs of images (mixup, arXiv 1710.09412) with dropout. The layer also learns which part of the data set an
 image is of, what the scores of each part are above the others' where images look equally good, and, more slowly, what else
-people look for in each part. Beside the opinions it
-sees, as the ridge of `falls` does, photographs beside copies of themselves that are known to be worse: the difference of the
-two scores should be the fall. Measured with some thousand opinions only.
+people look for in each part. Beside the opinions it sees, as the ridge of `falls` does, photographs beside copies of
+themselves that are known to be worse: the difference of the two scores should be the fall. Measured with some thousand
+opinions only.
 """
 
 from __future__ import annotations

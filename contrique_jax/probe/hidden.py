@@ -27,6 +27,11 @@ FARTHEST = 6.0  # deviations of a feature
 LAYER_SHARE = 0.75  # of a probe's score
 
 
+def together(line: Float[np.ndarray, " n"], bent: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """A probe's scores from its ridge's and its layer's."""
+    return (1 - LAYER_SHARE) * line + LAYER_SHARE * bent
+
+
 @dataclass(frozen=True)
 class Hidden:
     """The fitted layer; weights float16, the rest float32."""

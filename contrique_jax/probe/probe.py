@@ -13,7 +13,7 @@ from jaxtyping import Float
 from contrique_jax.errors import UserError, printable
 from contrique_jax.io.npz import read_npz
 from contrique_jax.io.outputs import write_npz
-from contrique_jax.probe.hidden import LAYER_SHARE, Hidden
+from contrique_jax.probe.hidden import Hidden, together
 from contrique_jax.probe.posterior import Posterior
 from contrique_jax.probe.spread import Spread, layer_summaries
 from contrique_jax.probe.standing import Standing
@@ -94,7 +94,7 @@ class Probe:
         assert self.hidden is not None
         line = self.linear(features)
         bent, likeness = self.hidden.judge(features)
-        return (1 - LAYER_SHARE) * line + LAYER_SHARE * _finite(bent), likeness
+        return together(line, _finite(bent)), likeness
 
     def _checked(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         features = np.asarray(features)
